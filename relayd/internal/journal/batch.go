@@ -1,0 +1,190 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Batch collects changes that become true together or not at all. It belongs
+// to one goroutine and can be committed once.
+type Batch struct {
+	inner   *pebble.Batch
+	ordered []func(*Batch)
+	durable []func()
+	done    bool
+}
+
+// NewBatch starts an empty batch. One that is never committed must be
+// discarded.
+func (j *Journal) NewBatch() *Batch {
+	return &Batch{inner: j.db.NewBatch()}
+}
+
+// Set gives key a value. Both are copied.
+func (b *Batch) Set(key, value []byte) { _ = b.inner.Set(key, value, nil) }
+
+// Delete removes key; a key that does not exist is no error.
+func (b *Batch) Delete(key []byte) { _ = b.inner.Delete(key, nil) }
+
+// DeleteRange removes every key k with start <= k < end.
+func (b *Batch) DeleteRange(start, end []byte) { _ = b.inner.DeleteRange(start, end, nil) }
+
+// Len is the size of the batch in bytes as it will be logged.
+func (b *Batch) Len() int { return b.inner.Len() }
+
+// Ordered registers fn to run when the batch takes its place in the log.
+//
+//  1. Such functions run one at a time, in the order in which the batches
+//     become durable: of two batches, a crash never keeps only the later.
+//  2. fn may add to the batch. It must not call the journal, nor block: every
+//     other committer waits.
+//  3. Once fn has run, the batch fails only if the journal fails for good, so
+//     fn has nothing to undo.
+//  4. fn does not run for a batch that is discarded or refused.
+func (b *Batch) Ordered(fn func(*Batch)) { b.ordered = append(b.ordered, fn) }
+
+// OnDurable registers fn to run once the batch is known to be on the disk:
+// before Commit returns nil, or, for a lazy batch, with the next synced one.
+// It does not run when the commit fails.
+func (b *Batch) OnDurable(fn func()) { b.durable = append(b.durable, fn) }
+
+// Discard releases a batch that will not be committed. After a commit, and
+// when repeated, it does nothing.
+func (b *Batch) Discard() {
+	if b.done {
+		return
+	}
+	b.done = true
+	_ = b.inner.Close()
+}
+
+// durableHook is the OnDurable part of a lazy batch at its place in the log.
+type durableHook struct {
+	ordinal uint64
+	fns     []func()
+}
+
+// Commit makes the batch durable. On nil it is on the disk; on error nothing
+// may be acknowledged that depends on it.
+func (j *Journal) Commit(b *Batch) error { return j.commit(b, true) }
+
+// CommitLazy makes the batch visible but does not wait for the disk. A crash
+// may forget it, and everything lazy after it. Only for facts whose loss
+// repeats work and breaks no promise.
+func (j *Journal) CommitLazy(b *Batch) error { return j.commit(b, false) }
+
+// Sync waits until everything committed so far is on the disk.
+func (j *Journal) Sync() error {
+	b := j.NewBatch()
+	_ = b.inner.LogData(nil, nil)
+	return j.Commit(b)
+}
+
+func (j *Journal) commit(b *Batch, sync bool) error {
+	if b.done {
+		return errors.New("commit: batch was committed or discarded before")
+	}
+	if err := j.gate.enter(); err != nil {
+		b.Discard()
+		return fmt.Errorf("commit: %w", err)
+	}
+	began := time.Now()
+	ordinal, err := j.enter(b, sync)
+	if err == nil {
+		err = j.await(b, sync)
+	}
+	j.gate.leave()
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	j.metrics.committed(sync, time.Since(began))
+	j.runDurable(ordinal, b.durable, sync)
+	return nil
+}
+
+// enter gives the batch its place: hooks, log and memory table, but not the
+// wait for the disk, which happens outside the lock and is shared.
+func (j *Journal) enter(b *Batch, sync bool) (ordinal uint64, err error) {
+	j.order.Lock()
+	defer j.order.Unlock()
+	if err := j.Err(); err != nil {
+		b.Discard()
+		return 0, err
+	}
+	// The engine panics where it cannot go on. guard.go leaves it no reason
+	// to; should it find one, that is a failed journal, not a dead process.
+	defer func() {
+		if r := recover(); r != nil {
+			j.Fail(fmt.Errorf("engine panic: %v", r))
+			err = j.Err()
+		}
+	}()
+	b.done = true
+	for _, fn := range b.ordered {
+		fn(b)
+	}
+	j.ordinal++
+	if sync {
+		err = j.db.ApplyNoSyncWait(b.inner, pebble.Sync)
+	} else {
+		err = j.db.Apply(b.inner, pebble.NoSync)
+	}
+	if err != nil {
+		j.Fail(err)
+		return 0, j.Err()
+	}
+	return j.ordinal, nil
+}
+
+// await returns nil only if the batch is safe: the engine's word does not
+// count (see guard.go), the journal's own failure flag does, and that is set
+// before the engine hears of any sync.
+func (j *Journal) await(b *Batch, sync bool) error {
+	if sync {
+		if err := b.inner.SyncWait(); err != nil {
+			j.Fail(err)
+		}
+	}
+	if err := j.Err(); err != nil {
+		return err // the engine may still hold the batch: leave it to the collector
+	}
+	return b.inner.Close()
+}
+
+func (j *Journal) runDurable(ordinal uint64, own []func(), sync bool) {
+	if !sync {
+		if len(own) > 0 {
+			j.lazyMu.Lock()
+			j.lazy = append(j.lazy, durableHook{ordinal: ordinal, fns: own})
+			j.lazyMu.Unlock()
+		}
+		return
+	}
+	for _, fn := range own {
+		fn()
+	}
+	for _, h := range j.coveredBy(ordinal) {
+		for _, fn := range h.fns {
+			fn()
+		}
+	}
+}
+
+// coveredBy takes out the lazy hooks that the sync at ordinal made durable.
+func (j *Journal) coveredBy(ordinal uint64) []durableHook {
+	j.lazyMu.Lock()
+	defer j.lazyMu.Unlock()
+	var covered, rest []durableHook
+	for _, h := range j.lazy {
+		if h.ordinal < ordinal {
+			covered = append(covered, h)
+		} else {
+			rest = append(rest, h)
+		}
+	}
+	j.lazy = rest
+	return covered
+}

@@ -1,0 +1,103 @@
+package journal
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// openEngine opens pebble with tables and caches small enough for an edge of
+// 128 MiB, and every file operation behind the guard.
+func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("engine panic: %v", r)
+		}
+	}()
+	memtable := c.MemtableBytes
+	if memtable == 0 {
+		memtable = 16 << 20
+	}
+	return pebble.Open(c.Dir, &pebble.Options{
+		FS:                          newGuard(j, c),
+		Logger:                      engineLog{j},
+		EventListener:               engineEvents(c.Log),
+		MemTableSize:                uint64(memtable),
+		MemTableStopWritesThreshold: 4,
+		CacheSize:                   8 << 20,
+		MaxOpenFiles:                256,
+		// Pinned: an upgrade of the engine must not make the directory
+		// unreadable for the release before. This one tells a torn tail of
+		// the log from a hole in its middle.
+		FormatMajorVersion: pebble.FormatWALSyncChunks,
+	})
+}
+
+func engineEvents(log *slog.Logger) *pebble.EventListener {
+	return &pebble.EventListener{
+		BackgroundError: func(err error) {
+			log.Warn("journal background work failed, will be repeated", "err", err)
+		},
+		// The default would be fatal. The reader of the damaged key gets
+		// ErrCorrupt and decides; the other keys stay readable.
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			log.Error("journal data corrupt", "path", info.Path, "err", info.Details)
+		},
+	}
+}
+
+// engineLog is the engine's logger. What it calls fatal fails the journal.
+type engineLog struct{ j *Journal }
+
+func (l engineLog) Infof(format string, args ...any) {
+	l.j.log.Debug("journal engine", "text", fmt.Sprintf(format, args...))
+}
+
+func (l engineLog) Errorf(format string, args ...any) {
+	l.j.log.Warn("journal engine", "text", fmt.Sprintf(format, args...))
+}
+
+func (l engineLog) Fatalf(format string, args ...any) {
+	l.j.Fail(fmt.Errorf("engine: "+format, args...))
+}
+
+// gate counts the calls in progress so that Close can wait for them. Unlike a
+// read lock it may be entered again by a goroutine that is inside.
+type gate struct {
+	mu     sync.Mutex
+	empty  sync.Cond
+	inside int
+	closed bool
+}
+
+func (g *gate) init() { g.empty.L = &g.mu }
+
+func (g *gate) enter() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return ErrClosed
+	}
+	g.inside++
+	return nil
+}
+
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.inside--
+	if g.inside == 0 {
+		g.empty.Broadcast()
+	}
+}
+
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	for g.inside > 0 {
+		g.empty.Wait()
+	}
+}

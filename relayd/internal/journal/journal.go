@@ -1,0 +1,233 @@
+// Package journal is the edge's one durable store: a set of keys, changed by
+// atomic batches, on one disk directory that one process owns.
+//
+// Everything that the edge must not forget goes through here, because
+// "quota spent, message stored, event noted" is one fact and so must be one
+// batch. The packages above (spool, ledger, outbox, policysync) each add
+// their part to a Batch; the caller commits it once.
+//
+// What a nil error from Commit means: the batch is on the disk, whole, and
+// survives kill -9 and a power cut. Sessions that commit at the same time share
+// one sync of the log (the sync in progress gathers the next group; nobody
+// waits for a timer). Batches enter the log one after the other, and what a
+// crash leaves is always a prefix of that order. Two things follow which
+// others build on:
+//
+//   - Batch.Ordered runs a function at the moment the batch takes its place in
+//     the order. Whatever it numbers or counts cannot have gaps, cannot run
+//     backwards on the disk, and needs no undo: after that moment a batch
+//     fails only together with the whole journal.
+//   - A lazy batch (CommitLazy) is durable as soon as any later synced one is.
+//
+// What an error means: a disk that has failed one sync has told us that it may
+// have dropped data it had promised to keep, and asking again can return
+// success without the data (the kernel marks the pages clean). So the first
+// failed sync is final. From then on Err is set, every commit is refused, and
+// guard.go lets nothing at all change the files, until a new process reads
+// back what is really there.
+//
+// Keys: the first byte of a key names its owner.
+//
+//	0x00  journal itself (format version)
+//	'i'   identity of the edge (relayd)
+//	'l'   ledger
+//	'o'   outbox
+//	'p'   policysync
+//	'q'   queue
+//	's'   spool
+//
+// No other package knows that pebble is the engine.
+package journal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Sentinels. Test with errors.Is; the text around them names the directory or
+// the key.
+var (
+	// ErrNotFound is Get's answer for a key that was never set, or deleted.
+	ErrNotFound = errors.New("key not found")
+	// ErrLocked means that another process (or another Journal of this one)
+	// has the directory open.
+	ErrLocked = errors.New("journal is in use")
+	// ErrFailed is in the chain of every error after the first failed sync.
+	// A retry in this process cannot succeed.
+	ErrFailed = errors.New("journal has failed")
+	// ErrClosed is the answer of every method after Close.
+	ErrClosed = errors.New("journal is closed")
+	// ErrCorrupt means that what was read is not what was written.
+	ErrCorrupt = errors.New("journal data is corrupt")
+	// ErrFormat means that the directory was written by a newer release.
+	ErrFormat = errors.New("journal format is unknown")
+	// ErrStop ends a Scan early; Scan then returns nil.
+	ErrStop = errors.New("stop scanning")
+)
+
+// formatVersion is raised when older releases could not read what this one
+// writes. It is checked at Open, never upgraded silently.
+const formatVersion = 1
+
+var formatKey = []byte{0x00, 'f', 'o', 'r', 'm', 'a', 't'}
+
+// Config says where the journal lives. Only Dir is required.
+type Config struct {
+	// Dir is the directory of the store; made with mode 0700 when missing. It
+	// belongs to the journal alone.
+	Dir string
+	// Log receives what an operator must know. Nil discards.
+	Log *slog.Logger
+	// Metrics registers the journal's own figures. Nil registers nothing.
+	Metrics prometheus.Registerer
+	// MemtableBytes bounds one in-memory table; up to four exist under load.
+	// 0 means 16 MiB.
+	MemtableBytes int
+	// Faults, when set, is asked before every operation that changes a file
+	// and can make it fail: op is one of "create", "write", "sync", "syncdir",
+	// "rename", "remove". It exists for fault tests; nil in production.
+	Faults func(op, path string) error
+
+	fs vfs.FS // tests of power loss; nil is the real file system
+}
+
+// Journal is an open store. Its methods may be called from any goroutine.
+type Journal struct {
+	log     *slog.Logger
+	db      *pebble.DB
+	lock    *os.File
+	gate    gate
+	metrics *metrics
+
+	failure atomic.Pointer[error]
+	failed  chan struct{}
+
+	order   sync.Mutex // held while a batch takes its place in the log
+	ordinal uint64     // place of the last batch; guarded by order
+
+	lazyMu sync.Mutex
+	lazy   []durableHook // hooks of lazy batches that no sync has covered yet
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open takes the directory, recovers what the last process committed, and
+// checks the format. A second opener gets ErrLocked.
+func Open(c Config) (*Journal, error) {
+	if c.Dir == "" {
+		return nil, errors.New("open journal: no directory given")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := makeDir(c.Dir); err != nil {
+		return nil, fmt.Errorf("open journal %s: %w", c.Dir, err)
+	}
+	lock, err := lockDir(c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	j := &Journal{log: c.Log, lock: lock, failed: make(chan struct{})}
+	j.gate.init()
+	if err := j.start(c); err != nil {
+		return nil, errors.Join(fmt.Errorf("open journal %s: %w", c.Dir, err), lock.Close())
+	}
+	return j, nil
+}
+
+func (j *Journal) start(c Config) error {
+	db, err := openEngine(c, j)
+	if err != nil {
+		return engineError(err)
+	}
+	j.db = db
+	if err := errors.Join(j.checkFormat(), j.Err()); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	j.metrics, err = newMetrics(c.Metrics, j)
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	return nil
+}
+
+// checkFormat stamps a new store and refuses one from the future.
+func (j *Journal) checkFormat() error {
+	value, err := j.Get(formatKey)
+	if errors.Is(err, ErrNotFound) {
+		b := j.NewBatch()
+		b.Set(formatKey, binary.BigEndian.AppendUint32(nil, formatVersion))
+		return j.Commit(b)
+	}
+	if err != nil {
+		return err
+	}
+	if len(value) != 4 {
+		return fmt.Errorf("format version has %d bytes: %w", len(value), ErrCorrupt)
+	}
+	if got := binary.BigEndian.Uint32(value); got != formatVersion {
+		return fmt.Errorf("format version %d, this release reads %d: %w", got, formatVersion, ErrFormat)
+	}
+	return nil
+}
+
+// Err is nil while the journal is sound. After the first failed sync it is
+// that failure, for good.
+func (j *Journal) Err() error {
+	if p := j.failure.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Failed is closed at the moment Err becomes non-nil.
+func (j *Journal) Failed() <-chan struct{} { return j.failed }
+
+// Fail marks the journal failed. Packages that keep files beside it (spool)
+// call it when a sync of theirs fails, since the promise is one.
+func (j *Journal) Fail(cause error) {
+	err := fmt.Errorf("%w: %w", ErrFailed, cause)
+	if !j.failure.CompareAndSwap(nil, &err) {
+		return
+	}
+	close(j.failed)
+	j.log.Error("journal failed: nothing is accepted until restart", "err", cause)
+}
+
+// Close waits for the calls in progress, syncs what was lazy, and gives the
+// directory back. It may be called more than once.
+func (j *Journal) Close() error {
+	j.closeOnce.Do(func() {
+		syncErr := j.Sync()
+		if errors.Is(syncErr, ErrFailed) {
+			syncErr = nil // reported to every committer already
+		}
+		j.gate.shut()
+		j.metrics.unregister()
+		j.closeErr = errors.Join(syncErr, j.db.Close(), j.lock.Close())
+	})
+	return j.closeErr
+}
+
+// makeDir makes dir and syncs its parent, so that the name survives too.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(parent.Sync(), parent.Close())
+}
