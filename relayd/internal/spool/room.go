@@ -1,0 +1,91 @@
+package spool
+
+import (
+	"fmt"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// reserveInodes are kept free for the journal's own files.
+const reserveInodes = 64
+
+// Room answers whether a message of size bytes should be taken in: there must
+// be one and a half times its size beside the reserve, so that what is already
+// here can still be delivered, noticed and removed when the answer is ErrFull.
+// Ask at MAIL with the declared size, or the largest allowed when none is.
+func (s *Spool) Room(size int64) error {
+	bytes, inodes, err := s.free()
+	if err != nil {
+		return fmt.Errorf("free space of %s: %w", s.dir, err)
+	}
+	if need := size + size/2 + s.reserve; bytes < need {
+		return fmt.Errorf("%w: %d bytes free, %d needed", ErrFull, bytes, need)
+	}
+	if inodes < reserveInodes {
+		return fmt.Errorf("%w: %d inodes free, %d needed", ErrFull, inodes, reserveInodes)
+	}
+	return nil
+}
+
+// free is what this user may still allocate. File systems without a fixed
+// number of inodes report a large one.
+func (s *Spool) free() (bytes, inodes int64, err error) {
+	if err := s.faults("statfs", s.dir); err != nil {
+		return 0, 0, err
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(s.dir, &st); err != nil {
+		return 0, 0, err
+	}
+	inodes = int64(st.Ffree)
+	if st.Files == 0 {
+		inodes = reserveInodes
+	}
+	return int64(st.Bavail) * int64(st.Bsize), inodes, nil
+}
+
+// metrics are the spool's own figures.
+type metrics struct {
+	registry    prometheus.Registerer
+	quarantined prometheus.Counter
+	freeBytes   prometheus.Collector
+}
+
+func newMetrics(registry prometheus.Registerer, s *Spool) (*metrics, error) {
+	m := &metrics{
+		registry: registry,
+		quarantined: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "relayd_spool_quarantined_total",
+			Help: "Messages put into quarantine because they were damaged or could not be handled.",
+		}),
+		freeBytes: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "relayd_spool_free_bytes",
+			Help: "Space left on the disk of the spool.",
+		}, func() float64 {
+			bytes, _, err := s.free()
+			if err != nil {
+				return -1
+			}
+			return float64(bytes)
+		}),
+	}
+	if registry == nil {
+		return m, nil
+	}
+	if err := registry.Register(m.quarantined); err != nil {
+		return nil, err
+	}
+	if err := registry.Register(m.freeBytes); err != nil {
+		registry.Unregister(m.quarantined)
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *metrics) unregister() {
+	if m.registry != nil {
+		m.registry.Unregister(m.quarantined)
+		m.registry.Unregister(m.freeBytes)
+	}
+}

@@ -1,0 +1,168 @@
+// Package spool keeps messages at rest. It knows nothing of time or of
+// destinations: the queue decides what is tried next, the spool only promises
+// that what was staged and committed can be read back byte for byte, or is
+// reported as damaged and never handed out.
+//
+// A message is two records of the journal, so that recording an attempt does
+// not write the body again:
+//
+//	's' 'e' id   envelope: a version byte and the Message as JSON
+//	's' 'b' id   body: lengths and checksums, our added header fields, and the
+//	             message text itself, or, past InlineBytes, the fact that it is
+//	             in the file Dir/id
+//	's' 'q' id   envelope of a message in quarantine, with the reason
+//
+// The life of a body: a session takes a Writer from Create and streams into
+// it; a scanner reads it back through Reader; Stage puts both records into the
+// batch that also spends the quota and notes the event. A body in a file is
+// synced, renamed to its id, and its directory synced, before the batch gets
+// the record that names it: a record never points to a file that a power cut
+// can take away. The reverse, a file without a record, is what a crash leaves
+// behind; Open removes it.
+//
+// The text is stored as it came. Fields that we add (Received and the like) go
+// above it with Prepend and are kept apart, so nothing is ever re-serialised.
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"activerelay/relayd/internal/journal"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// InlineBytes is the largest body kept in memory while it arrives and in the
+// journal afterwards. A larger one is a file.
+const InlineBytes = 256 << 10
+
+var (
+	// ErrNotFound means that no such message is in the spool.
+	ErrNotFound = journal.ErrNotFound
+	// ErrCorrupt means that a message is not what was stored. It has been put
+	// into quarantine; a human must look.
+	ErrCorrupt = errors.New("stored message is damaged")
+	// ErrFull means that the disk has no room to spare for another message.
+	ErrFull = errors.New("no room in the spool")
+)
+
+// Config wires the spool. Dir and Journal are required.
+type Config struct {
+	// Dir holds the bodies past InlineBytes; made with mode 0700 when missing.
+	// It belongs to the spool alone.
+	Dir string
+	// Journal holds everything else.
+	Journal *journal.Journal
+	// Log receives what an operator must know. Nil discards.
+	Log *slog.Logger
+	// Metrics registers the spool's figures. Nil registers nothing.
+	Metrics prometheus.Registerer
+	// ReserveBytes is the space that Room keeps free for deliveries, notices
+	// and the journal's own work. 0 means 64 MiB.
+	ReserveBytes int64
+	// Faults, when set, is asked before every change of a file and can make it
+	// fail, as in journal.Config. Nil in production.
+	Faults func(op, path string) error
+}
+
+// Spool is an open spool. Its methods may be called from any goroutine.
+type Spool struct {
+	dir     string
+	folder  *os.File // Dir, held open to be synced
+	journal *journal.Journal
+	log     *slog.Logger
+	reserve int64
+	faults  func(op, path string) error
+	metrics *metrics
+	buffers sync.Pool // of *[]byte
+
+	mu    sync.Mutex
+	files map[string]struct{} // ids whose body is a file
+}
+
+// Open prepares the directory and removes what a crash left half done.
+func Open(c Config) (*Spool, error) {
+	if c.Dir == "" || c.Journal == nil {
+		return nil, errors.New("open spool: a directory and a journal are required")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.ReserveBytes == 0 {
+		c.ReserveBytes = 64 << 20
+	}
+	if c.Faults == nil {
+		c.Faults = func(string, string) error { return nil }
+	}
+	s := &Spool{
+		dir: c.Dir, journal: c.Journal, log: c.Log, reserve: c.ReserveBytes, faults: c.Faults,
+		buffers: sync.Pool{New: func() any { return new([]byte) }},
+		files:   map[string]struct{}{},
+	}
+	if err := s.start(c.Metrics); err != nil {
+		return nil, fmt.Errorf("open spool %s: %w", c.Dir, err)
+	}
+	return s, nil
+}
+
+func (s *Spool) start(registry prometheus.Registerer) (err error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	if s.folder, err = os.Open(s.dir); err != nil {
+		return err
+	}
+	if err = s.sweep(); err == nil {
+		s.metrics, err = newMetrics(registry, s)
+	}
+	if err != nil {
+		return errors.Join(err, s.folder.Close())
+	}
+	return nil
+}
+
+// sweep learns which bodies are files and removes the files of no message.
+func (s *Spool) sweep() error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		id := e.Name()
+		known, err := s.journal.Has(bodyKey(id))
+		if err != nil {
+			return err
+		}
+		if known && !strings.HasSuffix(id, partSuffix) {
+			s.files[id] = struct{}{}
+			continue
+		}
+		s.log.Info("removing a body that belongs to no message", "file", id)
+		if err := os.Remove(filepath.Join(s.dir, id)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close releases the directory. The journal is the caller's.
+func (s *Spool) Close() error {
+	s.metrics.unregister()
+	err := s.folder.Close()
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func envelopeKey(id string) []byte { return append([]byte("se"), id...) }
+
+func bodyKey(id string) []byte { return append([]byte("sb"), id...) }
+
+func quarantineKey(id string) []byte { return append([]byte("sq"), id...) }
