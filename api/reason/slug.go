@@ -1,0 +1,78 @@
+package reason
+
+// Slugs of the message path.
+const (
+	TooManyConnections Slug = "too-many-connections"
+	EarlyTalker        Slug = "early-talker"
+	ShuttingDown       Slug = "shutting-down"
+	SessionLimit       Slug = "session-limit"
+	SessionTimeout     Slug = "session-timeout"
+	TooManyErrors      Slug = "too-many-errors"
+	CommandUnknown     Slug = "command-unknown"
+	CommandSyntax      Slug = "command-syntax"
+	CommandSequence    Slug = "command-sequence"
+	ParameterUnknown   Slug = "parameter-unknown"
+	TLSUnavailable     Slug = "tls-unavailable"
+	TLSRequired        Slug = "tls-required"
+	AuthRequired       Slug = "auth-required"
+	AuthFailed         Slug = "auth-failed"
+	RateLimited        Slug = "rate-limited"
+
+	SenderAddressBad    Slug = "sender-address-bad"
+	SenderDomainUnknown Slug = "sender-domain-unknown"
+	IPNotAllowed        Slug = "ip-not-allowed"
+	SenderNotOwned      Slug = "sender-not-owned"
+	RelayDisabled       Slug = "relay-disabled"
+	RelaySuspended      Slug = "relay-suspended"
+	QuotaReached        Slug = "quota-reached"
+	QuotaUnavailable    Slug = "quota-unavailable"
+	PolicyStale         Slug = "policy-stale"
+
+	RecipientAddressBad    Slug = "recipient-address-bad"
+	TooManyRecipients      Slug = "too-many-recipients"
+	RecipientSuppressed    Slug = "recipient-suppressed"
+	RecipientNullMX        Slug = "recipient-null-mx"
+	RecipientDomainUnknown Slug = "recipient-domain-unknown"
+	DeliveryExpired        Slug = "delivery-expired"
+	DeliveryRefused        Slug = "delivery-refused"
+
+	MessageTooLarge    Slug = "message-too-large"
+	BareNewline        Slug = "bare-newline"
+	BadHeader          Slug = "bad-header"
+	RoutingLoop        Slug = "routing-loop"
+	Malware            Slug = "malware"
+	Spam               Slug = "spam"
+	Bulk               Slug = "bulk"
+	ContentRule        Slug = "content-rule"
+	ScannerUnavailable Slug = "scanner-unavailable"
+
+	QueueFull   Slug = "queue-full"
+	DiskTrouble Slug = "disk-trouble"
+	Internal    Slug = "internal"
+)
+
+// Slugs that only the HTTP API says. It shares RateLimited and Internal with the
+// message path.
+const (
+	InvalidRequest        Slug = "invalid-request"
+	Unauthenticated       Slug = "unauthenticated"
+	Forbidden             Slug = "forbidden"
+	NotFound              Slug = "not-found"
+	MethodNotAllowed      Slug = "method-not-allowed"
+	NotAcceptable         Slug = "not-acceptable"
+	RequestTimeout        Slug = "request-timeout"
+	Conflict              Slug = "conflict"
+	DomainUnavailable     Slug = "domain-unavailable"
+	ComplaintUnresolved   Slug = "complaint-unresolved"
+	IdempotencyConflict   Slug = "idempotency-conflict"
+	IdempotencyInProgress Slug = "idempotency-in-progress"
+	PolicyGone            Slug = "policy-gone"
+	EdgeFenced            Slug = "edge-fenced"
+	PreconditionFailed    Slug = "precondition-failed"
+	PreconditionRequired  Slug = "precondition-required"
+	BodyTooLarge          Slug = "body-too-large"
+	URITooLong            Slug = "uri-too-long"
+	HeaderTooLarge        Slug = "header-too-large"
+	UnsupportedMediaType  Slug = "unsupported-media-type"
+	Unavailable           Slug = "unavailable"
+)
