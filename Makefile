@@ -1,0 +1,79 @@
+# Active Relay. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PROGRAMS := relay-server relayd relayctl
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+# Every test gets this long; a hang is a failure with stacks, not a stalled run.
+TEST_TIMEOUT := 20m
+FUZZ_TIME    := 20s
+
+.PHONY: help build generate test race check lint drift fuzz bench bench-relay e2e soak run demo clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build relay-server, relayd and relayctl into bin/
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/relay-server ./server/cmd/relay-server
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/relayd ./relayd/cmd/relayd
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/relayctl ./cli/cmd/relayctl
+	@echo "built bin/{relay-server,relayd,relayctl} $(VERSION)"
+
+generate: ## write again what is generated from openapi.yaml
+	go generate ./...
+
+test: ## run every test with the race detector; installs what it needs when it runs as root
+	.ci/setup tests
+	go test -race -shuffle=on -timeout $(TEST_TIMEOUT) ./...
+
+e2e: ## run only the whole-system tests: three real programs, real mail servers
+	.ci/setup tests
+	go test -race -shuffle=on -timeout $(TEST_TIMEOUT) ./cli/e2e/...
+
+check: lint drift ## lint, generated-code drift and architecture checks
+
+lint: ## formatting, vet, staticcheck, contract linter
+	@out=$$(git ls-files '*.go' | grep -v '\.gen\.go$$' | xargs go tool gofumpt -l); \
+	  if [ -n "$$out" ]; then echo "not formatted; run: go tool gofumpt -w ."; echo "$$out"; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+	.ci/setup lint
+	npx --yes @stoplight/spectral-cli@6.16.3 lint openapi.yaml --fail-severity=warn
+	bash -n .ci/run .ci/setup
+
+drift: ## fail when generated files or go.mod differ from their sources
+	@set -e; before=$$(git status --porcelain); git diff > .run-drift-before; \
+	  go generate ./... && go mod tidy; \
+	  git diff > .run-drift-after; \
+	  if ! cmp -s .run-drift-before .run-drift-after || [ "$$before" != "$$(git status --porcelain)" ]; then \
+	    echo "generated files or go.mod are stale; commit what 'make generate' and 'go mod tidy' wrote:"; \
+	    git status --short; rm -f .run-drift-before .run-drift-after; exit 1; fi; \
+	  rm -f .run-drift-before .run-drift-after
+	go test -run 'Architecture' ./cli/e2e/
+
+fuzz: ## run each fuzz target for FUZZ_TIME (default 20s)
+	@for pkg in $$(go list ./...); do \
+	  dir=$$(go list -f '{{.Dir}}' $$pkg); \
+	  for target in $$(grep -hoE '^func (Fuzz[A-Za-z0-9_]+)' $$dir/*_test.go 2>/dev/null | awk '{print $$2}'); do \
+	    echo "--- $$pkg $$target"; \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) $$pkg; \
+	  done; done
+
+bench: ## API, policy and relay benchmarks, each beside a peer or a ceiling
+	.ci/setup tests
+	go test -run '^$$' -bench . -benchtime 2s -timeout 30m ./...
+
+soak: ## long crash and load tests
+	.ci/setup tests
+	SOAK=1 go test -run 'Soak' -count=1 -timeout 60m -v ./...
+
+run: build ## start control plane and one edge on this machine; Ctrl-C stops everything
+	@.ci/stack run
+
+demo: build ## send real mail through a temporary stack, run into the limit, show the partner's view
+	@.ci/stack demo
+
+clean: ## remove what was built
+	rm -rf bin
