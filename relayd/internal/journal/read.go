@@ -76,6 +76,31 @@ func scan(it *pebble.Iterator, fn func(key, value []byte) error) error {
 	return nil
 }
 
+// Last returns a copy of the greatest key that begins with prefix, or
+// ErrNotFound.
+func (j *Journal) Last(prefix []byte) ([]byte, error) {
+	if err := j.gate.enter(); err != nil {
+		return nil, err
+	}
+	defer j.gate.leave()
+	it, err := j.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)})
+	if err != nil {
+		return nil, engineError(err)
+	}
+	var key []byte
+	found := it.Last()
+	if found {
+		key = bytes.Clone(it.Key())
+	}
+	if err := it.Close(); err != nil {
+		return nil, engineError(err)
+	}
+	if !found {
+		return nil, ErrNotFound
+	}
+	return key, nil
+}
+
 // prefixEnd is the first key after all keys with the prefix; nil when none is.
 func prefixEnd(prefix []byte) []byte {
 	end := bytes.Clone(prefix)
