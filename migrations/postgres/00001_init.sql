@@ -1,0 +1,389 @@
+-- The whole first schema. It runs on an empty database, so it locks nothing that is in use. Version numbers, tables,
+-- columns and constraint names are the same as in the SQLite folder; only the types differ. JSON is TEXT.
+-- +goose Up
+
+-- One row for each fact about the database itself, e.g. its identity (the root of the policy epoch).
+CREATE TABLE meta (
+    key   TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+);
+INSERT INTO meta (key, value) VALUES ('database_id', replace(gen_random_uuid()::text, '-', ''));
+
+-- The single counter whose row lock makes commit order revision order.
+CREATE TABLE revision (
+    id    INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+    value BIGINT  NOT NULL
+);
+INSERT INTO revision (id, value) VALUES (1, 0);
+
+CREATE TABLE partners (
+    slug                TEXT      NOT NULL PRIMARY KEY,
+    name                TEXT      NOT NULL,
+    support_contact     TEXT      NOT NULL DEFAULT '',
+    time_zone           TEXT      NOT NULL DEFAULT '',
+    status              TEXT      NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended')),
+    status_reason       TEXT      NOT NULL DEFAULT '',
+    status_since        TIMESTAMPTZ NOT NULL,
+    relaying_state      TEXT      NOT NULL DEFAULT 'enabled' CHECK (relaying_state IN ('enabled', 'disabled')),
+    relaying_reason     TEXT      NOT NULL DEFAULT '',
+    relaying_cause      TEXT      NOT NULL DEFAULT '',
+    relaying_since      TIMESTAMPTZ,
+    relaying_cleared_at TIMESTAMPTZ,
+    version             BIGINT    NOT NULL DEFAULT 1,
+    created_at          TIMESTAMPTZ NOT NULL,
+    updated_at          TIMESTAMPTZ NOT NULL
+);
+
+CREATE TABLE domains (
+    name                TEXT      NOT NULL PRIMARY KEY,
+    partner             TEXT      NOT NULL REFERENCES partners (slug),
+    licensed_users      BIGINT    NOT NULL DEFAULT 0,
+    time_zone           TEXT,
+    include_subdomains  BOOLEAN   NOT NULL DEFAULT FALSE,
+    users_may_send_as   TEXT      NOT NULL DEFAULT 'own' CHECK (users_may_send_as IN ('own', 'domain')),
+    contacts            TEXT      NOT NULL DEFAULT '[]',
+    status              TEXT      NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended')),
+    status_reason       TEXT      NOT NULL DEFAULT '',
+    status_since        TIMESTAMPTZ NOT NULL,
+    relaying_state      TEXT      NOT NULL DEFAULT 'enabled' CHECK (relaying_state IN ('enabled', 'disabled')),
+    relaying_reason     TEXT      NOT NULL DEFAULT '',
+    relaying_cause      TEXT      NOT NULL DEFAULT '',
+    relaying_since      TIMESTAMPTZ,
+    relaying_cleared_at TIMESTAMPTZ,
+    bulk_mode           TEXT      NOT NULL DEFAULT '' CHECK (bulk_mode IN ('', 'refuse', 'observe', 'allow')),
+    bulk_reason         TEXT      NOT NULL DEFAULT '',
+    bulk_expires_at     TIMESTAMPTZ,
+    bulk_version        BIGINT    NOT NULL DEFAULT 0,
+    override_limit      BIGINT,
+    override_expires_at TIMESTAMPTZ,
+    override_reason     TEXT      NOT NULL DEFAULT '',
+    override_version    BIGINT    NOT NULL DEFAULT 0,
+    version             BIGINT    NOT NULL DEFAULT 1,
+    created_at          TIMESTAMPTZ NOT NULL,
+    updated_at          TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX domains_partner_name_idx ON domains (partner, name);
+
+CREATE TABLE relay_ips (
+    id                  TEXT      NOT NULL PRIMARY KEY,
+    domain              TEXT      NOT NULL REFERENCES domains (name) ON DELETE CASCADE,
+    partner             TEXT      NOT NULL,
+    address             TEXT      NOT NULL,
+    state               TEXT      NOT NULL CHECK (state IN ('requested', 'active', 'disabled', 'rejected')),
+    reason              TEXT      NOT NULL DEFAULT '',
+    cause               TEXT      NOT NULL DEFAULT '',
+    comment             TEXT      NOT NULL DEFAULT '',
+    relaying_cleared_at TIMESTAMPTZ,
+    activated_at        TIMESTAMPTZ,
+    version             BIGINT    NOT NULL DEFAULT 1,
+    created_at          TIMESTAMPTZ NOT NULL,
+    updated_at          TIMESTAMPTZ NOT NULL,
+    UNIQUE (domain, address)
+);
+CREATE INDEX relay_ips_partner_id_idx ON relay_ips (partner, id);
+CREATE INDEX relay_ips_address_idx ON relay_ips (address);
+
+-- domain '' means any sender domain, recipient_domain '' any recipient.
+CREATE TABLE routes (
+    id               TEXT      NOT NULL PRIMARY KEY,
+    partner          TEXT,
+    domain           TEXT      NOT NULL DEFAULT '',
+    recipient_domain TEXT      NOT NULL DEFAULT '',
+    host             TEXT      NOT NULL,
+    port             BIGINT    NOT NULL,
+    tls              TEXT      NOT NULL CHECK (tls IN ('opportunistic', 'required', 'implicit', 'none')),
+    username         TEXT      NOT NULL DEFAULT '',
+    password_sealed  BYTEA,
+    secret_version   BIGINT    NOT NULL DEFAULT 0,
+    version          BIGINT    NOT NULL DEFAULT 1,
+    created_at       TIMESTAMPTZ NOT NULL,
+    updated_at       TIMESTAMPTZ NOT NULL,
+    UNIQUE (domain, recipient_domain)
+);
+CREATE INDEX routes_partner_id_idx ON routes (partner, id);
+
+CREATE TABLE users (
+    address             TEXT      NOT NULL PRIMARY KEY,
+    domain              TEXT      NOT NULL REFERENCES domains (name) ON DELETE CASCADE,
+    partner             TEXT      NOT NULL,
+    verifier            TEXT      NOT NULL,
+    aliases             TEXT      NOT NULL DEFAULT '[]',
+    description         TEXT      NOT NULL DEFAULT '',
+    password_changed_at TIMESTAMPTZ NOT NULL,
+    status              TEXT      NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'suspended')),
+    status_reason       TEXT      NOT NULL DEFAULT '',
+    status_since        TIMESTAMPTZ NOT NULL,
+    relaying_state      TEXT      NOT NULL DEFAULT 'enabled' CHECK (relaying_state IN ('enabled', 'disabled')),
+    relaying_reason     TEXT      NOT NULL DEFAULT '',
+    relaying_cause      TEXT      NOT NULL DEFAULT '',
+    relaying_since      TIMESTAMPTZ,
+    relaying_cleared_at TIMESTAMPTZ,
+    version             BIGINT    NOT NULL DEFAULT 1,
+    created_at          TIMESTAMPTZ NOT NULL,
+    updated_at          TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX users_domain_address_idx ON users (domain, address);
+CREATE INDEX users_partner_address_idx ON users (partner, address);
+
+-- One row: the settings of the whole platform, with the defaults of the contract.
+CREATE TABLE settings (
+    id                         INTEGER   NOT NULL PRIMARY KEY CHECK (id = 1),
+    quota_floor                BIGINT    NOT NULL DEFAULT 1000,
+    quota_per_user             BIGINT    NOT NULL DEFAULT 50,
+    quota_unit                 TEXT      NOT NULL DEFAULT 'message',
+    default_time_zone          TEXT      NOT NULL DEFAULT 'UTC',
+    relay_ip_activation        TEXT      NOT NULL DEFAULT 'manual',
+    allow_unscanned            BOOLEAN   NOT NULL DEFAULT FALSE,
+    allow_target_networks      TEXT      NOT NULL DEFAULT '[]',
+    bulk_mode                  TEXT      NOT NULL DEFAULT 'refuse',
+    bulk_refuse_auto_submitted BOOLEAN   NOT NULL DEFAULT FALSE,
+    bulk_recipient_cap         BIGINT    NOT NULL DEFAULT 0,
+    max_recipients             BIGINT    NOT NULL DEFAULT 100,
+    max_message_bytes          BIGINT    NOT NULL DEFAULT 26214400,
+    max_policy_age_seconds     BIGINT    NOT NULL DEFAULT 30,
+    quota_reached_reply_server TEXT      NOT NULL DEFAULT 'defer',
+    quota_reached_reply_user   TEXT      NOT NULL DEFAULT 'refuse',
+    suspended_defer_hours      BIGINT    NOT NULL DEFAULT 24,
+    bare_newline               TEXT      NOT NULL DEFAULT 'refuse',
+    notice_from                TEXT      NOT NULL DEFAULT 'postmaster@activerelay.invalid',
+    notice_percent             BIGINT    NOT NULL DEFAULT 80,
+    complaints_user            BIGINT    NOT NULL DEFAULT 3,
+    complaints_relay_ip        BIGINT    NOT NULL DEFAULT 5,
+    complaints_domain          BIGINT    NOT NULL DEFAULT 10,
+    complaints_partner         BIGINT    NOT NULL DEFAULT 0,
+    complaints_window_hours    BIGINT    NOT NULL DEFAULT 24,
+    version                    BIGINT    NOT NULL DEFAULT 1,
+    updated_at                 TIMESTAMPTZ NOT NULL
+);
+INSERT INTO settings (id, updated_at) VALUES (1, '1970-01-01 00:00:00+00:00');
+
+-- One row for each domain and day, made when its first unit is asked for. held is what all edges were granted and did
+-- not return; the CHECK is the last fence of the limit.
+CREATE TABLE quota_days (
+    domain      TEXT      NOT NULL,
+    day_start   TIMESTAMPTZ NOT NULL,
+    day_end     TIMESTAMPTZ NOT NULL,
+    day         TEXT      NOT NULL,
+    time_zone   TEXT      NOT NULL,
+    partner     TEXT      NOT NULL,
+    unit        TEXT      NOT NULL,
+    quota_limit BIGINT    NOT NULL CHECK (quota_limit >= 0),
+    held        BIGINT    NOT NULL DEFAULT 0 CHECK (held >= 0),
+    spent       BIGINT    NOT NULL DEFAULT 0 CHECK (spent >= 0),
+    messages    BIGINT    NOT NULL DEFAULT 0,
+    recipients  BIGINT    NOT NULL DEFAULT 0,
+    PRIMARY KEY (domain, day_start),
+    CHECK (held <= quota_limit)
+);
+CREATE INDEX quota_days_day_domain_idx ON quota_days (day, domain);
+CREATE INDEX quota_days_partner_day_idx ON quota_days (partner, day);
+
+CREATE TABLE quota_leases (
+    domain     TEXT      NOT NULL,
+    day_start  TIMESTAMPTZ NOT NULL,
+    edge       TEXT      NOT NULL,
+    granted    BIGINT    NOT NULL DEFAULT 0,
+    spent      BIGINT    NOT NULL DEFAULT 0,
+    returned   BIGINT    NOT NULL DEFAULT 0,
+    generation BIGINT    NOT NULL,
+    updated_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (domain, day_start, edge)
+);
+CREATE INDEX quota_leases_edge_day_idx ON quota_leases (edge, day_start);
+
+CREATE TABLE usage_refusals (
+    domain    TEXT      NOT NULL,
+    day_start TIMESTAMPTZ NOT NULL,
+    reason    TEXT      NOT NULL,
+    partner   TEXT      NOT NULL,
+    messages  BIGINT    NOT NULL DEFAULT 0,
+    PRIMARY KEY (domain, day_start, reason)
+);
+
+CREATE TABLE sender_usage (
+    domain     TEXT      NOT NULL,
+    day_start  TIMESTAMPTZ NOT NULL,
+    kind       TEXT      NOT NULL CHECK (kind IN ('client_address', 'user', 'sender_address')),
+    key        TEXT      NOT NULL,
+    messages   BIGINT    NOT NULL DEFAULT 0,
+    recipients BIGINT    NOT NULL DEFAULT 0,
+    PRIMARY KEY (domain, day_start, kind, key)
+);
+
+CREATE TABLE sender_refusals (
+    domain    TEXT      NOT NULL,
+    day_start TIMESTAMPTZ NOT NULL,
+    kind      TEXT      NOT NULL CHECK (kind IN ('client_address', 'user', 'sender_address')),
+    key       TEXT      NOT NULL,
+    reason    TEXT      NOT NULL,
+    messages  BIGINT    NOT NULL DEFAULT 0,
+    PRIMARY KEY (domain, day_start, kind, key, reason)
+);
+
+CREATE TABLE decisions (
+    ref             TEXT      NOT NULL PRIMARY KEY,
+    occurred_at     TIMESTAMPTZ NOT NULL,
+    edge            TEXT      NOT NULL,
+    domain          TEXT      NOT NULL DEFAULT '',
+    partner         TEXT      NOT NULL DEFAULT '',
+    reason          TEXT      NOT NULL,
+    stage           TEXT      NOT NULL DEFAULT '',
+    reply           TEXT      NOT NULL DEFAULT '',
+    client_address  TEXT      NOT NULL DEFAULT '',
+    user_address    TEXT      NOT NULL DEFAULT '',
+    sender          TEXT      NOT NULL DEFAULT '',
+    recipient       TEXT      NOT NULL DEFAULT '',
+    policy_revision BIGINT    NOT NULL DEFAULT 0,
+    detail          TEXT      NOT NULL DEFAULT ''
+);
+CREATE INDEX decisions_occurred_at_idx ON decisions (occurred_at);
+
+CREATE TABLE complaints (
+    id             TEXT      NOT NULL PRIMARY KEY,
+    received_at    TIMESTAMPTZ NOT NULL,
+    feedback_type  TEXT      NOT NULL,
+    message_id     TEXT      NOT NULL,
+    domain         TEXT      NOT NULL,
+    partner        TEXT      NOT NULL,
+    user_address   TEXT      NOT NULL DEFAULT '',
+    client_address TEXT      NOT NULL DEFAULT '',
+    edge           TEXT      NOT NULL,
+    sender         TEXT      NOT NULL DEFAULT '',
+    reporter       TEXT      NOT NULL DEFAULT '',
+    comment        TEXT      NOT NULL DEFAULT '',
+    disabled       TEXT      NOT NULL DEFAULT '[]',
+    created_at     TIMESTAMPTZ NOT NULL,
+    UNIQUE (message_id, reporter)
+);
+CREATE INDEX complaints_domain_received_at_idx ON complaints (domain, received_at);
+CREATE INDEX complaints_partner_received_at_idx ON complaints (partner, received_at);
+
+CREATE TABLE edges (
+    id                       TEXT      NOT NULL PRIMARY KEY,
+    name                     TEXT      NOT NULL,
+    status                   TEXT      NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'retired')),
+    partners                 TEXT      NOT NULL DEFAULT '[]',
+    public_key               TEXT      NOT NULL,
+    software_version         TEXT      NOT NULL DEFAULT '',
+    capability_version       BIGINT    NOT NULL DEFAULT 1,
+    generation               BIGINT    NOT NULL DEFAULT 1,
+    credential_hash          BYTEA,
+    next_credential_hash     BYTEA,
+    boot_nonce               TEXT      NOT NULL DEFAULT '',
+    previous_boot_nonce      TEXT      NOT NULL DEFAULT '',
+    lease_sequence           BIGINT    NOT NULL DEFAULT 0,
+    event_acknowledged       BIGINT    NOT NULL DEFAULT 0,
+    instruction_number       BIGINT    NOT NULL DEFAULT 0,
+    instruction_acknowledged BIGINT    NOT NULL DEFAULT 0,
+    enforced_epoch           TEXT      NOT NULL DEFAULT '',
+    enforced_revision        BIGINT    NOT NULL DEFAULT 0,
+    joined_at                TIMESTAMPTZ NOT NULL,
+    last_seen_at             TIMESTAMPTZ,
+    retired_at               TIMESTAMPTZ
+);
+
+CREATE TABLE join_tokens (
+    id          TEXT      NOT NULL PRIMARY KEY,
+    secret_hash BYTEA      NOT NULL,
+    partners    TEXT      NOT NULL DEFAULT '[]',
+    created_at  TIMESTAMPTZ NOT NULL,
+    expires_at  TIMESTAMPTZ NOT NULL,
+    used_at     TIMESTAMPTZ,
+    used_by     TEXT      NOT NULL DEFAULT ''
+);
+
+CREATE TABLE instructions (
+    edge       TEXT      NOT NULL,
+    number     BIGINT    NOT NULL,
+    kind       TEXT      NOT NULL,
+    body       TEXT      NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (edge, number)
+);
+
+CREATE TABLE notices (
+    id         TEXT      NOT NULL PRIMARY KEY,
+    domain     TEXT      NOT NULL,
+    day_start  TIMESTAMPTZ NOT NULL,
+    kind       TEXT      NOT NULL,
+    edge       TEXT      NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    UNIQUE (domain, day_start, kind)
+);
+
+CREATE TABLE tokens (
+    id                  TEXT      NOT NULL PRIMARY KEY,
+    name                TEXT      NOT NULL,
+    role                TEXT      NOT NULL CHECK (role IN ('operator', 'partner', 'customer')),
+    partner             TEXT      NOT NULL DEFAULT '',
+    domain              TEXT      NOT NULL DEFAULT '',
+    read_only           BOOLEAN   NOT NULL DEFAULT FALSE,
+    scopes              TEXT      NOT NULL DEFAULT '[]',
+    allowed_addresses   TEXT      NOT NULL DEFAULT '[]',
+    secret_hash         BYTEA      NOT NULL,
+    previous_hash       BYTEA,
+    previous_expires_at TIMESTAMPTZ,
+    expires_at          TIMESTAMPTZ,
+    last_used_at        TIMESTAMPTZ,
+    revoked_at          TIMESTAMPTZ,
+    version             BIGINT    NOT NULL DEFAULT 1,
+    created_at          TIMESTAMPTZ NOT NULL,
+    updated_at          TIMESTAMPTZ NOT NULL,
+    CHECK (role <> 'partner' OR partner <> ''),
+    CHECK (role <> 'customer' OR (partner <> '' AND domain <> ''))
+);
+CREATE INDEX tokens_partner_id_idx ON tokens (partner, id);
+
+CREATE TABLE idempotency_keys (
+    principal    TEXT      NOT NULL,
+    key          TEXT      NOT NULL,
+    operation    TEXT      NOT NULL,
+    request_hash BYTEA      NOT NULL,
+    status       BIGINT    NOT NULL,
+    headers      TEXT      NOT NULL DEFAULT '{}',
+    body         BYTEA,
+    sealed       BOOLEAN   NOT NULL DEFAULT FALSE,
+    created_at   TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (principal, key)
+);
+CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
+
+CREATE TABLE audit (
+    id            TEXT      NOT NULL PRIMARY KEY,
+    occurred_at   TIMESTAMPTZ NOT NULL,
+    token_id      TEXT      NOT NULL,
+    actor_name    TEXT      NOT NULL DEFAULT '',
+    actor_role    TEXT      NOT NULL,
+    actor_partner TEXT      NOT NULL DEFAULT '',
+    action        TEXT      NOT NULL,
+    object        TEXT      NOT NULL,
+    partner       TEXT      NOT NULL DEFAULT '',
+    reason        TEXT      NOT NULL DEFAULT '',
+    request_id    TEXT      NOT NULL DEFAULT '',
+    changes       TEXT      NOT NULL DEFAULT '{}'
+);
+CREATE INDEX audit_partner_id_idx ON audit (partner, id);
+CREATE INDEX audit_object_id_idx ON audit (object, id);
+
+-- Entries are written once: nobody who can only speak SQL through this program may rewrite history.
+-- +goose StatementBegin
+CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'audit is append-only';
+END;
+$$;
+-- +goose StatementEnd
+CREATE TRIGGER audit_no_update BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only();
+
+-- Policy documents, materialised in the transaction of the change that they show.
+CREATE TABLE documents (
+    key        TEXT      NOT NULL PRIMARY KEY,
+    partner    TEXT      NOT NULL DEFAULT '',
+    domain     TEXT      NOT NULL DEFAULT '',
+    revision   BIGINT    NOT NULL,
+    deleted    BOOLEAN   NOT NULL DEFAULT FALSE,
+    body       TEXT      NOT NULL DEFAULT '',
+    updated_at TIMESTAMPTZ NOT NULL
+);
+CREATE INDEX documents_revision_key_idx ON documents (revision, key);
