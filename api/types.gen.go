@@ -864,7 +864,7 @@ type Complaint struct {
 
 // ComplaintFile An abuse report as JSON.
 //
-// Example: {"feedback_id":"v1.edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB.c2VhbGVk","feedback_type":"abuse","reporter":"fbl@mailbox.example"}
+// Example: {"feedback_id":"v1:edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB:c2VhbGVk","feedback_type":"abuse","reporter":"fbl@mailbox.example"}
 type ComplaintFile struct {
 	Comment *string `json:"comment,omitempty"`
 

@@ -9685,7 +9685,7 @@ var swaggerSpec = []string{
 	"iDbySG1PdhboUJCULWWqhyRlSiY3aHwUuDeCs534jRwcPT4+GB8cHxyNiy909u93wyYBzuIrW4/RboHO",
 	"GIsvaXQ9cTryEkkQDMlosWz/9YIpRbHiY4PZGbBlI8ZvWAxipaM5Wt2XAB1EcrGw7nDtu3zjgoYbJIN9",
 	"jJ24qwNGnDdB6nZXxdJo031wQoEvKkfyoTN7FE+jr5dYPI0PHUU3UnHDHZVxTcJfZSr4RYgbi+uq7kzp",
-	"hYe5Vs6T5bDFQQkQ4OUX3DqZW/OzIZS/vf3xhwo3+1UDl9wcHbQz5UF0/I/55V//cd3CnfnOD2aXyV+M",
+	"hYe5Vs6T5bDFQQkQ4OUX3DqZW/OzIZS/vf3xhwo3+1UDl9wcnbUz5Vl0/I/55V//cd3CnfnOD2aXyV+M",
 	"7rmU7w/cQ+uMk3NFQWsej43abKY/HjcUgDx98e33oxf2stHLZ9M8Pw/riok9GbMTtQcW9XTr8x39l1fw",
 	"5sVTcvr44Sl5cHB0TqawJdNqmUzhoSfj4R7ovR61wW9V/ZU3qZ3ifrdS6B36U4Xc5GfkTvlVX8xTpqC+",
 	"quf++UotrxcUxD+5gPWtuIjlyqkKNKq4uDonY/JnItgNxn0D7pYhfC+Px0NfuTI4O3Xy8cFwgLefQFHg",
