@@ -1,0 +1,118 @@
+package bench_test
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"activerelay/relayd/bench"
+)
+
+func newSink(t *testing.T, received func(string)) *bench.Sink {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink := bench.NewSink(listener, received)
+	t.Cleanup(func() { sink.Close() })
+	return sink
+}
+
+func TestEveryMessageOfALoadArrivesOnceUnderItsID(t *testing.T) {
+	var mu sync.Mutex
+	var acknowledged, received []string
+	sink := newSink(t, func(id string) { mu.Lock(); defer mu.Unlock(); received = append(received, id) })
+	outcome, err := bench.Send(context.Background(), bench.Load{
+		Server: sink.Addr(), From: "a@example.com", To: "b@example.net", Messages: 200, Sessions: 7, PerConnection: 9, RunID: "r",
+		Acknowledged: func(id string) { mu.Lock(); defer mu.Unlock(); acknowledged = append(acknowledged, id) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(acknowledged)
+	slices.Sort(received)
+	if outcome.Accepted != 200 || sink.Messages() != 200 || !slices.Equal(acknowledged, received) || len(slices.Compact(received)) != 200 {
+		t.Fatalf("accepted %d, sink %d, ids alike %v", outcome.Accepted, sink.Messages(), slices.Equal(acknowledged, received))
+	}
+	if got := sink.Bytes(); got < 200*5120 {
+		t.Fatalf("sink saw %d bytes, want at least %d", got, 200*5120)
+	}
+}
+
+func TestARefusalIsCountedByItsReplyAndNotAsAccepted(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go refuseEverything(listener)
+	outcome, err := bench.Send(context.Background(), bench.Load{Server: listener.Addr().String(), From: "a@example.com", To: "b@example.net", Messages: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if outcome.Accepted != 0 || outcome.Replies["450-4.7.1 Relay limit reached"] != 3 {
+		t.Fatalf("outcome %+v", outcome)
+	}
+}
+
+func TestABrokenConnectionIsTriedAgainOnlyWhereTheLoadSaysSo(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := listener.Addr().String()
+	listener.Close()
+	outcome, err := bench.Send(context.Background(), bench.Load{Server: addr, From: "a@example.com", To: "b@example.net", Messages: 2})
+	if err != nil || outcome.Broken != 2 {
+		t.Fatalf("without retry: %v %+v", err, outcome)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	outcome, err = bench.Send(ctx, bench.Load{Server: addr, From: "a@example.com", To: "b@example.net", Messages: 2, RetryAfter: time.Millisecond})
+	if err == nil || outcome.Broken < 3 {
+		t.Fatalf("with retry: %v %+v", err, outcome)
+	}
+}
+
+func TestTheProgramNamesWhatItDoesNotKnow(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := bench.Main(context.Background(), []string{"teleport"}, &out, &errs); code != 2 || !strings.Contains(errs.String(), `unknown command "teleport"`) {
+		t.Fatalf("exit %d, %s", code, errs.String())
+	}
+}
+
+func refuseEverything(listener net.Listener) {
+	for {
+		c, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			buf := make([]byte, 4096)
+			c.Write([]byte("220 x\r\n"))
+			for {
+				n, err := c.Read(buf)
+				if err != nil {
+					return
+				}
+				for _, line := range strings.SplitAfter(string(buf[:n]), "\r\n") {
+					switch {
+					case strings.HasPrefix(line, "RCPT"):
+						c.Write([]byte("450-4.7.1 Relay limit reached\r\n450 4.7.1 reason=quota-reached\r\n"))
+					case strings.HasPrefix(line, "DATA"):
+						c.Write([]byte("503 5.5.1 no recipient\r\n"))
+					case line != "":
+						c.Write([]byte("250 ok\r\n"))
+					}
+				}
+			}
+		}()
+	}
+}
