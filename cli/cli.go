@@ -1,0 +1,39 @@
+// Package cli is relayctl as a library: Main runs one command line and returns
+// the exit code.
+//
+// The commands come from the contract: opsgen writes a table of its operations
+// (internal/ops), internal/command makes a command of each row, internal/invoke
+// makes the calls, internal/output prints the answers, internal/profile knows
+// servers and tokens, and internal/apply makes the platform be as a file says.
+// Standard output is the answer and nothing else; everything said about it goes
+// to standard error.
+package cli
+
+import (
+	"context"
+	"errors"
+
+	"activerelay/cli/internal/command"
+	"activerelay/cli/internal/failure"
+	"activerelay/cli/internal/ops"
+)
+
+// Main runs the command line (without the program's name) and returns the exit
+// code. It stops early when ctx ends.
+func Main(ctx context.Context, args []string, env Env) int {
+	root := command.Root(command.Config{
+		Stdin: env.Stdin, Stdout: env.Stdout, Stderr: env.Stderr,
+		StdinTTY: env.StdinTTY, StdoutTTY: env.StdoutTTY,
+		Getenv: env.Getenv, ReadSecret: env.ReadSecret,
+		Table: ops.Table(), Resources: ops.Resources(), Version: Version(),
+	})
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if ctx.Err() != nil && (err != nil && errors.Is(err, context.Canceled)) {
+		return int(failure.Interrupted)
+	}
+	if err != nil {
+		failure.Render(env.Stderr, command.Program, err)
+	}
+	return int(failure.CodeOf(err))
+}

@@ -1,0 +1,87 @@
+package command
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"activerelay/cli/internal/invoke"
+	"activerelay/cli/internal/ops"
+)
+
+// completionTimeout bounds what a press of the tab key may wait for.
+const completionTimeout = 2 * time.Second
+
+// completeObjects completes arguments and flags that name an object of the
+// platform with the names of those that the server lists.
+func (a *app) completeObjects(cmd *cobra.Command, op *ops.Op) {
+	arguments := op.Arguments()
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		if len(args) >= len(arguments) {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return a.names(cmd, arguments[len(args)].Name, prefix)
+	}
+	for _, name := range []string{"partner", "domain"} {
+		flag := cmd.Flags().Lookup(name)
+		if flag == nil {
+			continue
+		}
+		_ = cmd.RegisterFlagCompletionFunc(name, func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+			return a.names(cmd, name, prefix)
+		})
+	}
+}
+
+// names lists the keys of the objects that a path parameter names. Whatever
+// goes wrong offers nothing: completion has no place for a complaint.
+func (a *app) names(cmd *cobra.Command, parameter, prefix string) ([]string, cobra.ShellCompDirective) {
+	const nothing = cobra.ShellCompDirectiveNoFileComp
+	list := a.lister(parameter)
+	if list == nil {
+		return nil, nothing
+	}
+	s, err := a.open(cmd)
+	if err != nil {
+		return nil, nothing
+	}
+	defer s.client.Close()
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+	defer cancel()
+	call := invoke.Call{Op: list, Params: map[string][]string{}}
+	if _, takes := list.Param(ops.Query, "prefix"); takes && prefix != "" {
+		call.Params["prefix"] = []string{prefix}
+	}
+	answer, err := s.client.Do(ctx, call)
+	if err != nil {
+		return nil, nothing
+	}
+	var found []string
+	for _, row := range invoke.Rows(answer.Value, list.Rows) {
+		object, _ := row.(map[string]any)
+		if key, _ := object[list.Columns[0]].(string); key != "" && strings.HasPrefix(key, prefix) {
+			found = append(found, key)
+		}
+	}
+	return found, nothing
+}
+
+// lister is the list of the objects that the path parameter names; the first of
+// its columns is their key.
+func (a *app) lister(parameter string) *ops.Op {
+	i := slices.IndexFunc(a.Table, func(op ops.Op) bool { return strings.HasSuffix(op.Path, "/{"+parameter+"}") })
+	if i < 0 {
+		return nil
+	}
+	path := strings.TrimSuffix(a.Table[i].Path, "/{"+parameter+"}")
+	i = slices.IndexFunc(a.Table, func(op ops.Op) bool {
+		return op.Method == "GET" && op.Path == path && op.Rows != "" && len(op.Columns) > 0
+	})
+	if i < 0 {
+		return nil
+	}
+	return &a.Table[i]
+}

@@ -1,0 +1,115 @@
+package command
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"activerelay/cli/internal/output"
+	"activerelay/cli/internal/profile"
+)
+
+// contexts manages the contexts of the configuration file. Tokens are never
+// shown.
+func (a *app) contexts() *cobra.Command {
+	group := &cobra.Command{
+		Use: "context", Short: "Servers and tokens that are stored on this machine", Args: cobra.ArbitraryArgs, RunE: groupRun,
+	}
+	group.AddCommand(
+		a.contextCommand("list", "List contexts", "relayctl context list", cobra.NoArgs, a.listContexts),
+		a.contextCommand("show [NAME]", "Show a context, the one in use if none is named", "relayctl context show", cobra.MaximumNArgs(1), a.showContext),
+		a.contextCommand("use NAME", "Use a context from now on", "relayctl context use acme", cobra.ExactArgs(1), a.useContext),
+		a.contextCommand("delete NAME", "Delete a context from this machine; its token stays valid", "relayctl context delete acme", cobra.ExactArgs(1), a.deleteContext),
+	)
+	return group
+}
+
+func (a *app) contextCommand(use, short, example string, args cobra.PositionalArgs, do func(*profile.File, []string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Long: short + ".", Example: "  " + example,
+		Args: counted(args),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			file, err := a.settle(cmd)
+			if err != nil || len(args) > 0 || use == "list" {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return slices.Sorted(maps.Keys(file.Contexts)), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			file, err := a.settle(cmd)
+			if err != nil {
+				return err
+			}
+			return do(file, args)
+		},
+	}
+}
+
+func (a *app) listContexts(file *profile.File, _ []string) error {
+	rows := []any{}
+	for _, name := range slices.Sorted(maps.Keys(file.Contexts)) {
+		rows = append(rows, describe(file, name))
+	}
+	return a.show(map[string]any{"items": rows}, output.Shape{Rows: "items", Columns: []string{"name", "url", "in_use", "token"}})
+}
+
+func (a *app) showContext(file *profile.File, args []string) error {
+	name := firstOf(append(slices.Clone(args), a.flags.context, a.Getenv("RELAYCTL_CONTEXT"), file.Current)...)
+	if _, err := file.Context(name); err != nil {
+		return err
+	}
+	return a.show(describe(file, name), output.Shape{Columns: []string{"name", "url", "in_use", "token"}})
+}
+
+func (a *app) useContext(file *profile.File, args []string) error {
+	if _, err := file.Context(args[0]); err != nil {
+		return err
+	}
+	file.Current = args[0]
+	return file.Save()
+}
+
+func (a *app) deleteContext(file *profile.File, args []string) error {
+	if _, err := file.Context(args[0]); err != nil {
+		return err
+	}
+	if err := a.ask(fmt.Sprintf("Delete context %s from %s?", args[0], file.Path)); err != nil {
+		return err
+	}
+	delete(file.Contexts, args[0])
+	if file.Current == args[0] {
+		file.Current = ""
+	}
+	return file.Save()
+}
+
+// describe is a context without its token.
+func describe(file *profile.File, name string) map[string]any {
+	context := file.Contexts[name]
+	token := "none"
+	switch {
+	case context.Token != "":
+		token = "stored"
+	case context.TokenFile != "":
+		token = "in " + context.TokenFile
+	}
+	return map[string]any{"name": name, "url": context.URL, "in_use": name == file.Current, "token": token}
+}
+
+// show prints a value of our own making.
+func (a *app) show(value any, shape output.Shape) error {
+	color, err := a.colored()
+	if err != nil {
+		return err
+	}
+	printer, err := output.New(output.Config{
+		Out: a.Stdout, Notes: a.Stderr, Format: a.flags.output, Columns: a.flags.columns,
+		NoHeaders: a.flags.noHeaders, JQ: a.flags.jq, Color: color,
+	})
+	if err != nil {
+		return err
+	}
+	return printer.Print(value, shape)
+}

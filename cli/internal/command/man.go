@@ -1,0 +1,63 @@
+package command
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+
+	"activerelay/cli/internal/failure"
+	"activerelay/cli/internal/output"
+)
+
+// counted words cobra's complaints about the number of arguments as ours.
+func counted(args cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if err := args(cmd, given); err != nil {
+			return &failure.Error{Code: failure.Usage, Detail: err.Error(), Next: cmd.CommandPath() + " --help"}
+		}
+		return nil
+	}
+}
+
+// man writes the manual pages, the same bytes from the same program.
+func (a *app) man() *cobra.Command {
+	return &cobra.Command{
+		Use:     "man DIRECTORY",
+		Short:   "Write manual pages, one for each command",
+		Long:    "Writes the manual page of every command into the directory, which is made if need be.",
+		Example: "  relayctl man /usr/local/share/man/man1",
+		Args:    counted(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := os.MkdirAll(args[0], 0o755); err != nil {
+				return fmt.Errorf("making the directory: %w", err)
+			}
+			a.root.DisableAutoGenTag = true
+			header := &doc.GenManHeader{Section: "1", Source: "Active Relay", Manual: "Active Relay manual", Date: &time.Time{}}
+			if err := doc.GenManTree(a.root, header, args[0]); err != nil {
+				return fmt.Errorf("writing the manual: %w", err)
+			}
+			return nil
+		},
+	}
+}
+
+// version says which program this is.
+func (a *app) version() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Show the version of this program",
+		Long:    "Shows the version of this program. `relayctl health ready` shows the server's.",
+		Example: "  relayctl version",
+		Args:    counted(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			return a.show(map[string]any{
+				"version": a.Version, "go": strings.TrimPrefix(runtime.Version(), "go"), "platform": runtime.GOOS + "/" + runtime.GOARCH,
+			}, output.Shape{Columns: []string{"version", "go", "platform"}})
+		},
+	}
+}

@@ -1,0 +1,156 @@
+package command
+
+import (
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"activerelay/cli/internal/failure"
+	"activerelay/cli/internal/invoke"
+	"activerelay/cli/internal/ops"
+	"activerelay/cli/internal/output"
+)
+
+// run executes one row.
+func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) error {
+	s, err := a.open(cmd)
+	if err != nil {
+		return err
+	}
+	defer s.client.Close()
+	call := invoke.Call{Op: op, Arguments: args}
+	if call.Params, err = in.parameters(op); err != nil {
+		return a.hint(cmd, op, args, err)
+	}
+	if call.Body, err = a.body(op, in); err != nil {
+		return a.hint(cmd, op, args, err)
+	}
+	if a.flags.dryRun {
+		return s.client.Show(a.Stdout, call)
+	}
+	if err := needToken(op, s); err != nil {
+		return err
+	}
+	if err := a.confirm(op, args); err != nil {
+		return err
+	}
+	return a.hint(cmd, op, args, a.perform(cmd, s, call))
+}
+
+// needToken refuses a call that can only end in 401.
+func needToken(op *ops.Op, s *session) error {
+	if op.Public || s.target.Token != "" {
+		return nil
+	}
+	return &failure.Error{
+		Code: failure.Auth, Title: "No token", Detail: "there is no token for " + s.target.URL,
+		Next: "relayctl login --url " + s.target.URL,
+	}
+}
+
+// perform makes the call and prints the answer.
+func (a *app) perform(cmd *cobra.Command, s *session, call invoke.Call) error {
+	if call.Op.Raw || call.Op.Stream {
+		return a.copy(cmd, s, call)
+	}
+	shape := output.Shape{Rows: call.Op.Rows, Columns: call.Op.Columns}
+	var last *invoke.Answer
+	pages := func(yield func(any, error) bool) {
+		for answer, err := range s.client.Pages(cmd.Context(), call, a.flags.maxItems) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			last = answer
+			if !yield(answer.Value, nil) {
+				return
+			}
+		}
+	}
+	first, rest, err := peek(pages)
+	if err != nil {
+		return err
+	}
+	shape.ETag = last.Header.Get("ETag")
+	if err := s.printer.Pages(a.cut(rest, call.Op.Rows), shape); err != nil {
+		return err
+	}
+	if first == nil {
+		a.note(call.Op.Summary + ": done.")
+	}
+	return verdict(last)
+}
+
+// peek takes the first page of a sequence, so that its answer is known before
+// anything is printed, and returns the sequence with it back in front.
+func peek(pages iter.Seq2[any, error]) (any, iter.Seq2[any, error], error) {
+	next, stop := iter.Pull2(pages)
+	first, err, _ := next()
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	return first, func(yield func(any, error) bool) {
+		defer stop()
+		for value, err, more := first, error(nil), true; more && yield(value, err); {
+			value, err, more = next()
+		}
+	}, nil
+}
+
+// cut drops what a page holds beyond --max-items.
+func (a *app) cut(pages iter.Seq2[any, error], rows string) iter.Seq2[any, error] {
+	most := a.flags.maxItems
+	if most == 0 || rows == "" {
+		return pages
+	}
+	return func(yield func(any, error) bool) {
+		left := most
+		for page, err := range pages {
+			list := invoke.Rows(page, rows)
+			if object, ok := page.(map[string]any); ok && len(list) > left {
+				object[rows] = list[:left]
+			}
+			left -= min(left, len(list))
+			if !yield(page, err) || left == 0 {
+				return
+			}
+		}
+	}
+}
+
+// copy writes an answer that is not ours to format as it comes.
+func (a *app) copy(cmd *cobra.Command, s *session, call invoke.Call) error {
+	answer, err := s.client.Do(cmd.Context(), call)
+	if err != nil {
+		return err
+	}
+	if answer.Body == nil {
+		return s.printer.Print(answer.Value, output.Shape{Rows: call.Op.Rows, Columns: call.Op.Columns})
+	}
+	defer answer.Body.Close()
+	if _, err := io.Copy(a.Stdout, answer.Body); err != nil {
+		if cmd.Context().Err() != nil {
+			return cmd.Context().Err()
+		}
+		return fmt.Errorf("copying the answer: %w", err)
+	}
+	return nil
+}
+
+// verdict turns an answer that was shown, and that is not good news, into an
+// exit code: a service that is not ready, a batch of which a part failed.
+func verdict(answer *invoke.Answer) error {
+	if answer.Status == http.StatusServiceUnavailable {
+		return &failure.Error{Code: failure.Unavailable, Title: "Not ready"}
+	}
+	object, _ := answer.Value.(map[string]any)
+	failed := fmt.Sprint(object["failed"])
+	if _, counted := object["failed"]; counted && failed != "0" {
+		return &failure.Error{Code: failure.Failed, Title: failed + " failed", Detail: "the others went through"}
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+package command
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"activerelay/cli/internal/failure"
+	"activerelay/cli/internal/ops"
+)
+
+// operationID is the annotation that ties a command to its row.
+const operationID = "operationId"
+
+// addTable adds a command for every row, and a command for every group of them.
+func (a *app) addTable() {
+	groups := map[string]*cobra.Command{"": a.root}
+	for i := range a.Table {
+		op := &a.Table[i]
+		parent := a.group(groups, op)
+		cmd := a.operation(op)
+		if parent == a.root {
+			cmd.GroupID = "resources"
+		}
+		parent.AddCommand(cmd)
+	}
+	for _, group := range groups {
+		group.Hidden = group != a.root && !slices.ContainsFunc(group.Commands(), func(c *cobra.Command) bool { return !c.Hidden })
+	}
+}
+
+// group returns the command that the row hangs under, made when it is new.
+func (a *app) group(groups map[string]*cobra.Command, op *ops.Op) *cobra.Command {
+	parent := a.root
+	for i, word := range op.Group {
+		path := strings.Join(op.Group[:i+1], " ")
+		group, known := groups[path]
+		if !known {
+			group = &cobra.Command{Use: word, Short: a.about(op, i), Args: cobra.ArbitraryArgs, RunE: groupRun}
+			if parent == a.root {
+				group.GroupID = "resources"
+			}
+			parent.AddCommand(group)
+			groups[path] = group
+		}
+		parent = group
+	}
+	return parent
+}
+
+// about describes a group: the outer one by its resource, an inner one by its
+// name.
+func (a *app) about(op *ops.Op, depth int) string {
+	if depth > 0 {
+		return fmt.Sprintf("The %s of a %s", strings.ReplaceAll(op.Group[depth], "-", " "), op.Group[0])
+	}
+	i := slices.IndexFunc(a.Resources, func(r ops.Resource) bool { return r.Name == op.Resource })
+	if i < 0 {
+		return op.Resource
+	}
+	return a.Resources[i].Text
+}
+
+// groupRun shows what a group has, and refuses a word that it does not have.
+func groupRun(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	fault := &failure.Error{
+		Code:   failure.Usage,
+		Detail: fmt.Sprintf("%s has no command %q", cmd.CommandPath(), args[0]),
+		Next:   cmd.CommandPath() + " --help",
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		fault.Next = cmd.CommandPath() + " " + like[0]
+	}
+	return fault
+}
+
+// operation is the command of one row.
+func (a *app) operation(op *ops.Op) *cobra.Command {
+	use := op.Verb
+	for _, p := range op.Arguments() {
+		use += " " + argumentName(p)
+	}
+	cmd := &cobra.Command{
+		Use:         use,
+		Short:       op.Summary,
+		Long:        long(op),
+		Example:     "  " + strings.ReplaceAll(op.Example, "\n", "\n  "),
+		Hidden:      op.Hidden,
+		Annotations: map[string]string{operationID: op.ID},
+		Args:        arguments(op),
+	}
+	in := addInputs(cmd, op)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.run(cmd, op, in, args) }
+	a.completeObjects(cmd, op)
+	return cmd
+}
+
+// argumentName is a path parameter as usage lines show it.
+func argumentName(p ops.Param) string { return strings.ToUpper(strings.ReplaceAll(p.Name, "_", "-")) }
+
+// arguments refuses too few and too many, by name.
+func arguments(op *ops.Op) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		wanted := op.Arguments()
+		fault := &failure.Error{Code: failure.Usage, Next: cmd.CommandPath() + " --help"}
+		switch {
+		case len(args) < len(wanted):
+			fault.Detail = fmt.Sprintf("%s needs %s", op.Command(), argumentName(wanted[len(args)]))
+		case len(args) > len(wanted):
+			fault.Detail = fmt.Sprintf("%s does not take %q", op.Command(), args[len(wanted)])
+		default:
+			return nil
+		}
+		return fault
+	}
+}
+
+// long is the description with what else the contract says of the operation.
+func long(op *ops.Op) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s", op.Description)
+	if arguments := op.Arguments(); len(arguments) > 0 {
+		b.WriteString("\n\nArguments:")
+		for _, p := range arguments {
+			fmt.Fprintf(&b, "\n  %-14s %s", argumentName(p), help(withoutRequired(p.Field)))
+		}
+	}
+	switch {
+	case op.Public:
+		b.WriteString("\n\nNeeds no token.")
+	default:
+		fmt.Fprintf(&b, "\n\nFor: %s (scope %s).", strings.Join(op.Roles, ", "), op.Scope)
+	}
+	return b.String()
+}
+
+func withoutRequired(f ops.Field) ops.Field {
+	f.Required = false
+	return f
+}

@@ -1,0 +1,171 @@
+package invoke
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+
+	"activerelay/api"
+	"activerelay/api/reason"
+	"activerelay/cli/internal/failure"
+	"activerelay/cli/internal/ops"
+)
+
+// maxAnswerBytes bounds what is held in memory of one answer. A page of the
+// contract is far smaller; the bound is for a server that is not ours.
+const maxAnswerBytes = 64 << 20
+
+// answer reads the response: a good one, one that the contract describes in
+// spite of its status (a service that is not ready says why), or a refusal.
+func (c *Client) answer(call Call, response *http.Response) (*Answer, error) {
+	media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	good := response.StatusCode >= 200 && response.StatusCode < 300
+	described := response.StatusCode == http.StatusServiceUnavailable && media == "application/json"
+	if !good && !described {
+		defer response.Body.Close()
+		return nil, refusal(call.Op, response, media)
+	}
+	answer := &Answer{Status: response.StatusCode, Header: response.Header}
+	if good && (call.Op.Raw || call.Op.Stream || response.StatusCode != http.StatusNoContent && !isJSON(media)) {
+		answer.Body = response.Body
+		return answer, nil
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
+	if err != nil {
+		return nil, &transportError{err: err}
+	}
+	if len(content) > maxAnswerBytes {
+		return nil, fmt.Errorf("the answer is longer than %d bytes", maxAnswerBytes)
+	}
+	if len(bytes.TrimSpace(content)) == 0 {
+		return answer, nil
+	}
+	if answer.Value, err = decodeJSON(content); err != nil {
+		return nil, fmt.Errorf("the answer is not the JSON it says it is: %w", err)
+	}
+	return answer, nil
+}
+
+func isJSON(media string) bool {
+	return media == "application/json" || strings.HasSuffix(media, "+json")
+}
+
+// Refusal is an answer that is not good. It unwraps to the *failure.Error that
+// people see.
+type Refusal struct {
+	Status int
+	// RetryAfter is when the server says that a retry may help; 0 when it
+	// does not say.
+	RetryAfter time.Duration
+	shown      *failure.Error
+}
+
+func (r *Refusal) Error() string { return r.shown.Error() }
+
+// Unwrap returns the failure as it is shown.
+func (r *Refusal) Unwrap() error { return r.shown }
+
+func refusal(op *ops.Op, response *http.Response, media string) *Refusal {
+	refused := &Refusal{Status: response.StatusCode, RetryAfter: retryAfter(response.Header, time.Now())}
+	var problem api.Problem
+	content, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err != nil || !isJSON(media) || json.Unmarshal(content, &problem) != nil || problem.Title == "" {
+		refused.shown = foreign(response)
+		return refused
+	}
+	if problem.RetryAfterSeconds != nil && refused.RetryAfter == 0 {
+		refused.RetryAfter = time.Duration(*problem.RetryAfterSeconds) * time.Second
+	}
+	refused.shown = &failure.Error{
+		Code: exitCode(reason.Slug(problem.Reason), response.StatusCode), Title: problem.Title,
+		Reason: problem.Reason, RequestID: cmp.Or(problem.RequestID, response.Header.Get("X-Request-Id")),
+		Fields: fields(op, problem.Errors),
+	}
+	if problem.Detail != nil {
+		refused.shown.Detail = *problem.Detail
+	}
+	return refused
+}
+
+// foreign describes an answer that is no problem document: something between
+// here and the server, or another server, wrote it.
+func foreign(response *http.Response) *failure.Error {
+	shown := &failure.Error{
+		Code: exitCode("", response.StatusCode), Title: "Unexpected answer",
+		Detail:    fmt.Sprintf("%s answered %s without a problem document; is the URL right?", response.Request.URL.Host, response.Status),
+		RequestID: response.Header.Get("X-Request-Id"),
+	}
+	if location := response.Header.Get("Location"); location != "" && response.StatusCode < 400 {
+		shown.Detail = fmt.Sprintf("the server redirects to %s, which is not followed; set --url to the final address", location)
+	}
+	return shown
+}
+
+// exitCode asks the reason registry, then the status.
+func exitCode(slug reason.Slug, status int) failure.Code {
+	if entry, known := reason.Lookup(slug); known && entry.HTTPStatus == status {
+		return failure.Code(entry.Exit)
+	}
+	switch status {
+	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusRequestEntityTooLarge,
+		http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
+		return failure.Usage
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return failure.Auth
+	case http.StatusNotFound:
+		return failure.NotFound
+	case http.StatusConflict, http.StatusGone, http.StatusPreconditionFailed, http.StatusPreconditionRequired:
+		return failure.Conflict
+	case http.StatusTooManyRequests:
+		return failure.Limit
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusRequestTimeout:
+		return failure.Unavailable
+	default:
+		return failure.Failed
+	}
+}
+
+// fields gives each invalid field the flag that sets it.
+func fields(op *ops.Op, invalid []api.InvalidField) []failure.Field {
+	var found []failure.Field
+	for _, f := range invalid {
+		found = append(found, failure.Field{
+			Pointer: f.Pointer, Flag: flagOf(op, f.Pointer), Rule: f.Rule, Message: f.Message, Choices: f.Choices,
+		})
+	}
+	return found
+}
+
+// flagOf finds the flag by the longest property that the pointer lies in
+// (/contacts/0 is set by --contacts), or by query/NAME and header/NAME.
+func flagOf(op *ops.Op, pointer string) string {
+	if place, name, ok := strings.Cut(pointer, "/"); ok && place != "" {
+		p, _ := op.Param(ops.In(place), name)
+		if p.In == ops.Path {
+			return ""
+		}
+		return p.Flag
+	}
+	if op.Body == nil {
+		return ""
+	}
+	best, longest := "", 0
+	for _, p := range op.Body.Properties {
+		at := p.Pointer()
+		if (pointer == at || strings.HasPrefix(pointer, at+"/")) && len(at) > longest {
+			best, longest = p.Flag, len(at)
+			if p.Secret {
+				best += "-file"
+			}
+		}
+	}
+	return best
+}
+

@@ -1,0 +1,94 @@
+package output
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"activerelay/cli/internal/failure"
+)
+
+// lookup follows a dotted path into a decoded JSON value.
+func lookup(value any, path string) any {
+	for name := range strings.SplitSeq(path, ".") {
+		object, ok := value.(map[string]any)
+		if !ok {
+			return nil
+		}
+		value = object[name]
+	}
+	return value
+}
+
+// plainCell writes a value on one line for programs: nothing for null.
+func plainCell(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	case json.Number:
+		return string(v)
+	case bool:
+		return fmt.Sprint(v)
+	case []any:
+		parts := make([]string, len(v))
+		for i, element := range v {
+			parts[i] = plainCell(element)
+		}
+		return strings.Join(parts, " ")
+	case map[string]any:
+		return pairs(v)
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+// pairs writes an object as name=value. A name with its count, such as
+// {"reason": "quota-reached", "messages": 3}, is quota-reached=3.
+func pairs(object map[string]any) string {
+	if len(object) == 2 {
+		var name, count string
+		for _, v := range object {
+			switch v := v.(type) {
+			case string:
+				name = v
+			case json.Number:
+				count = string(v)
+			}
+		}
+		if name != "" && count != "" {
+			return name + "=" + count
+		}
+	}
+	parts := make([]string, 0, len(object))
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		parts = append(parts, name+"="+plainCell(object[name]))
+	}
+	return strings.Join(parts, ",")
+}
+
+// cell writes a value on one line for people: a dash for nothing, and no
+// control characters, whoever put them there.
+func cell(value any) string {
+	switch v := value.(type) {
+	case bool:
+		if v {
+			return "yes"
+		}
+		return "no"
+	case []any:
+		parts := make([]string, len(v))
+		for i, element := range v {
+			parts[i] = cell(element)
+		}
+		value = strings.Join(parts, ", ")
+	}
+	text := failure.Printable(plainCell(value))
+	if text == "" {
+		return "-"
+	}
+	return text
+}

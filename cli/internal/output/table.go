@@ -1,0 +1,247 @@
+package output
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"unicode/utf8"
+
+	"activerelay/cli/internal/failure"
+	"activerelay/cli/internal/invoke"
+)
+
+// table writes a list as rows, and an object as one line for each property.
+func (p *Printer) table(value any, shape Shape) error {
+	switch {
+	case value == nil:
+		return nil
+	case shape.Rows != "":
+		return p.rows(value, shape)
+	default:
+		return p.properties(value, shape)
+	}
+}
+
+func (p *Printer) rows(value any, shape Shape) error {
+	rows := invoke.Rows(value, shape.Rows)
+	if len(rows) == 0 {
+		p.note("Nothing found.")
+	} else if err := p.grid(p.Out, rows, p.columns(shape.Columns, rows[0]), ""); err != nil {
+		return err
+	}
+	p.summary(value, shape.Rows)
+	return nil
+}
+
+// columns are those asked for, else those of the operation, else every
+// property of the first row.
+func (p *Printer) columns(usual []string, first any) []string {
+	switch {
+	case len(p.Columns) > 0:
+		return p.Columns
+	case len(usual) > 0:
+		return usual
+	}
+	object, _ := first.(map[string]any)
+	return slices.Sorted(maps.Keys(object))
+}
+
+// summary notes what an answer says beside its rows: what a batch came to,
+// which day a report is about.
+func (p *Printer) summary(value any, rows string) {
+	object, _ := value.(map[string]any)
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		if _, list := object[name].([]any); name != rows && !list {
+			parts = append(parts, strings.ReplaceAll(name, "_", " ")+" "+cell(object[name]))
+		}
+	}
+	if len(parts) > 0 {
+		p.note("(%s)", strings.Join(parts, ", "))
+	}
+}
+
+// grid writes rows under a header line. Numbers stand at the right.
+func (p *Printer) grid(w io.Writer, rows []any, columns []string, indent string) error {
+	cells := make([][]string, 0, len(rows)+1)
+	if !p.NoHeaders {
+		cells = append(cells, headers(columns))
+	}
+	for _, row := range rows {
+		line := make([]string, len(columns))
+		for i, column := range columns {
+			line[i] = cell(lookup(row, column))
+		}
+		cells = append(cells, line)
+	}
+	for i, column := range columns {
+		if numeric(rows, column) {
+			alignRight(cells, i)
+		}
+		if p.Color && stateful(column) {
+			paint(cells, i)
+		}
+	}
+	return p.aligned(w, cells, indent)
+}
+
+func headers(columns []string) []string {
+	names := make([]string, len(columns))
+	for i, column := range columns {
+		names[i] = strings.ToUpper(strings.NewReplacer("_", " ", ".", " ").Replace(column))
+	}
+	return names
+}
+
+func numeric(rows []any, column string) bool {
+	found := false
+	for _, row := range rows {
+		switch lookup(row, column).(type) {
+		case json.Number:
+			found = true
+		case nil:
+		default:
+			return false
+		}
+	}
+	return found
+}
+
+func alignRight(cells [][]string, column int) {
+	width := 0
+	for _, line := range cells {
+		width = max(width, utf8.RuneCountInString(line[column]))
+	}
+	for _, line := range cells {
+		line[column] = strings.Repeat(" ", width-utf8.RuneCountInString(line[column])) + line[column]
+	}
+}
+
+// aligned writes the cells through a tabwriter; the header line is made bold
+// after it, because the tabwriter would count the escapes.
+func (p *Printer) aligned(w io.Writer, cells [][]string, indent string) error {
+	var b bytes.Buffer
+	writer := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, line := range cells {
+		fmt.Fprintln(writer, indent+strings.Join(line, "\t"))
+	}
+	if err := writer.Flush(); err != nil {
+		return fmt.Errorf("writing the table: %w", err)
+	}
+	for i, line := range strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n") {
+		line = strings.TrimRight(line, " ")
+		if i == 0 && p.Color && !p.NoHeaders {
+			line = "\x1b[1m" + line + "\x1b[0m"
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// properties writes an object: the operation's columns first, then the rest,
+// then each list of objects as a table of its own.
+func (p *Printer) properties(value any, shape Shape) error {
+	object, ok := value.(map[string]any)
+	if !ok {
+		_, err := fmt.Fprintln(p.Out, cell(value))
+		return err
+	}
+	paths := p.Columns
+	var lists []string
+	if len(paths) == 0 {
+		paths, lists = arrange(object, shape.Columns)
+	}
+	width := 0
+	for _, path := range paths {
+		width = max(width, utf8.RuneCountInString(path))
+	}
+	for _, path := range paths {
+		p.property(path, width, cell(lookup(object, path)))
+	}
+	if shape.ETag != "" && len(p.Columns) == 0 {
+		p.property("etag", width, failure.Printable(shape.ETag))
+	}
+	for _, name := range lists {
+		rows, _ := object[name].([]any)
+		fmt.Fprintf(p.Out, "\n%s\n", label(name))
+		if err := p.grid(p.Out, rows, p.columns(nil, rows[0]), "  "); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Printer) property(path string, width int, text string) {
+	if p.NoHeaders {
+		fmt.Fprintln(p.Out, text)
+		return
+	}
+	name := label(path) + strings.Repeat(" ", width-min(width, utf8.RuneCountInString(path)))
+	if p.Color {
+		name = "\x1b[1m" + name + "\x1b[0m"
+		if stateful(path) {
+			text = colour(text) + text + colourOff
+		}
+	}
+	fmt.Fprintf(p.Out, "%s  %s\n", name, text)
+}
+
+func label(path string) string {
+	return strings.NewReplacer("_", " ", ".", " ").Replace(path)
+}
+
+// arrange splits an object's members into lines and lists of objects. Members
+// that a column reaches into are not shown again.
+func arrange(object map[string]any, first []string) (paths, lists []string) {
+	shown := map[string]bool{}
+	for _, path := range first {
+		name, _, _ := strings.Cut(path, ".")
+		if objects(object[name]) {
+			continue
+		}
+		shown[name] = true
+		paths = append(paths, path)
+	}
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		switch {
+		case shown[name]:
+		case objects(object[name]):
+			lists = append(lists, name)
+		default:
+			paths = append(paths, members(name, object[name])...)
+		}
+	}
+	return paths, lists
+}
+
+// members are the paths of an object inside an object; anything else is one.
+func members(path string, value any) []string {
+	inner, ok := value.(map[string]any)
+	if !ok || len(inner) == 0 {
+		return []string{path}
+	}
+	var paths []string
+	for _, name := range slices.Sorted(maps.Keys(inner)) {
+		if strings.Contains(name, ".") {
+			return []string{path}
+		}
+		paths = append(paths, members(path+"."+name, inner[name])...)
+	}
+	return paths
+}
+
+func objects(value any) bool {
+	list, _ := value.([]any)
+	if len(list) == 0 {
+		return false
+	}
+	_, ok := list[0].(map[string]any)
+	return ok
+}
