@@ -7,13 +7,22 @@ import (
 	"activerelay/api/reason"
 )
 
-// Invalid is a request that breaks a rule of the contract.
+// statusUnprocessable is RFC 9110 15.5.21: understood, but against a rule.
+const statusUnprocessable = 422
+
+// Invalid is a request that can be read and whose fields break rules of the
+// contract: 422, unlike [Malformed].
 func Invalid(fields ...InvalidField) *Problem {
-	return New(reason.InvalidRequest, "").With(fields...)
+	p := New(reason.InvalidRequest, "").With(fields...)
+	p.Status = statusUnprocessable
+	return p
 }
 
-// Malformed is a request that cannot be read at all.
-func Malformed(detail string) *Problem { return New(reason.InvalidRequest, detail) }
+// Malformed is a request that cannot be read at all, or a parameter that does
+// not parse: 400.
+func Malformed(detail string, fields ...InvalidField) *Problem {
+	return New(reason.InvalidRequest, detail).With(fields...)
+}
 
 // NotFound is an object that does not exist or may not be seen: both give the
 // same bytes, so it takes the kind of the object and never its key.

@@ -224,7 +224,7 @@ func foreign(status int) *Problem {
 
 func reasonOfStatus(status int) reason.Slug {
 	switch status {
-	case 422: // that status is the control plane's for complaints alone
+	case statusUnprocessable: // not a complaint, whatever the table finds first
 		return reason.InvalidRequest
 	case 502, 504: // a proxy that does not reach the control plane
 		return reason.Unavailable

@@ -23,7 +23,7 @@ func TestAProblemSurvivesTheWire(t *testing.T) {
 	if err := Encode(&wire, sent); err != nil {
 		t.Fatal(err)
 	}
-	want := `{"type":"urn:activerelay:reason:invalid-request","title":"Invalid request","status":400,` +
+	want := `{"type":"urn:activerelay:reason:invalid-request","title":"Invalid request","status":422,` +
 		`"detail":"The request breaks a rule of the contract","reason":"invalid-request",` +
 		`"request_id":"01KAQ7M2Z8Y3F6N5T4R1W0X9VB","errors":[` +
 		`{"pointer":"/licensed_users","rule":"minimum","message":"must be at least 0"},` +
@@ -32,7 +32,7 @@ func TestAProblemSurvivesTheWire(t *testing.T) {
 	if diff := cmp.Diff(want, wire.String()); diff != "" {
 		t.Fatalf("wire form (-want +got):\n%s", diff)
 	}
-	got := Decode(400, ContentType+"; charset=utf-8", &wire)
+	got := Decode(422, ContentType+"; charset=utf-8", &wire)
 	sent.RetryAfter = 2 * time.Second
 	if diff := cmp.Diff(sent, got); diff != "" {
 		t.Fatalf("decoded (-sent +got):\n%s", diff)
@@ -44,7 +44,7 @@ func TestEveryConstructorHasTheStatusOfItsReason(t *testing.T) {
 		got    *Problem
 		status int
 	}{
-		{got: Invalid(), status: 400},
+		{got: Invalid(), status: 422},
 		{got: Malformed("the body is not JSON"), status: 400},
 		{got: Unauthenticated(), status: 401},
 		{got: Forbidden("needs the scope domains:write"), status: 403},
