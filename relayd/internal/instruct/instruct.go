@@ -1,0 +1,100 @@
+// Package instruct carries out what the control plane tells one edge to do: numbered instructions that travel beside policy
+// and are acknowledged by number.
+//
+// Each is carried out exactly once. Its effect and its number are one batch of the journal ('i' = the highest number done), so
+// that a crash leaves both or neither, and an instruction that arrives again is known. Numbers come in order; a kind
+// that this version does not know is reported as an event and acknowledged, lest it block what follows.
+package instruct
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"activerelay/api"
+	"activerelay/relayd/internal/journal"
+	"activerelay/relayd/internal/outbox"
+	"activerelay/relayd/internal/spool"
+)
+
+var doneKey = []byte("i")
+
+// Config wires a Runner. All fields are required.
+type Config struct {
+	Journal *journal.Journal
+	Spool   *spool.Spool
+	Outbox  *outbox.Outbox
+	// Enqueue is told the id of a message that is stored and due.
+	Enqueue func(id string)
+	// Hostname is the domain of the Message-Ids of notices.
+	Hostname string
+	Log      *slog.Logger
+	Now      func() time.Time
+	Entropy  io.Reader
+}
+
+// Runner carries out instructions; its methods may be called from any goroutine.
+type Runner struct {
+	config Config
+	mu     sync.Mutex
+	done   int64
+}
+
+// New reads how far the last process had come.
+func New(c Config) (*Runner, error) {
+	r := &Runner{config: c}
+	value, err := c.Journal.Get(doneKey)
+	switch {
+	case errors.Is(err, journal.ErrNotFound):
+	case err != nil:
+		return nil, fmt.Errorf("read instruction number: %w", err)
+	case len(value) != 8:
+		return nil, fmt.Errorf("read instruction number: %d bytes, want 8", len(value))
+	default:
+		r.done = int64(binary.BigEndian.Uint64(value))
+	}
+	return r, nil
+}
+
+// Acknowledged answers the highest number that is carried out.
+func (r *Runner) Acknowledged() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.done
+}
+
+// Carry carries out what is new among the instructions, in their order. After an error the rest is left for the next call.
+func (r *Runner) Carry(ctx context.Context, instructions []api.Instruction) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, instruction := range instructions {
+		if instruction.Number <= r.done {
+			continue
+		}
+		if err := r.carryOne(ctx, instruction); err != nil {
+			return fmt.Errorf("instruction %d (%s): %w", instruction.Number, instruction.Kind, err)
+		}
+		r.done = instruction.Number
+	}
+	return nil
+}
+
+func (r *Runner) carryOne(ctx context.Context, instruction api.Instruction) error {
+	batch := r.config.Journal.NewBatch()
+	defer batch.Discard()
+	batch.Set(doneKey, binary.BigEndian.AppendUint64(nil, uint64(instruction.Number)))
+	if instruction.Kind == api.InstructionKindSendNotice && instruction.Notice != nil {
+		return r.sendNotice(ctx, batch, *instruction.Notice)
+	}
+	r.config.Log.WarnContext(ctx, "instruction not known to this version", "number", instruction.Number, "kind", string(instruction.Kind))
+	detail := fmt.Sprintf("instruction %d of kind %q", instruction.Number, instruction.Kind)
+	if err := r.config.Outbox.Append(batch, api.EdgeEvent{Time: r.config.Now().UTC(), Kind: api.EdgeEventKindInstructionUnknown, Detail: &detail}); err != nil {
+		return err
+	}
+	return r.config.Journal.Commit(batch)
+}

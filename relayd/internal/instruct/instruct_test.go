@@ -1,0 +1,117 @@
+package instruct_test
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"activerelay/api"
+	"activerelay/relayd/internal/instruct"
+	"activerelay/relayd/internal/journal"
+	"activerelay/relayd/internal/outbox"
+	"activerelay/relayd/internal/spool"
+)
+
+type edge struct {
+	runner *instruct.Runner
+	spool  *spool.Spool
+	outbox *outbox.Outbox
+	queued []string
+	close  func()
+}
+
+func open(t *testing.T, dir string) *edge {
+	t.Helper()
+	now := func() time.Time { return time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC) }
+	j, err := journal.Open(journal.Config{Dir: dir + "/journal"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := spool.Open(spool.Config{Dir: dir + "/spool", Journal: j})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := outbox.Open(outbox.Config{Journal: j, Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &edge{spool: s, outbox: o, close: func() { s.Close(); j.Close() }}
+	e.runner, err = instruct.New(instruct.Config{
+		Journal: j, Spool: s, Outbox: o, Enqueue: func(id string) { e.queued = append(e.queued, id) }, Hostname: "edge.example",
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: now, Entropy: rand.Reader,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func notice(number int64) api.Instruction {
+	support := "support@acme.example"
+	return api.Instruction{Number: number, Kind: api.InstructionKindSendNotice, Notice: &api.Notice{
+		ID: "n1", Kind: api.NoticeKindQuotaReached, Domain: "example.com", To: []string{"admin@example.com", "not an address", "it@example.com"},
+		From: "postmaster@relay.example", Limit: 1000, Used: 1000, Unit: api.QuotaUnitMessage,
+		ResetsAt: time.Date(2026, 11, 23, 0, 0, 0, 0, time.FixedZone("", 3600)), SupportContact: &support,
+	}}
+}
+
+func TestANoticeIsStoredOnceForEveryContactThatIsAnAddress(t *testing.T) {
+	dir := t.TempDir()
+	e := open(t, dir)
+	for range 2 {
+		if err := e.runner.Carry(context.Background(), []api.Instruction{notice(7)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(e.queued) != 1 || e.runner.Acknowledged() != 7 {
+		t.Fatalf("queued %v, acknowledged %d", e.queued, e.runner.Acknowledged())
+	}
+	m, err := e.spool.Load(e.queued[0])
+	if err != nil || !m.Notice || m.Units != 0 || len(m.Recipients) != 2 || m.From.Local != "" {
+		t.Fatalf("message %+v, %v", m, err)
+	}
+	body, err := e.spool.Body(m.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	text, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"Subject: Relay limit reached for example.com\r\n", "Used:    1000 of 1000 messages today\r\n",
+		"Resets:  2026-11-23T00:00:00+01:00\r\n", "Auto-Submitted: auto-generated\r\n", "Your provider: support@acme.example\r\n",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("notice lacks %q:\n%s", want, text)
+		}
+	}
+	e.close()
+
+	again := open(t, dir)
+	defer again.close()
+	if err := again.runner.Carry(context.Background(), []api.Instruction{notice(7)}); err != nil {
+		t.Fatal(err)
+	}
+	if len(again.queued) != 0 || again.runner.Acknowledged() != 7 {
+		t.Fatalf("after a restart: queued %v, acknowledged %d", again.queued, again.runner.Acknowledged())
+	}
+}
+
+func TestAnInstructionOfAnUnknownKindIsReportedAndDoesNotBlockTheNext(t *testing.T) {
+	e := open(t, t.TempDir())
+	defer e.close()
+	err := e.runner.Carry(context.Background(), []api.Instruction{{Number: 1, Kind: "teleport"}, notice(2)})
+	if err != nil || e.runner.Acknowledged() != 2 || len(e.queued) != 1 {
+		t.Fatalf("err %v, acknowledged %d, queued %v", err, e.runner.Acknowledged(), e.queued)
+	}
+	batch, err := e.outbox.Next(10)
+	if err != nil || len(batch.Events) != 2 || batch.Events[0].Kind != api.EdgeEventKindInstructionUnknown || batch.Events[1].Kind != api.EdgeEventKindNoticeQueued {
+		t.Fatalf("events %+v, %v", batch.Events, err)
+	}
+}

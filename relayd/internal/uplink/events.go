@@ -1,0 +1,86 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"activerelay/api"
+	"activerelay/api/client"
+	"activerelay/relayd/internal/outbox"
+)
+
+// eventsPerCall is the most that one call carries; the contract's maximum.
+const eventsPerCall = 1000
+
+// EventSender carries the outbox to the control plane.
+type EventSender struct {
+	Client *client.ClientWithResponses
+	Outbox *outbox.Outbox
+	Log    *slog.Logger
+	// OnReply is told the outcome of each call, for readiness. May be nil.
+	OnReply func(error)
+}
+
+// Run sends events until ctx ends.
+func (s *EventSender) Run(ctx context.Context) error {
+	prune := time.NewTicker(time.Hour)
+	defer prune.Stop()
+	var wait pause
+	for {
+		sent, err := s.sendOne(ctx)
+		if s.OnReply != nil && (sent > 0 || err != nil) {
+			s.OnReply(err)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			s.Log.WarnContext(ctx, "events not sent", "error", err, "backlog", s.Outbox.Backlog())
+			wait.sleep(ctx)
+			continue
+		}
+		wait.reset()
+		if sent > 0 {
+			continue
+		}
+		select {
+		case <-s.Outbox.Wake():
+		case <-prune.C:
+			if err := s.Outbox.Prune(); err != nil {
+				s.Log.WarnContext(ctx, "old events not pruned", "error", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *EventSender) sendOne(ctx context.Context) (int, error) {
+	batch, err := s.Outbox.Next(eventsPerCall)
+	if err != nil || len(batch.Events) == 0 {
+		return 0, err
+	}
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	reply, err := s.Client.ReportEventsWithResponse(call, batch)
+	if err != nil {
+		return 0, err
+	}
+	if reply.JSON200 == nil {
+		return 0, errUnexpected(reply.Status())
+	}
+	return len(batch.Events), s.acknowledge(reply.JSON200, batch)
+}
+
+// acknowledge records how far the control plane has come. One that knows more than this edge ever sent saw a disk that
+// has since gone back in time: everything is then sent again under the next generation.
+func (s *EventSender) acknowledge(ack *api.EventAck, batch api.EventBatch) error {
+	err := s.Outbox.Ack(ack.Acknowledged)
+	if errors.Is(err, outbox.ErrAhead) {
+		s.Log.Error("control plane has events that this disk does not; starting a new generation", "acknowledged", ack.Acknowledged)
+		return s.Outbox.StartGeneration(batch.Generation + 1)
+	}
+	return err
+}

@@ -1,0 +1,92 @@
+package uplink
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"activerelay/api"
+	"activerelay/api/client"
+	"activerelay/api/problem"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// JoinConfig says where and as what to join. All fields are required.
+type JoinConfig struct {
+	Dir       string
+	Server    string
+	Name      string
+	JoinToken string
+	Version   string
+	Client    *client.ClientWithResponses
+	Now       func() time.Time
+}
+
+// attempt is written before the call, so that a crash or a lost reply in the middle of joining is healed by asking again
+// under the same Idempotency-Key with the same key pair.
+type attempt struct {
+	IdempotencyKey string `json:"idempotency_key"`
+	JoinToken      string `json:"join_token"`
+	PublicKey      string `json:"public_key"`
+	PrivateKey     string `json:"private_key"`
+}
+
+// Join exchanges the join token for an identity and puts it into the data directory.
+func Join(ctx context.Context, c JoinConfig) (*Store, error) {
+	try, err := prepare(c)
+	if err != nil {
+		return nil, fmt.Errorf("prepare to join: %w", err)
+	}
+	reply, err := c.Client.JoinEdgeWithResponse(ctx, &api.JoinEdgeParams{IdempotencyKey: &try.IdempotencyKey}, api.EdgeJoin{
+		JoinToken: &try.JoinToken, Name: c.Name, PublicKey: try.PublicKey, Version: c.Version, CapabilityVersion: api.CapabilityVersion,
+	})
+	if err != nil {
+		var refused *problem.Problem
+		if errors.As(err, &refused) && refused.Status < 500 {
+			// The token is used up, expired or mistyped: the next one is a new attempt.
+			_ = os.Remove(filepath.Join(c.Dir, joiningFile))
+		}
+		return nil, fmt.Errorf("join %s: %w", c.Server, err)
+	}
+	if reply.JSON201 == nil {
+		return nil, fmt.Errorf("join %s: unexpected reply %s", c.Server, reply.Status())
+	}
+	identity := Identity{
+		EdgeID: reply.JSON201.EdgeID, Name: c.Name, Server: c.Server, Credential: reply.JSON201.Credential,
+		PublicKey: try.PublicKey, PrivateKey: try.PrivateKey, RotatedAt: c.Now().UTC().Format(time.RFC3339),
+	}
+	if err := writeJSON(filepath.Join(c.Dir, identityFile), identity); err != nil {
+		return nil, fmt.Errorf("write identity: %w", err)
+	}
+	_ = os.Remove(filepath.Join(c.Dir, joiningFile))
+	return &Store{dir: c.Dir, now: identity}, nil
+}
+
+// prepare answers the attempt that was begun with this token, or begins one.
+func prepare(c JoinConfig) (attempt, error) {
+	path := filepath.Join(c.Dir, joiningFile)
+	var try attempt
+	err := readJSON(path, &try)
+	if err == nil && try.JoinToken == c.JoinToken {
+		return try, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return attempt{}, err
+	}
+	public, private, err := newKeys(rand.Reader)
+	if err != nil {
+		return attempt{}, err
+	}
+	id, err := ulid.New(ulid.Timestamp(c.Now()), rand.Reader)
+	if err != nil {
+		return attempt{}, fmt.Errorf("make idempotency key: %w", err)
+	}
+	try = attempt{IdempotencyKey: id.String(), JoinToken: c.JoinToken, PublicKey: public, PrivateKey: private}
+	return try, writeJSON(path, try)
+}
