@@ -65,11 +65,15 @@ CREATE TABLE domains (
 );
 CREATE INDEX domains_partner_name_idx ON domains (partner, name);
 
+-- first_address and last_address are the ends of the prefix as 32 hexadecimal digits of IPv6 (IPv4 mapped), so that
+-- prefixes that cover or overlap an address are found by comparison.
 CREATE TABLE relay_ips (
     id                  TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     domain              TEXT COLLATE "C" NOT NULL REFERENCES domains (name) ON DELETE CASCADE,
     partner             TEXT COLLATE "C" NOT NULL,
     address             TEXT COLLATE "C" NOT NULL,
+    first_address       TEXT COLLATE "C" NOT NULL,
+    last_address        TEXT COLLATE "C" NOT NULL,
     state               TEXT COLLATE "C" NOT NULL CHECK (state IN ('requested', 'active', 'disabled', 'rejected')),
     reason              TEXT COLLATE "C" NOT NULL DEFAULT '',
     cause               TEXT COLLATE "C" NOT NULL DEFAULT '',
@@ -82,7 +86,7 @@ CREATE TABLE relay_ips (
     UNIQUE (domain, address)
 );
 CREATE INDEX relay_ips_partner_id_idx ON relay_ips (partner, id);
-CREATE INDEX relay_ips_address_idx ON relay_ips (address);
+CREATE INDEX relay_ips_first_address_idx ON relay_ips (first_address);
 
 -- domain '' means any sender domain, recipient_domain '' any recipient.
 CREATE TABLE routes (
@@ -159,7 +163,8 @@ CREATE TABLE settings (
 INSERT INTO settings (id, updated_at) VALUES (1, '1970-01-01 00:00:00+00:00');
 
 -- One row for each domain and day, made when its first unit is asked for. held is what all edges were granted and did
--- not return; the CHECK is the last fence of the limit.
+-- not return; recovered is what edges proved to hold after a restore had forgotten the grants. The CHECK is the last
+-- fence of the limit.
 CREATE TABLE quota_days (
     domain      TEXT COLLATE "C" NOT NULL,
     day_start   TIMESTAMPTZ NOT NULL,
@@ -170,15 +175,17 @@ CREATE TABLE quota_days (
     unit        TEXT COLLATE "C" NOT NULL,
     quota_limit BIGINT    NOT NULL CHECK (quota_limit >= 0),
     held        BIGINT    NOT NULL DEFAULT 0 CHECK (held >= 0),
+    recovered   BIGINT    NOT NULL DEFAULT 0 CHECK (recovered >= 0),
     spent       BIGINT    NOT NULL DEFAULT 0 CHECK (spent >= 0),
     messages    BIGINT    NOT NULL DEFAULT 0,
     recipients  BIGINT    NOT NULL DEFAULT 0,
     PRIMARY KEY (domain, day_start),
-    CHECK (held <= quota_limit)
+    CHECK (held <= quota_limit + recovered)
 );
 CREATE INDEX quota_days_day_domain_idx ON quota_days (day, domain);
 CREATE INDEX quota_days_partner_day_idx ON quota_days (partner, day);
 
+-- One row for each lease. A generation that is over keeps its rows: units that may have been spent stay counted.
 CREATE TABLE quota_leases (
     domain     TEXT COLLATE "C" NOT NULL,
     day_start  TIMESTAMPTZ NOT NULL,
@@ -188,7 +195,7 @@ CREATE TABLE quota_leases (
     returned   BIGINT    NOT NULL DEFAULT 0,
     generation BIGINT    NOT NULL,
     updated_at TIMESTAMPTZ NOT NULL,
-    PRIMARY KEY (domain, day_start, edge)
+    PRIMARY KEY (domain, day_start, edge, generation)
 );
 CREATE INDEX quota_leases_edge_day_idx ON quota_leases (edge, day_start);
 
@@ -239,6 +246,8 @@ CREATE TABLE decisions (
 );
 CREATE INDEX decisions_occurred_at_idx ON decisions (occurred_at);
 
+-- relay_ip is the row that the client address was found in, at the time. counts is false for what is no complaint about
+-- abuse, and for mail whose user or relay IP was already disabled: the guilty one is stopped, the domain is not.
 CREATE TABLE complaints (
     id             TEXT COLLATE "C" NOT NULL PRIMARY KEY,
     received_at    TIMESTAMPTZ NOT NULL,
@@ -252,6 +261,8 @@ CREATE TABLE complaints (
     sender         TEXT COLLATE "C" NOT NULL DEFAULT '',
     reporter       TEXT COLLATE "C" NOT NULL DEFAULT '',
     comment        TEXT COLLATE "C" NOT NULL DEFAULT '',
+    relay_ip       TEXT COLLATE "C" NOT NULL DEFAULT '',
+    counts         BOOLEAN NOT NULL DEFAULT TRUE,
     disabled       TEXT COLLATE "C" NOT NULL DEFAULT '[]',
     created_at     TIMESTAMPTZ NOT NULL,
     UNIQUE (message_id, reporter)
@@ -271,11 +282,13 @@ CREATE TABLE edges (
     credential_hash          BYTEA,
     next_credential_hash     BYTEA,
     boot_nonce               TEXT COLLATE "C" NOT NULL DEFAULT '',
-    previous_boot_nonce      TEXT COLLATE "C" NOT NULL DEFAULT '',
+    previous_boot_nonces     TEXT COLLATE "C" NOT NULL DEFAULT '[]',
     lease_sequence           BIGINT    NOT NULL DEFAULT 0,
+    event_generation         BIGINT    NOT NULL DEFAULT 1,
     event_acknowledged       BIGINT    NOT NULL DEFAULT 0,
     instruction_number       BIGINT    NOT NULL DEFAULT 0,
     instruction_acknowledged BIGINT    NOT NULL DEFAULT 0,
+    reported_epoch           TEXT COLLATE "C" NOT NULL DEFAULT '',
     enforced_epoch           TEXT COLLATE "C" NOT NULL DEFAULT '',
     enforced_revision        BIGINT    NOT NULL DEFAULT 0,
     joined_at                TIMESTAMPTZ NOT NULL,
