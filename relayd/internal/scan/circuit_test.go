@@ -1,0 +1,48 @@
+package scan
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+func TestTheCircuitOpensAfterThreeFailuresAndProbesOnceASecond(t *testing.T) {
+	now := time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
+	c := circuit{now: func() time.Time { return now }}
+	enter := func(want pass) {
+		t.Helper()
+		if got, h := c.enter(); got != want {
+			t.Fatalf("at %v: got pass %d, want %d; health %+v", now, got, want, h)
+		}
+	}
+	boom := errors.New("boom")
+	for range 2 {
+		enter(passAsk)
+		c.failed(boom)
+	}
+	if h := c.state(); h.State != Weak || h.LastError != "boom" {
+		t.Fatalf("after two failures %+v", h)
+	}
+	enter(passAsk)
+	c.failed(boom)
+	if h := c.state(); h.State != Down || !h.Since.Equal(now) {
+		t.Fatalf("after three failures %+v", h)
+	}
+	enter(passNone)
+	now = now.Add(probePause)
+	enter(passProbe)
+	enter(passNone) // one probe at a time
+	c.abandoned()
+	enter(passProbe) // its caller left: another may
+	c.failed(boom)
+	enter(passNone)
+	now = now.Add(probePause)
+	enter(passProbe)
+	c.worked()
+	enter(passAsk)
+	if h := c.state(); h.State != Up || h.LastError != "" || !h.Since.Equal(now) {
+		t.Fatalf("after the probe worked %+v", h)
+	}
+	c.failed(boom)
+	enter(passAsk) // the count began again
+}
