@@ -49,6 +49,27 @@ func (e BulkMode) Valid() bool {
 	}
 }
 
+// Defines values for ClientPolicyCause.
+const (
+	ClientPolicyCauseComplaints ClientPolicyCause = "complaints"
+	ClientPolicyCauseOperator   ClientPolicyCause = "operator"
+	ClientPolicyCausePartner    ClientPolicyCause = "partner"
+)
+
+// Valid indicates whether the value is a known member of the ClientPolicyCause enum.
+func (e ClientPolicyCause) Valid() bool {
+	switch e {
+	case ClientPolicyCauseComplaints:
+		return true
+	case ClientPolicyCauseOperator:
+		return true
+	case ClientPolicyCausePartner:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ClientPolicyState.
 const (
 	ClientPolicyStateActive   ClientPolicyState = "active"
@@ -832,11 +853,17 @@ type BulkMode string
 // ClientPolicy One relay IP in a domain document; `requested` and `rejected` ones are absent.
 type ClientPolicy struct {
 	// Address A prefix in CIDR form.
-	Address string            `json:"address"`
-	ID      string            `json:"id"`
-	Reason  *string           `json:"reason,omitempty"`
-	State   ClientPolicyState `json:"state"`
+	Address string `json:"address"`
+
+	// Cause Who or what disabled it; by it a sender is told `relay-disabled` or `ip-not-allowed`.
+	Cause  *ClientPolicyCause `json:"cause,omitempty"`
+	ID     string             `json:"id"`
+	Reason *string            `json:"reason,omitempty"`
+	State  ClientPolicyState  `json:"state"`
 }
+
+// ClientPolicyCause Who or what disabled it; by it a sender is told `relay-disabled` or `ip-not-allowed`.
+type ClientPolicyCause string
 
 // ClientPolicyState defines model for ClientPolicy.State.
 type ClientPolicyState string
