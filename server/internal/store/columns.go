@@ -114,3 +114,11 @@ func (r *Relaying) Enable(now time.Time) bool {
 	*r = Relaying{State: RelayingEnabled, ClearedAt: &now}
 	return was
 }
+
+// Active is the status of a new object.
+func Active(now time.Time) Administrative {
+	return Administrative{Status: StatusActive, StatusSince: now}
+}
+
+// Enabled is the relaying of a new object.
+func Enabled() Relaying { return Relaying{State: RelayingEnabled} }

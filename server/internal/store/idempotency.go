@@ -51,3 +51,8 @@ func (tx *Tx) DeleteIdempotencyKeys(before time.Time) (int64, error) {
 	result := tx.db.Where("created_at < ?", before).Delete(&IdempotencyKey{})
 	return result.RowsAffected, result.Error
 }
+
+// ReplaceIdempotencyKey takes over a key whose result is too old to count.
+func (tx *Tx) ReplaceIdempotencyKey(row *IdempotencyKey) error {
+	return tx.db.Select("*").Save(row).Error
+}

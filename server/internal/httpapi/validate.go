@@ -1,0 +1,200 @@
+package httpapi
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/labstack/echo/v4"
+
+	"activerelay/api/problem"
+)
+
+// Validate holds a request to the contract. What the handler binds afterwards is the value that was validated, member
+// names compared exactly, and absent members stay absent: defaults are the handler's.
+func (a *API) Validate(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		op := callFrom(c.Request().Context()).operation
+		if op == nil {
+			return next(c)
+		}
+		if err := checkBody(c, op); err != nil {
+			return err
+		}
+		if err := unknownParameters(c, op); err != nil {
+			return err
+		}
+		parameters, err := pathParameters(c)
+		if err != nil {
+			return err
+		}
+		err = openapi3filter.ValidateRequest(c.Request().Context(), &openapi3filter.RequestValidationInput{
+			Request: c.Request(), PathParams: parameters, Route: op.route, QueryParams: c.QueryParams(),
+			Options: &openapi3filter.Options{
+				MultiError: true, SkipSettingDefaults: true, KeepValidatedValue: true,
+				AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, // done before
+			},
+		})
+		if err != nil {
+			return violations(err)
+		}
+		return next(c)
+	}
+}
+
+// checkBody looks at what the validator does not: the media type first, then JSON that two parsers could read in two
+// ways.
+func checkBody(c echo.Context, op *operation) error {
+	declared := op.route.Operation.RequestBody
+	body, err := io.ReadAll(c.Request().Body) // in memory already, see Limit
+	if err != nil {
+		return err
+	}
+	c.Request().Body = io.NopCloser(bytes.NewReader(body))
+	if declared == nil {
+		if len(body) > 0 {
+			return problem.Malformed("This operation takes no request body")
+		}
+		return nil
+	}
+	kinds := mediaTypes(declared.Value)
+	if len(body) == 0 {
+		return problem.Malformed("This operation needs a request body")
+	}
+	kind, _, err := mime.ParseMediaType(c.Request().Header.Get(echo.HeaderContentType))
+	if err != nil || !slices.Contains(kinds, kind) {
+		return problem.UnsupportedMediaType(kinds...)
+	}
+	if strings.HasSuffix(kind, "json") {
+		return checkJSON(body)
+	}
+	return nil
+}
+
+func mediaTypes(body *openapi3.RequestBody) []string {
+	var kinds []string
+	for kind := range body.Content {
+		kinds = append(kinds, kind)
+	}
+	slices.Sort(kinds)
+	return kinds
+}
+
+// unknownParameters refuses query parameters that the contract does not know: a misspelt filter would otherwise list
+// everything.
+func unknownParameters(c echo.Context, op *operation) error {
+	query, err := url.ParseQuery(c.Request().URL.RawQuery)
+	if err != nil {
+		return problem.Malformed("The query cannot be read")
+	}
+	var known []string
+	for _, list := range []openapi3.Parameters{op.route.PathItem.Parameters, op.route.Operation.Parameters} {
+		for _, parameter := range list {
+			if parameter.Value.In == openapi3.ParameterInQuery {
+				known = append(known, parameter.Value.Name)
+			}
+		}
+	}
+	slices.Sort(known)
+	for name, values := range query {
+		if !slices.Contains(known, name) {
+			return invalid("query/"+name, "unknown", "is not a parameter of this operation", known...)
+		}
+		for _, value := range values {
+			if err := checkText("query/"+name, value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pathParameters returns the parameters of the path, unescaped.
+func pathParameters(c echo.Context) (map[string]string, error) {
+	parameters := map[string]string{}
+	for _, name := range c.ParamNames() {
+		value := c.Param(name)
+		if c.Request().URL.RawPath != "" {
+			unescaped, err := url.PathUnescape(value)
+			if err != nil {
+				return nil, problem.Malformed("The path cannot be read")
+			}
+			value = unescaped
+		}
+		if err := checkText("path/"+name, value); err != nil {
+			return nil, err
+		}
+		parameters[name] = value
+	}
+	return parameters, nil
+}
+
+// violations turns what the validator found into one problem: 400 where the request cannot be read, 422 where fields of
+// its body break rules. Nothing of the validator's own text goes out, because it repeats schema and value.
+func violations(err error) error {
+	var parameters, body []problem.InvalidField
+	for _, one := range flatten(err) {
+		var request *openapi3filter.RequestError
+		if !errors.As(one, &request) {
+			return fmt.Errorf("validate request: %w", one)
+		}
+		fields, readable := requestFields(request)
+		switch {
+		case request.Parameter != nil:
+			parameters = append(parameters, fields...)
+		case !readable:
+			return problem.Malformed("The request body cannot be read")
+		default:
+			body = append(body, fields...)
+		}
+	}
+	if len(parameters) > 0 {
+		return problem.Malformed("", append(parameters, body...)...)
+	}
+	return problem.Invalid(body...)
+}
+
+// flatten lists the errors of nested lists in order.
+func flatten(err error) []error {
+	list, nested := err.(openapi3.MultiError)
+	if !nested {
+		return []error{err}
+	}
+	var all []error
+	for _, one := range list {
+		all = append(all, flatten(one)...)
+	}
+	return all
+}
+
+// requestFields lists the fields of one error, each once. It reports false where the body could not even be decoded.
+func requestFields(request *openapi3filter.RequestError) (fields []problem.InvalidField, readable bool) {
+	for _, cause := range flatten(request.Err) {
+		var schema *openapi3.SchemaError
+		switch {
+		case errors.As(cause, &schema):
+			fields = appendField(fields, schemaField(request.Parameter, schema))
+		case request.Parameter != nil:
+			fields = append(fields, parameterField(request.Parameter, cause))
+		default:
+			return nil, false
+		}
+	}
+	return fields, true
+}
+
+func appendField(fields []problem.InvalidField, field problem.InvalidField) []problem.InvalidField {
+	for _, have := range fields {
+		if have.Pointer == field.Pointer && have.Rule == field.Rule {
+			return fields
+		}
+	}
+	return append(fields, field)
+}
