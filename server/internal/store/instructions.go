@@ -1,0 +1,74 @@
+package store
+
+import (
+	"time"
+
+	"gorm.io/gorm/clause"
+)
+
+// Instruction is something one edge is to do, until it says that it did.
+type Instruction struct {
+	Edge   string `gorm:"primaryKey"`
+	Number int64  `gorm:"primaryKey"`
+	Kind   string
+	// Body is JSON that depends on the kind.
+	Body      string
+	CreatedAt time.Time
+}
+
+// InstructionSendNotice is the kind whose body is a Notice's mail.
+const InstructionSendNotice = "send-notice"
+
+// Notice is a mail to the contacts of a domain; each kind goes out once a day.
+type Notice struct {
+	ID       string `gorm:"primaryKey"`
+	Domain   string
+	DayStart time.Time
+	// Kind is "quota-warning" or "quota-reached".
+	Kind string
+	// Edge is the one that was told to send it.
+	Edge      string
+	CreatedAt time.Time
+}
+
+// Instructions returns at most limit instructions of the tenant's edge that it has not acknowledged, in order.
+func (tx *Tx) Instructions(limit int) ([]Instruction, error) {
+	var rows []Instruction
+	err := tx.db.Where("edge = ?", tx.Tenant.Edge).Order("number").Limit(limit).Find(&rows).Error
+	return rows, err
+}
+
+// AcknowledgeInstructions forgets the instructions of the tenant's edge up to a number.
+func (tx *Tx) AcknowledgeInstructions(number int64) error {
+	row, err := tx.LockEdge(tx.Tenant.Edge)
+	if err != nil {
+		return err
+	}
+	number = min(number, row.InstructionNumber)
+	if number <= row.InstructionAcknowledged {
+		return nil
+	}
+	if err := tx.db.Where("edge = ? AND number <= ?", row.ID, number).Delete(&Instruction{}).Error; err != nil {
+		return err
+	}
+	row.InstructionAcknowledged = number
+	return tx.updateEdge(&row, "instruction_acknowledged")
+}
+
+// instruct gives an edge that LockEdge returned its next instruction.
+func (tx *Tx) instruct(row *Edge, kind, body string) error {
+	row.InstructionNumber++
+	if err := tx.updateEdge(row, "instruction_number"); err != nil {
+		return err
+	}
+	return tx.db.Create(&Instruction{Edge: row.ID, Number: row.InstructionNumber, Kind: kind, Body: body, CreatedAt: tx.Now}).Error
+}
+
+// insertNotice reports whether the notice is the first of its kind on its day.
+func (tx *Tx) insertNotice(row *Notice) (bool, error) {
+	row.CreatedAt = tx.Now
+	result := tx.db.Clauses(clause.OnConflict{
+		Columns: []clause.Column{{Name: "domain"}, {Name: "day_start"}, {Name: "kind"}}, DoNothing: true,
+	}).Create(row)
+	return result.RowsAffected == 1, result.Error
+}
