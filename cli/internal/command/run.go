@@ -31,7 +31,7 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 	if a.flags.dryRun {
 		return s.client.Show(a.Stdout, call)
 	}
-	if err := needToken(op, s); err != nil {
+	if err := s.needToken(op.Public); err != nil {
 		return err
 	}
 	if err := a.confirm(op, args); err != nil {
@@ -41,8 +41,8 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 }
 
 // needToken refuses a call that can only end in 401.
-func needToken(op *ops.Op, s *session) error {
-	if op.Public || s.target.Token != "" {
+func (s *session) needToken(public bool) error {
+	if public || s.target.Token != "" {
 		return nil
 	}
 	return &failure.Error{

@@ -50,17 +50,31 @@ func (a *app) group(groups map[string]*cobra.Command, op *ops.Op) *cobra.Command
 	return parent
 }
 
-// about describes a group: the outer one by its resource, an inner one by its
-// name.
+// about describes a group by the contract's words for its resource, where the
+// group is all of the resource; else by what it can do.
 func (a *app) about(op *ops.Op, depth int) string {
-	if depth > 0 {
-		return fmt.Sprintf("The %s of a %s", strings.ReplaceAll(op.Group[depth], "-", " "), op.Group[0])
+	group := op.Group[:depth+1]
+	var verbs []string
+	shared := depth > 0
+	for _, other := range a.Table {
+		same := len(other.Group) > depth && slices.Equal(other.Group[:depth+1], group)
+		switch {
+		case same && len(other.Group) == depth+1:
+			verbs = append(verbs, other.Verb)
+		case !same && other.Resource == op.Resource:
+			shared = true
+		}
 	}
 	i := slices.IndexFunc(a.Resources, func(r ops.Resource) bool { return r.Name == op.Resource })
-	if i < 0 {
-		return op.Resource
+	switch {
+	case i >= 0 && !shared:
+		return a.Resources[i].Text
+	case len(verbs) == 1:
+		return op.Summary
+	default:
+		name := strings.ReplaceAll(group[depth], "-", " ")
+		return strings.ToUpper(name[:1]) + name[1:] + ": " + strings.Join(verbs, ", ")
 	}
-	return a.Resources[i].Text
 }
 
 // groupRun shows what a group has, and refuses a word that it does not have.

@@ -3,7 +3,6 @@ package invoke
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"mime"
@@ -11,8 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"activerelay/api"
-	"activerelay/api/reason"
+	"activerelay/api/problem"
 	"activerelay/cli/internal/failure"
 	"activerelay/cli/internal/ops"
 )
@@ -29,7 +27,7 @@ func (c *Client) answer(call Call, response *http.Response) (*Answer, error) {
 	described := response.StatusCode == http.StatusServiceUnavailable && media == "application/json"
 	if !good && !described {
 		defer response.Body.Close()
-		return nil, refusal(call.Op, response, media)
+		return nil, refusal(call.Op, response)
 	}
 	answer := &Answer{Status: response.StatusCode, Header: response.Header}
 	if good && (call.Op.Raw || call.Op.Stream || response.StatusCode != http.StatusNoContent && !isJSON(media)) {
@@ -72,68 +70,26 @@ func (r *Refusal) Error() string { return r.shown.Error() }
 // Unwrap returns the failure as it is shown.
 func (r *Refusal) Unwrap() error { return r.shown }
 
-func refusal(op *ops.Op, response *http.Response, media string) *Refusal {
-	refused := &Refusal{Status: response.StatusCode, RetryAfter: retryAfter(response.Header, time.Now())}
-	var problem api.Problem
-	content, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
-	if err != nil || !isJSON(media) || json.Unmarshal(content, &problem) != nil || problem.Title == "" {
-		refused.shown = foreign(response)
-		return refused
-	}
-	if problem.RetryAfterSeconds != nil && refused.RetryAfter == 0 {
-		refused.RetryAfter = time.Duration(*problem.RetryAfterSeconds) * time.Second
-	}
-	refused.shown = &failure.Error{
-		Code: exitCode(reason.Slug(problem.Reason), response.StatusCode), Title: problem.Title,
-		Reason: problem.Reason, RequestID: cmp.Or(problem.RequestID, response.Header.Get("X-Request-Id")),
-		Fields: fields(op, problem.Errors),
-	}
-	if problem.Detail != nil {
-		refused.shown.Detail = *problem.Detail
-	}
-	return refused
-}
-
-// foreign describes an answer that is no problem document: something between
-// here and the server, or another server, wrote it.
-func foreign(response *http.Response) *failure.Error {
-	shown := &failure.Error{
-		Code: exitCode("", response.StatusCode), Title: "Unexpected answer",
-		Detail:    fmt.Sprintf("%s answered %s without a problem document; is the URL right?", response.Request.URL.Host, response.Status),
-		RequestID: response.Header.Get("X-Request-Id"),
-	}
+func refusal(op *ops.Op, response *http.Response) *Refusal {
 	if location := response.Header.Get("Location"); location != "" && response.StatusCode < 400 {
-		shown.Detail = fmt.Sprintf("the server redirects to %s, which is not followed; set --url to the final address", location)
+		return &Refusal{Status: response.StatusCode, shown: &failure.Error{
+			Code: failure.Failed, Title: "Redirected",
+			Detail: fmt.Sprintf("the server points to %s, which is not followed; set --url to the final address", location),
+		}}
 	}
-	return shown
-}
-
-// exitCode asks the reason registry, then the status.
-func exitCode(slug reason.Slug, status int) failure.Code {
-	if entry, known := reason.Lookup(slug); known && entry.HTTPStatus == status {
-		return failure.Code(entry.Exit)
-	}
-	switch status {
-	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusRequestEntityTooLarge,
-		http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
-		return failure.Usage
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return failure.Auth
-	case http.StatusNotFound:
-		return failure.NotFound
-	case http.StatusConflict, http.StatusGone, http.StatusPreconditionFailed, http.StatusPreconditionRequired:
-		return failure.Conflict
-	case http.StatusTooManyRequests:
-		return failure.Limit
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusRequestTimeout:
-		return failure.Unavailable
-	default:
-		return failure.Failed
+	p := problem.Decode(response.StatusCode, response.Header.Get("Content-Type"), response.Body)
+	return &Refusal{
+		Status: response.StatusCode, RetryAfter: max(p.RetryAfter, retryAfter(response.Header, time.Now())),
+		shown: &failure.Error{
+			Code: failure.Code(p.Exit()), Title: p.Title, Detail: p.Detail, Reason: string(p.Reason),
+			RequestID: cmp.Or(p.RequestID, response.Header.Get("X-Request-Id")),
+			Fields:    fields(op, p.Errors),
+		},
 	}
 }
 
 // fields gives each invalid field the flag that sets it.
-func fields(op *ops.Op, invalid []api.InvalidField) []failure.Field {
+func fields(op *ops.Op, invalid []problem.InvalidField) []failure.Field {
 	var found []failure.Field
 	for _, f := range invalid {
 		found = append(found, failure.Field{
@@ -168,4 +124,3 @@ func flagOf(op *ops.Op, pointer string) string {
 	}
 	return best
 }
-

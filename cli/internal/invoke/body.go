@@ -158,26 +158,26 @@ func Document(name string, text []byte) (any, error) {
 	if err := yaml.Unmarshal(text, &value); err != nil {
 		return nil, failure.Usagef("%s: %s", name, strings.TrimSpace(yaml.FormatError(err, false, true)))
 	}
-	return normal(value), nil
+	return Normal(value), nil
 }
 
-// normal turns what the YAML decoder makes into what the JSON decoder makes.
-func normal(value any) any {
+// Normal turns what the YAML decoder makes into what the JSON decoder makes.
+func Normal(value any) any {
 	switch v := value.(type) {
 	case map[string]any:
 		for name, inner := range v {
-			v[name] = normal(inner)
+			v[name] = Normal(inner)
 		}
 		return v
 	case map[any]any:
 		object := make(map[string]any, len(v))
 		for name, inner := range v {
-			object[fmt.Sprint(name)] = normal(inner)
+			object[fmt.Sprint(name)] = Normal(inner)
 		}
 		return object
 	case []any:
 		for i, inner := range v {
-			v[i] = normal(inner)
+			v[i] = Normal(inner)
 		}
 		return v
 	case int, int64, uint64:

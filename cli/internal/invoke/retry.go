@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"activerelay/api/reason"
 )
 
 const (
@@ -29,13 +31,13 @@ func retry(call Call, attempt int, err error) (time.Duration, bool) {
 }
 
 // busy: the server says that it did nothing and that a later attempt may fare
-// better. A 503 is an answer, not a hint, where it comes without a problem.
+// better.
 func (r *Refusal) busy() bool {
 	switch r.Status {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return true
 	case http.StatusConflict:
-		return r.shown.Reason == "idempotency-in-progress"
+		return r.shown.Reason == string(reason.IdempotencyInProgress)
 	default:
 		return false
 	}

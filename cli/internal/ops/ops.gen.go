@@ -70,7 +70,8 @@ func Table() []Op {
 						Help: "The `next_page_token` of the page before; absent = the first page",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "getAuditEntry",
@@ -96,7 +97,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "fileComplaint",
@@ -121,7 +123,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json", "message/rfc822"},
 				Required: true,
@@ -165,7 +168,8 @@ func Table() []Op {
 							Help: "Who reports",
 							Kind: "string",
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -222,7 +226,8 @@ func Table() []Op {
 						Help: "The `next_page_token` of the page before; absent = the first page",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "getComplaint",
@@ -248,7 +253,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "getDecision",
@@ -274,7 +280,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "deleteBulkException",
@@ -308,7 +315,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "setBulkException",
@@ -343,7 +351,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -374,7 +383,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -401,7 +411,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "deleteDomain",
@@ -435,7 +446,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "disableDomainRelaying",
@@ -471,7 +483,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -483,7 +496,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -519,7 +533,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -531,7 +546,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -558,7 +574,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -571,7 +588,8 @@ func Table() []Op {
 							Item:     "json",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -638,7 +656,8 @@ func Table() []Op {
 						Help: "The `next_page_token` of the page before; absent = the first page",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "putDomain",
@@ -673,7 +692,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -727,7 +747,8 @@ func Table() []Op {
 							Kind: "string",
 							Enum: []string{"own", "domain"},
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -763,7 +784,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "getDomain",
@@ -789,7 +811,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "suspendDomain",
@@ -825,7 +848,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -837,7 +861,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -873,7 +898,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/merge-patch+json"},
 				Required: true,
@@ -920,7 +946,8 @@ func Table() []Op {
 							Kind: "string",
 							Enum: []string{"own", "domain"},
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -959,7 +986,8 @@ func Table() []Op {
 						Help: "The `next_page_token` of the page before; absent = the first page",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "retireEdge",
@@ -995,7 +1023,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "getEdge",
@@ -1021,7 +1050,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "reportEvents",
@@ -1069,7 +1099,8 @@ func Table() []Op {
 							Format:   "int64",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -1097,7 +1128,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -1145,7 +1177,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -1204,7 +1237,8 @@ func Table() []Op {
 							Format:   "int64",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -1261,7 +1295,8 @@ func Table() []Op {
 						Kind:   "integer",
 						Format: "int64",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "rotateEdgeCredential",
@@ -1287,7 +1322,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "getEdgeSecrets",
@@ -1316,7 +1352,8 @@ func Table() []Op {
 						Item:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "getHealth",
@@ -1373,7 +1410,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -1394,7 +1432,8 @@ func Table() []Op {
 							Help: "How long it can be used; 86,400 when absent",
 							Kind: "integer",
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -1433,7 +1472,8 @@ func Table() []Op {
 						Help: "The `next_page_token` of the page before; absent = the first page",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "revokeJoinToken",
@@ -1458,7 +1498,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "getJoinToken",
@@ -1484,7 +1525,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "deletePartner",
@@ -1518,7 +1560,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "disablePartnerRelaying",
@@ -1554,7 +1597,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -1566,7 +1610,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -1602,7 +1647,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -1614,7 +1660,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -1663,7 +1710,8 @@ func Table() []Op {
 						Help: "The `next_page_token` of the page before; absent = the first page",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "putPartner",
@@ -1698,7 +1746,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -1727,7 +1776,8 @@ func Table() []Op {
 							Help: "A name of the IANA time zone database",
 							Kind: "string",
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -1763,7 +1813,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "getPartner",
@@ -1789,7 +1840,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "suspendPartner",
@@ -1825,7 +1877,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -1837,7 +1890,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -1873,7 +1927,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/merge-patch+json"},
 				Required: true,
@@ -1902,7 +1957,8 @@ func Table() []Op {
 							Kind:     "string",
 							Nullable: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -1937,7 +1993,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "setQuotaOverride",
@@ -1972,7 +2029,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -2002,7 +2060,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -2029,7 +2088,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "getDomainQuota",
@@ -2055,7 +2115,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "listReasons",
@@ -2107,7 +2168,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "deleteRelayIP",
@@ -2141,7 +2203,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "disableRelayIP",
@@ -2177,7 +2240,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -2189,7 +2253,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -2225,7 +2290,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -2237,7 +2303,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -2313,7 +2380,8 @@ func Table() []Op {
 						Help: "The `next_page_token` of the page before; absent = the first page",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "rejectRelayIP",
@@ -2348,7 +2416,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -2360,7 +2429,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -2386,7 +2456,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -2416,7 +2487,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -2443,7 +2515,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "exportQuotaReports",
@@ -2497,7 +2570,8 @@ func Table() []Op {
 						Kind:   "string",
 						Format: "date",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "listQuotaReports",
@@ -2573,7 +2647,8 @@ func Table() []Op {
 						Help: "The `next_page_token` of the page before; absent = the first page",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "createRoute",
@@ -2598,7 +2673,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -2659,7 +2735,8 @@ func Table() []Op {
 							Flag: "username",
 							Kind: "string",
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -2694,7 +2771,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "listRoutes",
@@ -2750,7 +2828,8 @@ func Table() []Op {
 						Help: "The `next_page_token` of the page before; absent = the first page",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "getRoute",
@@ -2776,7 +2855,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "updateRoute",
@@ -2811,7 +2891,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/merge-patch+json"},
 				Required: true,
@@ -2857,7 +2938,8 @@ func Table() []Op {
 							Kind:     "string",
 							Nullable: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -2915,7 +2997,8 @@ func Table() []Op {
 						Kind:    "integer",
 						Default: "10",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "getContract",
@@ -3003,7 +3086,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/merge-patch+json"},
 				Required: true,
@@ -3204,7 +3288,8 @@ func Table() []Op {
 							Help: "How long mail of the suspended is deferred before it is refused. Default 24",
 							Kind: "integer",
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -3230,7 +3315,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -3302,7 +3388,8 @@ func Table() []Op {
 							Item: "string",
 							Enum: []string{"partners:read", "partners:write", "domains:read", "domains:write", "relay-ips:read", "relay-ips:write", "relay-ips:approve", "routes:read", "routes:write", "users:read", "users:write", "quota:read", "quota:write", "reports:read", "complaints:read", "complaints:write", "abuse:write", "edges:read", "edges:write", "tokens:read", "tokens:write", "settings:read", "settings:write", "audit:read", "edge"},
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -3350,7 +3437,8 @@ func Table() []Op {
 						Help: "The `next_page_token` of the page before; absent = the first page",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "revokeToken",
@@ -3384,7 +3472,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "rotateToken",
@@ -3420,7 +3509,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -3432,7 +3522,8 @@ func Table() []Op {
 							Help: "How long the old secret still works; 0 when absent",
 							Kind: "integer",
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -3459,7 +3550,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "createUser",
@@ -3484,7 +3576,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -3523,7 +3616,8 @@ func Table() []Op {
 							Format: "password",
 							Secret: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -3558,7 +3652,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "disableUserRelaying",
@@ -3594,7 +3689,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -3606,7 +3702,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -3642,7 +3739,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -3654,7 +3752,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -3711,7 +3810,8 @@ func Table() []Op {
 						Help: "The `next_page_token` of the page before; absent = the first page",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "resumeUser",
@@ -3746,7 +3846,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "rotateUserPassword",
@@ -3782,7 +3883,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -3796,7 +3898,8 @@ func Table() []Op {
 							Format: "password",
 							Secret: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -3823,7 +3926,8 @@ func Table() []Op {
 						Kind:     "string",
 						Required: true,
 					},
-				}},
+				},
+			},
 		},
 		{
 			ID:          "suspendUser",
@@ -3859,7 +3963,8 @@ func Table() []Op {
 						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/json"},
 				Required: true,
@@ -3871,7 +3976,8 @@ func Table() []Op {
 							Kind:     "string",
 							Required: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{
@@ -3907,7 +4013,8 @@ func Table() []Op {
 						Help: "The ETag that the object must still have; absent = whatever it has",
 						Kind: "string",
 					},
-				}},
+				},
+			},
 			Body: &Body{
 				Types:    []string{"application/merge-patch+json"},
 				Required: true,
@@ -3927,7 +4034,8 @@ func Table() []Op {
 							Kind:     "string",
 							Nullable: true,
 						},
-					}},
+					},
+				},
 			},
 		},
 		{

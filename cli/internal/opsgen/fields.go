@@ -88,12 +88,29 @@ func merge(ref *openapi3.SchemaRef) merged {
 	}
 	for _, alternative := range slices.Concat(s.OneOf, s.AnyOf) {
 		for name, member := range merge(alternative).properties {
-			if _, known := m.properties[name]; !known {
-				m.properties[name] = member
-			}
+			m.properties[name] = either(m.properties[name], member)
 		}
 	}
 	return m
+}
+
+// either describes a property that two alternatives have: with the choices of
+// both, as a discriminator needs.
+func either(a, b *openapi3.SchemaRef) *openapi3.SchemaRef {
+	if a == nil || a.Value == nil {
+		return b
+	}
+	if b.Value == nil || len(a.Value.Enum) == 0 || len(b.Value.Enum) == 0 {
+		return a
+	}
+	both := *a.Value
+	both.Enum = slices.Clone(a.Value.Enum)
+	for _, value := range b.Value.Enum {
+		if !slices.Contains(both.Enum, value) {
+			both.Enum = append(both.Enum, value)
+		}
+	}
+	return &openapi3.SchemaRef{Value: &both}
 }
 
 func isObject(s *openapi3.Schema) bool {

@@ -69,6 +69,9 @@ func literal(b *bytes.Buffer, v reflect.Value, elided bool) {
 			literal(b, v.Index(i), true)
 			b.WriteString(",")
 		}
+		if v.Type().Elem().Kind() == reflect.Struct {
+			b.WriteString("\n")
+		}
 		b.WriteString("}")
 	case reflect.Struct:
 		structLiteral(b, v, elided)

@@ -145,3 +145,9 @@ func merge(pages iter.Seq2[any, error], rows string) (any, error) {
 func (p *Printer) note(format string, args ...any) {
 	fmt.Fprintf(p.Notes, format+"\n", args...)
 }
+
+// Plain returns a printer of tables for remarks: to the notes, without colour,
+// filter or chosen columns.
+func (p *Printer) Plain() *Printer {
+	return &Printer{Config: Config{Out: p.Notes, Notes: p.Notes}}
+}
