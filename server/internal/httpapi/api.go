@@ -44,6 +44,7 @@ type API struct {
 	contract              *contract
 	limits, addressLimits *rateLimits
 	metrics               *metrics
+	hashing               hashing
 }
 
 // New checks the contract and returns the API. An operation without a declared scope or role is an error.
@@ -70,6 +71,7 @@ func New(config Config) (*API, error) {
 		limits:        newRateLimits(config.RequestsPerSecond, config.Now),
 		addressLimits: newRateLimits(4*config.RequestsPerSecond, config.Now),
 		metrics:       newMetrics(config.Metrics),
+		hashing:       newHashing(),
 	}, nil
 }
 

@@ -69,8 +69,9 @@ func (tx *Tx) RelayIPOf(domain string, prefix netip.Prefix) (RelayIP, error) {
 // RelayIPFilter narrows a list of relay IPs. Empty fields do not.
 type RelayIPFilter struct {
 	Partner, Domain, State string
-	// Covering keeps those whose prefix holds all of this one. The zero prefix keeps all.
-	Covering netip.Prefix
+	// Prefix keeps those with exactly this prefix, Covering those that hold this address. Zero values keep all.
+	Prefix   netip.Prefix
+	Covering netip.Addr
 }
 
 // RelayIPs returns at most limit relay IPs after an id, oldest first.
@@ -84,6 +85,9 @@ func (tx *Tx) RelayIPs(filter RelayIPFilter, after string, limit int) ([]RelayIP
 	}
 	if filter.State != "" {
 		q = q.Where("state = ?", filter.State)
+	}
+	if filter.Prefix.IsValid() {
+		q = q.Where("address = ?", filter.Prefix.String())
 	}
 	if filter.Covering.IsValid() {
 		q = covering(q, filter.Covering)
@@ -103,8 +107,7 @@ func (tx *Tx) RelayIPsOf(domain string) ([]RelayIP, error) {
 // MostSpecificRelayIP returns the relay IP of a domain with the longest prefix that holds an address, of those that
 // were ever active.
 func (tx *Tx) MostSpecificRelayIP(domain string, address netip.Addr) (RelayIP, error) {
-	address = address.Unmap()
-	q := covering(tx.scoped(tx.db, "partner", "domain"), netip.PrefixFrom(address, address.BitLen()))
+	q := covering(tx.scoped(tx.db, "partner", "domain"), address.Unmap())
 	var row RelayIP
 	// The longest of the prefixes that hold one address begins last, or ends first.
 	err := q.Where("domain = ? AND activated_at IS NOT NULL", domain).
@@ -148,11 +151,12 @@ func (tx *Tx) DeleteRelayIP(id string) error {
 	return tx.db.Where("id = ?", id).Delete(&RelayIP{}).Error
 }
 
-// covering narrows to the prefixes that hold all of prefix. No prefix is wider than widestFirst says, which keeps the
-// scan of the index short.
-func covering(q *gorm.DB, prefix netip.Prefix) *gorm.DB {
-	first, last := ends(prefix)
-	return q.Where("first_address <= ? AND last_address >= ? AND first_address >= ?", first, last, widestFirst(prefix))
+// covering narrows to the prefixes that hold an address. No prefix is wider than widestFirst says, which keeps the scan
+// of the index short.
+func covering(q *gorm.DB, address netip.Addr) *gorm.DB {
+	prefix := netip.PrefixFrom(address, address.BitLen())
+	at, _ := ends(prefix)
+	return q.Where("first_address <= ? AND last_address >= ? AND first_address >= ?", at, at, widestFirst(prefix))
 }
 
 // ends returns the first and the last address of a prefix as 32 hexadecimal digits, which sort as the addresses do.
