@@ -92,7 +92,11 @@ func (j *Journal) commit(b *Batch, sync bool) error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	began := time.Now()
-	ordinal, err := j.enter(b, sync)
+	var ordinal uint64
+	err := j.admit()
+	if err == nil {
+		ordinal, err = j.enter(b, sync)
+	}
 	if err == nil {
 		err = j.await(b, sync)
 	}

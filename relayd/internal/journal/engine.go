@@ -2,7 +2,6 @@ package journal
 
 import (
 	"fmt"
-	"log/slog"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -16,16 +15,13 @@ func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {
 			err = fmt.Errorf("engine panic: %v", r)
 		}
 	}()
-	memtable := c.MemtableBytes
-	if memtable == 0 {
-		memtable = 16 << 20
-	}
 	return pebble.Open(c.Dir, &pebble.Options{
 		FS:                          newGuard(j, c),
 		Logger:                      engineLog{j},
-		EventListener:               engineEvents(c.Log),
-		MemTableSize:                uint64(memtable),
-		MemTableStopWritesThreshold: 4,
+		EventListener:               j.engineEvents(),
+		MemTableSize:                j.memtable,
+		MemTableStopWritesThreshold: outOfReach,
+		L0StopWritesThreshold:       outOfReach,
 		CacheSize:                   8 << 20,
 		MaxOpenFiles:                256,
 		// Pinned: an upgrade of the engine must not make the directory
@@ -35,17 +31,19 @@ func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {
 	})
 }
 
-func engineEvents(log *slog.Logger) *pebble.EventListener {
-	return &pebble.EventListener{
+func (j *Journal) engineEvents() *pebble.EventListener {
+	l := &pebble.EventListener{
 		BackgroundError: func(err error) {
-			log.Warn("journal background work failed, will be repeated", "err", err)
+			j.log.Warn("journal background work failed, will be repeated", "err", err)
 		},
 		// The default would be fatal. The reader of the damaged key gets
 		// ErrCorrupt and decides; the other keys stay readable.
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			log.Error("journal data corrupt", "path", info.Path, "err", info.Details)
+			j.log.Error("journal data corrupt", "path", info.Path, "err", info.Details)
 		},
 	}
+	j.pressure.watch(l)
+	return l
 }
 
 // engineLog is the engine's logger. What it calls fatal fails the journal.

@@ -138,7 +138,10 @@ func (g *guard) pause(name string) {
 		return
 	}
 	if wait := retryPause - (time.Since(g.start) - time.Duration(last)); wait > 0 {
-		<-time.After(wait)
+		select {
+		case <-time.After(wait):
+		case <-g.journal.closing:
+		}
 	}
 }
 

@@ -109,8 +109,12 @@ type Journal struct {
 	gate    gate
 	metrics *metrics
 
+	memtable uint64 // bytes
+	pressure pressure
+
 	failure atomic.Pointer[error]
 	failed  chan struct{}
+	closing chan struct{}
 
 	order   sync.Mutex // held while a batch takes its place in the log
 	ordinal uint64     // place of the last batch; guarded by order
@@ -131,6 +135,9 @@ func Open(c Config) (*Journal, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	if c.MemtableBytes == 0 {
+		c.MemtableBytes = 16 << 20
+	}
 	if err := makeDir(c.Dir); err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", c.Dir, err)
 	}
@@ -138,8 +145,9 @@ func Open(c Config) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	j := &Journal{log: c.Log, lock: lock, failed: make(chan struct{})}
+	j := &Journal{log: c.Log, lock: lock, memtable: uint64(c.MemtableBytes), failed: make(chan struct{}), closing: make(chan struct{})}
 	j.gate.init()
+	j.pressure.init()
 	if err := j.start(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("open journal %s: %w", c.Dir, err), lock.Close())
 	}
@@ -209,6 +217,7 @@ func (j *Journal) Fail(cause error) {
 // directory back. It may be called more than once.
 func (j *Journal) Close() error {
 	j.closeOnce.Do(func() {
+		close(j.closing)
 		syncErr := j.Sync()
 		if errors.Is(syncErr, ErrFailed) {
 			syncErr = nil // reported to every committer already
