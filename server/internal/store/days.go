@@ -121,6 +121,27 @@ func (tx *Tx) FixRunningDay(name string) error {
 	return err
 }
 
+// QuotaTerms are what the rules say of a domain's quota now.
+type QuotaTerms struct {
+	// Limit follows from users, settings and override; the running day may have a higher one.
+	Limit int64
+	// TimeZone is the zone in force: the domain's, else its partner's, else the platform's.
+	TimeZone string
+}
+
+// QuotaTerms returns the terms of some domains, in their order.
+func (tx *Tx) QuotaTerms(domains ...Domain) ([]QuotaTerms, error) {
+	rules, err := tx.quotaRules(domains)
+	if err != nil {
+		return nil, err
+	}
+	terms := make([]QuotaTerms, 0, len(domains))
+	for _, d := range domains {
+		terms = append(terms, QuotaTerms{Limit: rules.limit(d, tx.Now), TimeZone: rules.zoneName(d)})
+	}
+	return terms, nil
+}
+
 // quotaRules are the rows that the limits and days of some domains follow from.
 type quotaRules struct {
 	settings Settings
@@ -162,15 +183,19 @@ func (r *quotaRules) limit(d Domain, now time.Time) int64 {
 	return quota.LimitAt(fromUsers, override, now)
 }
 
-// zone is the zone in force: the domain's, else its partner's, else the platform's.
-func (r *quotaRules) zone(d Domain) (*time.Location, error) {
-	name := r.settings.DefaultTimeZone
-	if own := r.partners[d.Partner].TimeZone; own != "" {
-		name = own
-	}
+// zoneName is the zone in force: the domain's, else its partner's, else the platform's.
+func (r *quotaRules) zoneName(d Domain) string {
 	if d.TimeZone != nil && *d.TimeZone != "" {
-		name = *d.TimeZone
+		return *d.TimeZone
 	}
+	if own := r.partners[d.Partner].TimeZone; own != "" {
+		return own
+	}
+	return r.settings.DefaultTimeZone
+}
+
+func (r *quotaRules) zone(d Domain) (*time.Location, error) {
+	name := r.zoneName(d)
 	if loc, loaded := r.zones[name]; loaded {
 		return loc, nil
 	}

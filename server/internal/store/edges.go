@@ -98,7 +98,7 @@ func (tx *Tx) InsertEdge(row *Edge) error {
 	if err != nil {
 		return err
 	}
-	row.Status, row.Generation, row.EventGeneration = EdgeActive, 1, 1
+	row.Status, row.Generation = EdgeActive, 1
 	row.ReportedEpoch, row.JoinedAt = epoch, tx.Now
 	return tx.db.Create(row).Error
 }

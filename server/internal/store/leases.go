@@ -139,14 +139,15 @@ func (e *Edge) judge(call LeaseCall) callStanding {
 // fence writes off the leases of an edge that cannot say what it spent: its next call finds a new generation, whose
 // leases start from nothing, while the old rows stay as they are and so stay counted.
 func (tx *Tx) fence(edge *Edge, why string) (LeaseReply, error) {
-	edge.Generation++
-	edge.LeaseSequence = 0
+	before := edge.Generation
+	// An edge that was set back may have begun the next generation of its events by itself.
+	edge.Generation, edge.LeaseSequence = max(edge.Generation, edge.EventGeneration)+1, 0
 	if err := tx.updateEdge(edge, "generation", "lease_sequence"); err != nil {
 		return LeaseReply{}, err
 	}
 	tx.Audit(AuditRow{
 		TokenID: edge.ID, ActorName: edge.Name, ActorRole: "edge", Action: "leaseQuota", Object: "edge/" + edge.ID, Reason: why,
-		Changes: fmt.Sprintf(`{"generation":{"from":%d,"to":%d}}`, edge.Generation-1, edge.Generation),
+		Changes: fmt.Sprintf(`{"generation":{"from":%d,"to":%d}}`, before, edge.Generation),
 	})
 	return LeaseReply{Fenced: why}, nil
 }

@@ -1,0 +1,66 @@
+package publish
+
+import (
+	"context"
+	"maps"
+	"sync"
+
+	"activerelay/server/internal/store"
+)
+
+// sightings are what is known of edges from their calls. Each is kept in memory and all are written down together, so
+// that a poll costs no write.
+type sightings struct {
+	mu sync.Mutex
+	// latest is all that this process has seen, dirty what is not written down yet.
+	latest, dirty map[string]store.EdgeSeen
+}
+
+// enforced notes what an edge enforces. A revision without a document in its scope is enforced by doing nothing.
+func (p *Publisher) enforced(edge, epoch string, after store.PolicyCursor, found *page) {
+	revision := after.Revision
+	if found.count == 0 && !found.more {
+		revision = max(revision, found.revision)
+	} else if after.Key != lastKey {
+		revision-- // its last page ended inside this revision, or it has just begun
+	}
+	p.see(edge, store.EdgeSeen{At: p.config.Now(), Epoch: epoch, Revision: max(revision, 0)})
+}
+
+// Seen notes that an edge called.
+func (p *Publisher) Seen(edge string) { p.see(edge, store.EdgeSeen{At: p.config.Now()}) }
+
+func (p *Publisher) see(edge string, seen store.EdgeSeen) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if seen.Epoch == "" {
+		seen.Epoch, seen.Revision = p.latest[edge].Epoch, p.latest[edge].Revision
+	}
+	p.latest[edge], p.dirty[edge] = seen, seen
+}
+
+// Sighting returns what this process has last seen of an edge; At is zero when it did not see it at all.
+func (p *Publisher) Sighting(edge string) store.EdgeSeen {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.latest[edge]
+}
+
+// flush writes down what is not written yet.
+func (p *Publisher) flush(ctx context.Context) error {
+	p.mu.Lock()
+	dirty := p.dirty
+	p.dirty = map[string]store.EdgeSeen{}
+	p.mu.Unlock()
+	if len(dirty) == 0 {
+		return nil
+	}
+	err := p.store.Write(ctx, store.System(), func(tx *store.Tx) error { return tx.SaveSeen(dirty) })
+	if err != nil {
+		p.mu.Lock()
+		maps.Copy(dirty, p.dirty) // what was seen meanwhile is newer
+		p.dirty = dirty
+		p.mu.Unlock()
+	}
+	return err
+}
