@@ -245,6 +245,15 @@ func (r *quotaRules) forgottenDay(d Domain, start, now time.Time) (day QuotaDay,
 // maxForgotten is how far back counters of a day that is not written are believed.
 const maxForgotten = 7 * 24 * time.Hour
 
+// spanOf is the day of a zone that contains an instant, whatever is written.
+func (r *quotaRules) spanOf(d Domain, at time.Time) (quota.Day, *time.Location, error) {
+	loc, err := r.zone(d)
+	if err != nil {
+		return quota.Day{}, nil, err
+	}
+	return quota.DayOf(at, loc), loc, nil
+}
+
 func newDay(d Domain, span quota.Day, loc *time.Location, limit int64, unit string) QuotaDay {
 	year, month, day := span.Date(loc)
 	return QuotaDay{

@@ -1,0 +1,346 @@
+package store
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+)
+
+// The kinds of events that are counted here.
+const (
+	EventAccepted = "message-accepted"
+	EventRefused  = "message-refused"
+)
+
+// The kinds of senders that usage is counted by.
+const (
+	SenderClientAddress = "client_address"
+	SenderUser          = "user"
+	SenderAddress       = "sender_address"
+)
+
+// maxSenderKeys bounds how many refused senders are told apart on one day of a domain: what strangers make up must not
+// fill the database. New ones beyond it are counted under the empty key.
+const maxSenderKeys = 5000
+
+// EventBatch is what an edge reports of its messages.
+type EventBatch struct {
+	// Generation scopes the numbers: an edge that was set back numbers anew in the next one.
+	Generation int64
+	// FirstKept is the first event that the edge still has.
+	FirstKept int64
+	Events    []Event
+}
+
+// Event is one thing that happened to a message. Empty fields are unknown.
+type Event struct {
+	Sequence       int64
+	Time           time.Time
+	Kind           string
+	Domain         string
+	Ref            string
+	Reason         string
+	Stage          string
+	Reply          string
+	ClientAddress  string
+	User           string
+	Sender         string
+	Recipient      string
+	Recipients     int64
+	PolicyRevision int64
+	Detail         string
+	// DayStart is the quota day that was charged; zero where none was.
+	DayStart time.Time
+}
+
+// EventOutcome says what became of a batch.
+type EventOutcome struct {
+	// Fenced: the batch is of a generation that is over.
+	Fenced bool
+	// Acknowledged is the event up to which nothing is missing any more.
+	Acknowledged int64
+	// GapFrom and GapTo are the events that are lost for good; 0 when none are.
+	GapFrom, GapTo int64
+	// Taken are the events of the batch that were new, in order.
+	Taken []Event
+}
+
+// RecordEvents takes what is new and contiguous of a batch of the tenant's edge and counts it.
+func (tx *Tx) RecordEvents(batch EventBatch) (EventOutcome, error) {
+	edge, err := tx.LockEdge(tx.Tenant.Edge)
+	if err != nil {
+		return EventOutcome{}, err
+	}
+	var outcome EventOutcome
+	switch {
+	case batch.Generation < edge.EventGeneration:
+		return EventOutcome{Fenced: true, Acknowledged: edge.EventAcknowledged}, nil
+	case batch.Generation > edge.EventGeneration:
+		// The numbers of the new generation are the edge's to give; nothing before its first is missing.
+		edge.EventGeneration, edge.EventAcknowledged = batch.Generation, batch.FirstKept-1
+	case batch.FirstKept-1 > edge.EventAcknowledged:
+		outcome.GapFrom, outcome.GapTo = edge.EventAcknowledged+1, batch.FirstKept-1
+		edge.EventAcknowledged = outcome.GapTo
+	}
+	slices.SortFunc(batch.Events, func(a, b Event) int { return cmp.Compare(a.Sequence, b.Sequence) })
+	for _, e := range batch.Events {
+		if e.Sequence == edge.EventAcknowledged+1 {
+			edge.EventAcknowledged++
+			outcome.Taken = append(outcome.Taken, e)
+		}
+	}
+	outcome.Acknowledged = edge.EventAcknowledged
+	if outcome.GapTo > 0 {
+		tx.Audit(AuditRow{
+			TokenID: edge.ID, ActorName: edge.Name, ActorRole: "edge", Action: "reportEvents", Object: "edge/" + edge.ID,
+			Reason: fmt.Sprintf("events %d to %d are lost", outcome.GapFrom, outcome.GapTo),
+		})
+	}
+	if err := tx.updateEdge(&edge, "event_generation", "event_acknowledged"); err != nil {
+		return EventOutcome{}, err
+	}
+	c := &counting{tx: tx, edge: edge.ID, days: map[string][]QuotaDay{}, domains: map[string]Domain{}}
+	return outcome, c.count(outcome.Taken)
+}
+
+// counting adds up a batch before it writes, so that a batch of one busy sender is a handful of rows.
+type counting struct {
+	tx   *Tx
+	edge string
+
+	domains map[string]Domain
+	rules   *quotaRules
+	// days are the known days of each domain.
+	days map[string][]QuotaDay
+
+	accepted       map[dayKey]*QuotaDay
+	refusals       map[refusalKey]*usageRefusal
+	senders        map[senderKey]*senderUsage
+	senderRefusals map[senderKey]*senderRefusal
+	// crowded are the days on which no more refused senders are told apart.
+	crowded   map[dayKey]bool
+	decisions []Decision
+}
+
+func (c *counting) count(events []Event) error {
+	c.accepted, c.refusals = map[dayKey]*QuotaDay{}, map[refusalKey]*usageRefusal{}
+	c.senders, c.senderRefusals = map[senderKey]*senderUsage{}, map[senderKey]*senderRefusal{}
+	c.crowded = map[dayKey]bool{}
+	if err := c.load(events); err != nil {
+		return err
+	}
+	fresh, err := c.freshRefusals(events)
+	if err != nil {
+		return err
+	}
+	for _, e := range events {
+		if err := c.add(e, fresh); err != nil {
+			return err
+		}
+	}
+	return c.save()
+}
+
+// load reads the domains that are named, as far as the edge may serve them.
+func (c *counting) load(events []Event) error {
+	var names []string
+	for _, e := range events {
+		if e.Domain != "" {
+			names = append(names, e.Domain)
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	var rows []Domain
+	err := c.tx.scoped(c.tx.db, "partner", "name").Where("name IN ?", names).Find(&rows).Error
+	if err != nil {
+		return err
+	}
+	for _, d := range rows {
+		c.domains[d.Name] = d
+	}
+	c.rules, err = c.tx.quotaRules(rows)
+	return err
+}
+
+// freshRefusals returns the references of refusals that were not recorded before. An edge that was set back sends again,
+// in a new generation, what was counted in the old one; a reference is given once.
+func (c *counting) freshRefusals(events []Event) (map[string]bool, error) {
+	fresh := map[string]bool{}
+	var refs []string
+	for _, e := range events {
+		if e.Ref != "" {
+			fresh[e.Ref] = true
+			refs = append(refs, e.Ref)
+		}
+	}
+	var known []string
+	err := c.tx.db.Model(&Decision{}).Where("ref IN ?", refs).Pluck("ref", &known).Error
+	for _, ref := range known {
+		fresh[ref] = false
+	}
+	return fresh, err
+}
+
+func (c *counting) add(e Event, fresh map[string]bool) error {
+	domain, served := c.domains[e.Domain]
+	if e.Ref != "" && e.Reason != "" {
+		if !fresh[e.Ref] {
+			return nil
+		}
+		fresh[e.Ref] = false
+		c.decisions = append(c.decisions, decisionOf(e, c.edge, domain.Partner))
+	}
+	if !served || e.Kind != EventAccepted && e.Kind != EventRefused {
+		return nil
+	}
+	day, err := c.dayOf(domain, e)
+	if err != nil {
+		return err
+	}
+	if e.Kind == EventRefused {
+		return c.addRefused(day, e)
+	}
+	c.addAccepted(day, e)
+	return nil
+}
+
+// dayOf is the day that an event counts for: the one that was charged, else the one it happened on.
+func (c *counting) dayOf(domain Domain, e Event) (*QuotaDay, error) {
+	at := e.DayStart
+	if at.IsZero() {
+		at = e.Time
+	}
+	if at.After(c.tx.Now) {
+		at = c.tx.Now // the edge's clock is ahead
+	}
+	for i := range c.days[domain.Name] {
+		if day := &c.days[domain.Name][i]; day.Span().Contains(at) {
+			return day, nil
+		}
+	}
+	day, err := c.tx.dayFor(c.rules, domain, at)
+	if err != nil {
+		return nil, err
+	}
+	c.days[domain.Name] = append(c.days[domain.Name], day)
+	return &day, nil
+}
+
+// dayFor returns the day of a domain that contains an instant, and writes it down when it is not.
+func (tx *Tx) dayFor(rules *quotaRules, domain Domain, at time.Time) (QuotaDay, error) {
+	var day QuotaDay
+	err := tx.db.Where("domain = ? AND day_start <= ? AND day_end > ?", domain.Name, at, at).
+		Order("day_start DESC").Limit(1).Find(&day).Error
+	if err != nil || day.Domain != "" {
+		return day, err
+	}
+	if opened, err := tx.openDay(rules, domain); err != nil || opened.Span().Contains(at) {
+		return opened, err
+	}
+	// A day that is over and on which nothing was leased, only refused: its row bears the refusals.
+	span, loc, err := rules.spanOf(domain, at)
+	if err != nil {
+		return QuotaDay{}, err
+	}
+	day = newDay(domain, span, loc, rules.limit(domain, tx.Now), rules.settings.QuotaUnit)
+	return day, tx.insertDay(&day)
+}
+
+func (c *counting) addAccepted(day *QuotaDay, e Event) {
+	key := keyOf(day.Domain, day.DayStart)
+	total := c.accepted[key]
+	if total == nil {
+		total = &QuotaDay{Domain: day.Domain, DayStart: day.DayStart}
+		c.accepted[key] = total
+	}
+	total.Messages++
+	total.Recipients += e.Recipients
+	for kind, sender := range sendersOf(e) {
+		key := senderKey{dayKey: key, kind: kind, sender: sender}
+		row := c.senders[key]
+		if row == nil {
+			row = &senderUsage{Domain: day.Domain, DayStart: day.DayStart, Kind: kind, Key: sender}
+			c.senders[key] = row
+		}
+		row.Messages++
+		row.Recipients += e.Recipients
+	}
+}
+
+func (c *counting) addRefused(day *QuotaDay, e Event) error {
+	key := keyOf(day.Domain, day.DayStart)
+	total := c.refusals[refusalKey{key, e.Reason}]
+	if total == nil {
+		total = &usageRefusal{Domain: day.Domain, DayStart: day.DayStart, Reason: e.Reason, Partner: day.Partner}
+		c.refusals[refusalKey{key, e.Reason}] = total
+	}
+	total.Messages++
+	for kind, sender := range sendersOf(e) {
+		key := senderKey{dayKey: key, kind: kind, sender: sender, reason: e.Reason}
+		var err error
+		if key.sender, err = c.refusedSender(day, key); err != nil {
+			return err
+		}
+		row := c.senderRefusals[key]
+		if row == nil {
+			row = &senderRefusal{Domain: day.Domain, DayStart: day.DayStart, Kind: kind, Key: key.sender, Reason: e.Reason}
+			c.senderRefusals[key] = row
+		}
+		row.Messages++
+	}
+	return nil
+}
+
+func sendersOf(e Event) map[string]string {
+	senders := map[string]string{}
+	for kind, sender := range map[string]string{SenderClientAddress: e.ClientAddress, SenderUser: e.User, SenderAddress: e.Sender} {
+		if sender != "" {
+			senders[kind] = sender
+		}
+	}
+	return senders
+}
+
+func decisionOf(e Event, edge, partner string) Decision {
+	return Decision{
+		Ref: e.Ref, OccurredAt: e.Time.UTC(), Edge: edge, Domain: e.Domain, Partner: partner, Reason: e.Reason, Stage: e.Stage,
+		Reply: e.Reply, ClientAddress: e.ClientAddress, UserAddress: e.User, Sender: e.Sender, Recipient: e.Recipient,
+		PolicyRevision: e.PolicyRevision, Detail: e.Detail,
+	}
+}
+
+// save writes the sums, each table in the order of its key, so that batches of several edges do not wait in a circle.
+func (c *counting) save() error {
+	for _, total := range inOrder(c.accepted, func(t *QuotaDay) string { return t.Domain + t.DayStart.String() }) {
+		err := c.tx.db.Model(&QuotaDay{}).Where("domain = ? AND day_start = ?", total.Domain, total.DayStart).
+			UpdateColumns(map[string]any{
+				"messages": gorm.Expr("messages + ?", total.Messages), "recipients": gorm.Expr("recipients + ?", total.Recipients),
+			}).Error
+		if err != nil {
+			return err
+		}
+	}
+	refusals := inOrder(c.refusals, func(r *usageRefusal) string { return r.Domain + r.DayStart.String() + r.Reason })
+	if err := addUp(c.tx, refusals, "messages"); err != nil {
+		return err
+	}
+	senders := inOrder(c.senders, func(r *senderUsage) string { return r.Domain + r.DayStart.String() + r.Kind + r.Key })
+	if err := addUp(c.tx, senders, "messages", "recipients"); err != nil {
+		return err
+	}
+	refused := inOrder(c.senderRefusals, func(r *senderRefusal) string {
+		return r.Domain + r.DayStart.String() + r.Kind + r.Key + r.Reason
+	})
+	if err := addUp(c.tx, refused, "messages"); err != nil {
+		return err
+	}
+	if len(c.decisions) == 0 {
+		return nil
+	}
+	return c.tx.db.Clauses(clause.OnConflict{DoNothing: true}).CreateInBatches(c.decisions, 200).Error
+}
