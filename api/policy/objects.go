@@ -166,6 +166,18 @@ func (d *Domain) BulkMode(platform *Platform, now time.Time) (api.BulkMode, Answ
 	return platform.BulkMode, Yes
 }
 
+// UserMaySend says whether a user of d may send as an address that speaks under
+// another or the same domain.
+func (d *Domain) UserMaySend(u *User, as mailaddr.Address, under *Domain) Answer {
+	switch {
+	case u.Owns(as) || d.UsersSendAsDomain && under.Name == d.Name:
+		return Yes
+	case d.unknown&partUsers != 0:
+		return Unknown
+	}
+	return No
+}
+
 // Owns reports whether an address is the user's own or one of its aliases.
 func (u *User) Owns(address mailaddr.Address) bool {
 	key := address.Key()

@@ -180,6 +180,28 @@ func TestUsersAreFoundByAddressAndOwnTheirAliases(t *testing.T) {
 			t.Errorf("anna owns %s: %v", c.address, got)
 		}
 	}
+	for _, c := range []struct {
+		name   string
+		change func(*api.DomainPolicy)
+		want   Answer
+	}{
+		{name: "own addresses only", want: No},
+		{name: "whole domain", change: func(d *api.DomainPolicy) { d.UsersMaySendAs = api.DomainPolicyUsersMaySendAsDomain }, want: Yes},
+		{name: "unreadable choice", change: func(d *api.DomainPolicy) { d.UsersMaySendAs = "colleagues" }, want: Unknown},
+	} {
+		other, _ := Apply(Empty(), []api.PolicyDocument{domainDoc(1, "example.com", c.change), domainDoc(2, "example.net", nil)})
+		d, _ := other.Domain("example.com")
+		if got := d.UserMaySend(anna, address(t, "boss@example.com"), d); got != c.want {
+			t.Errorf("%s: %s", c.name, got)
+		}
+		if got := d.UserMaySend(anna, address(t, "info@example.com"), d); got != Yes {
+			t.Errorf("%s, alias: %s", c.name, got)
+		}
+		foreign, _ := other.Domain("example.net")
+		if got := d.UserMaySend(anna, address(t, "x@example.net"), foreign); got == Yes {
+			t.Errorf("%s, another domain: %s", c.name, got)
+		}
+	}
 	if bo, _, answer := table.User(address(t, "bo@mail.example.com")); answer != Yes || bo.Address != "bo@mail.example.com" {
 		t.Errorf("a user below the domain: %v, %s", bo, answer)
 	}

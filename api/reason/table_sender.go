@@ -74,6 +74,10 @@ func allowanceReasons() []Reason {
 			Reply:       Code{550, Enhanced{5, 7, 1}},
 			Alternatives: []Alternative{
 				{When: ForUser, Code: Code{525, Enhanced{5, 7, 13}}},
+				{
+					When: WhenStale, Code: Code{451, Enhanced{4, 3, 0}},
+					Sentence: "Relaying was disabled for {subject} (abuse complaints) when policy was last heard; try again later",
+				},
 			},
 			NamesContact: true,
 			Scope:        ScopeTenant, Exit: ExitFailure,
