@@ -127,7 +127,6 @@ func (a *app) globalFlags() {
 	f.BoolVarP(&g.yes, "yes", "y", false, "do not ask before destroying something")
 	f.StringVar(&g.color, "color", "auto", "`WHEN` to colour: auto, always or never")
 	f.BoolVarP(&g.verbose, "verbose", "v", false, "say on standard error which requests are made")
-	a.root.MarkFlagsMutuallyExclusive("token", "token-file")
 	a.complete("output", "table", "json", "yaml", "jsonl", "csv")
 	a.complete("color", "auto", "always", "never")
 }

@@ -44,6 +44,7 @@ func (a *app) names(cmd *cobra.Command, parameter, prefix string) ([]string, cob
 	if list == nil {
 		return nil, nothing
 	}
+	a.flags.retries = 0
 	s, err := a.open(cmd)
 	if err != nil {
 		return nil, nothing

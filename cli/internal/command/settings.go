@@ -131,6 +131,9 @@ func (a *app) open(cmd *cobra.Command) (*session, error) {
 		return nil, err
 	}
 	g := a.flags
+	if g.token != "" && g.tokenFile != "" {
+		return nil, failure.Usagef("--token and --token-file cannot both be given")
+	}
 	s := &session{file: file}
 	s.target, err = file.Resolve(
 		profile.Source{URL: g.url, Token: g.token, TokenFile: g.tokenFile, CAFile: g.ca, Context: g.context},

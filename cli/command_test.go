@@ -1,0 +1,417 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"activerelay/api/problem"
+)
+
+func TestAnOperationIsOneCommandAndItsAnswerIsStandardOutput(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	d.run(t, "partner", "put", "acme", "--name", "Acme IT").expect(t, 0)
+	got := d.run(t, "domain", "put", "example.com", "--partner", "acme", "--licensed-users", "40", "--contacts", "a@example.com,b@example.com", "--include-subdomains", "-o", "json").expect(t, 0)
+	want := `{
+  "contacts": [
+    "a@example.com",
+    "b@example.com"
+  ],
+  "include_subdomains": true,
+  "licensed_users": 40,
+  "name": "example.com",
+  "partner": "acme",
+  "status": "active"
+}
+`
+	if diff := cmp.Diff(want, got.stdout); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if got.stderr != "" {
+		t.Errorf("standard error: %s", got.stderr)
+	}
+	shown := d.run(t, "domain", "show", "example.com").expect(t, 0).stdout
+	if !strings.Contains(shown, "licensed users  ") || !strings.Contains(shown, `etag`) {
+		t.Errorf("the table of an object lacks properties or ETag:\n%s", shown)
+	}
+}
+
+func TestAListIsFollowedThroughAllPages(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		d.run(t, "domain", "put", name+".example", "--partner", "acme").expect(t, 0)
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"all", []string{"--jq", ".items[].name"}, "a.example\nb.example\nc.example\nd.example\ne.example\n"},
+		{"some", []string{"--max-items", "3", "-o", "csv", "--columns", "name", "--no-headers"}, "a.example\nb.example\nc.example\n"},
+		{"one page", []string{"--page-token", "b.example", "--jq", ".items[].name"}, "c.example\nd.example\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := d.run(t, append([]string{"domain", "list"}, c.args...)...).expect(t, 0)
+			if diff := cmp.Diff(c.want, got.stdout); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestABodyComesFromFileStandardInputAndFlags(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	file := filepath.Join(t.TempDir(), "domain.yaml")
+	if err := os.WriteFile(file, []byte("partner: acme\nlicensed_users: 7\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.run(t, "domain", "put", "a.example", "-f", file, "--licensed-users", "8").expect(t, 0)
+	d.stdin = `{"partner":"acme","licensed_users":9,"time_zone":"Europe/Berlin"}`
+	d.run(t, "domain", "put", "b.example", "-f", "-").expect(t, 0)
+	d.run(t, "domain", "update", "b.example", "--time-zone", "null").expect(t, 0)
+	got := d.run(t, "domain", "list", "--jq", ".items[] | [.name, .licensed_users, .time_zone]").expect(t, 0)
+	if diff := cmp.Diff("[\"a.example\",8,null]\n[\"b.example\",9,null]\n", got.stdout); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestMistakesOnTheCommandLineAreUsageErrorsThatSendNothing(t *testing.T) {
+	p := newPlatform(t)
+	for _, c := range []struct {
+		name string
+		args []string
+		says []string
+	}{
+		{"unknown command", []string{"domian", "list"}, []string{`has no command "domian"`, "relayctl domain"}},
+		{"unknown verb", []string{"domain", "lst"}, []string{`has no command "lst"`, "relayctl domain list"}},
+		{"unknown flag", []string{"domain", "list", "--colour", "red"}, []string{"--colour", "relayctl domain list --help"}},
+		{"missing argument", []string{"domain", "show"}, []string{"domain show needs DOMAIN"}},
+		{"too many arguments", []string{"domain", "show", "a", "b"}, []string{`does not take "b"`}},
+		{"missing property", []string{"partner", "put", "acme"}, []string{"missing --name"}},
+		{"bad number", []string{"domain", "update", "a.example", "--licensed-users", "many"}, []string{`--licensed-users takes a whole number, not "many"`}},
+		{"bad choice", []string{"domain", "list", "--status", "dead"}, []string{"--status takes one of active, suspended"}},
+		{"nothing to change", []string{"domain", "update", "a.example"}, []string{"nothing to change"}},
+		{"no such file", []string{"domain", "put", "a.example", "-f", "/nowhere"}, []string{"/nowhere"}},
+		{"secret in an argument", []string{"route", "create", "--host", "a", "--password", "x"}, []string{"unknown flag: --password"}},
+		{"raw body without a file", []string{"complaint", "file", "--content-type", "message/rfc822"}, []string{"needs --file"}},
+		{"bad type of a body", []string{"complaint", "file", "--content-type", "text/html"}, []string{"application/json, message/rfc822"}},
+		{"bad format", []string{"domain", "list", "-o", "xml"}, []string{"table, json, yaml, jsonl, csv"}},
+		{"bad filter", []string{"domain", "list", "--jq", ".["}, []string{"--jq"}},
+		{"bad colour", []string{"domain", "list", "--color", "red"}, []string{"auto, always or never"}},
+		{"negative limit", []string{"domain", "list", "--max-items", "-1"}, []string{"--max-items"}},
+		{"token twice", []string{"domain", "list", "--token", "a", "--token-file", "b"}, []string{"token"}},
+		{"bad URL", []string{"domain", "list", "--url", "relay.example.com"}, []string{"https://"}},
+		{"nobody to ask", []string{"domain", "delete", "a.example"}, []string{"Delete a.example with its relay IPs, users and routes?", "--yes"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := p.desk(t).run(t, c.args...).expect(t, 2, c.says...)
+			if got.stdout != "" {
+				t.Errorf("standard output: %s", got.stdout)
+			}
+		})
+	}
+	if changes := p.reset(); len(changes) > 0 {
+		t.Errorf("something was changed: %v", changes)
+	}
+}
+
+func TestDestroyingSomethingIsAskedFor(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		tty   bool
+		stdin string
+		args  []string
+		code  int
+		gone  bool
+	}{
+		{name: "yes", tty: true, stdin: "y\n", gone: true},
+		{name: "no", tty: true, stdin: "n\n", code: 1},
+		{name: "just return", tty: true, stdin: "\n", code: 1},
+		{name: "end of input", tty: true, code: 1},
+		{name: "said before", args: []string{"--yes"}, gone: true},
+		{name: "nobody to ask", code: 2},
+		{name: "a dry run asks nothing", args: []string{"--dry-run"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPlatform(t)
+			d := p.desk(t)
+			d.run(t, "domain", "put", "a.example", "--partner", "acme").expect(t, 0)
+			p.reset()
+			d.tty, d.stdin = c.tty, c.stdin
+			d.run(t, append([]string{"domain", "delete", "a.example"}, c.args...)...).expect(t, c.code)
+			if gone := len(p.reset()) > 0; gone != c.gone {
+				t.Errorf("deleted: %v, want %v", gone, c.gone)
+			}
+		})
+	}
+}
+
+func TestADryRunShowsTheRequestAndNoSecret(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	d.stdin = "hunter2\n"
+	got := d.run(t, "route", "create", "--host", "mx.example.net", "--password-file", "-", "--username", "relay", "--dry-run").expect(t, 0)
+	for _, secret := range []string{"hunter2", operatorToken} {
+		if strings.Contains(got.stdout+got.stderr, secret) {
+			t.Errorf("%q is shown:\n%s%s", secret, got.stdout, got.stderr)
+		}
+	}
+	if !strings.HasPrefix(got.stdout, "POST "+p.URL+"/v1/routes\n") || !strings.Contains(got.stdout, `"username": "relay"`) {
+		t.Errorf("the request is not shown:\n%s", got.stdout)
+	}
+	if changes := p.reset(); len(changes) > 0 {
+		t.Errorf("a dry run changed something: %v", changes)
+	}
+}
+
+// Control 24: no secret in what --verbose says.
+func TestVerboseShowsRequestsAndNoSecret(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	d.stdin = "correct horse battery"
+	got := d.run(t, "user", "create", "--address", "anna@example.com", "--password-file", "-", "-v").expect(t, 0, "POST "+p.URL+"/v1/users: 201", "req-test")
+	if strings.Contains(got.stderr+got.stdout, "correct horse") || strings.Contains(got.stderr, operatorToken) {
+		t.Errorf("a secret is shown:\n%s%s", got.stdout, got.stderr)
+	}
+}
+
+func TestASecretIsAskedForAtATerminal(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	d.tty, d.secret = true, "typed in the dark"
+	d.run(t, "user", "create", "--address", "anna@example.com", "--password-file", "-").expect(t, 0)
+	got := d.run(t, "user", "show", "anna@example.com", "--jq", ".password").expect(t, 0)
+	if got.stdout != "null\n" {
+		t.Errorf("the platform made a password although one was typed: %s", got.stdout)
+	}
+	d.secret = ""
+	d.run(t, "user", "create", "--address", "ben@example.com", "--password-file", "-").expect(t, 2, "no password was given")
+}
+
+func TestErrorsSayWhatWhereAndWhatNext(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	for _, c := range []struct {
+		name    string
+		problem *problem.Problem
+		args    []string
+		code    int
+		want    string
+	}{
+		{
+			name: "invalid field", code: 2, args: []string{"domain", "put", "a.example", "--licensed-users", "5"},
+			problem: problem.Malformed("one field").With(problem.InvalidField{Pointer: "/licensed_users", Rule: "maximum", Message: "must be at most 3", Choices: []string{"1", "3"}}),
+			want: `relayctl: Invalid request: one field
+  field      /licensed_users (--licensed-users): must be at most 3 [maximum]
+  choices    1, 3
+  reason     invalid-request
+  request    req-test
+  try        relayctl domain put --help
+`,
+		},
+		{
+			name: "changed meanwhile", code: 5, args: []string{"domain", "put", "a.example", "--if-match", `"1"`}, problem: problem.PreconditionFailed(),
+			want: `relayctl: Changed meanwhile: The object was changed since it was read
+  reason     precondition-failed
+  request    req-test
+  try        relayctl domain show a.example
+`,
+		},
+		{
+			name: "control characters", code: 5, args: []string{"domain", "put", "a.example"}, problem: problem.Conflict("a\x1b[2Jb\nrelayctl: done"),
+			want: "relayctl: Conflict: a\uFFFD[2Jb relayctl: done\n  reason     conflict\n  request    req-test\n",
+		},
+		{
+			name: "not allowed", code: 4, args: []string{"domain", "put", "a.example"}, problem: problem.Forbidden("no scope domains:write"),
+			want: `relayctl: Not allowed: no scope domains:write
+  reason     forbidden
+  request    req-test
+  try        relayctl whoami
+`,
+		},
+		{
+			name: "rate limit", code: 6, args: []string{"domain", "put", "a.example", "--retries", "0"}, problem: problem.RateLimited(time.Minute),
+			want: "",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p.refuse["putDomain"] = c.problem
+			got := d.run(t, c.args...).expect(t, c.code)
+			if c.want == "" {
+				return
+			}
+			if diff := cmp.Diff(c.want, got.stderr); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+	d.run(t, "domain", "show", "none.example").expect(t, 3, "try        relayctl domain list")
+	d.env["RELAYCTL_TOKEN"] = "rly_wrong"
+	d.run(t, "domain", "list").expect(t, 4, "try        relayctl login")
+	d.env["RELAYCTL_TOKEN"] = ""
+	d.run(t, "domain", "list").expect(t, 4, "No token", "relayctl login --url "+p.URL)
+	p.Close()
+	d.env["RELAYCTL_TOKEN"] = operatorToken
+	d.run(t, "domain", "list", "--retries", "0").expect(t, 7, "Server not reached")
+}
+
+func TestFlagsEnvironmentAndFileInThatOrder(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	d.run(t, "domain", "put", "a.example", "--partner", "acme").expect(t, 0)
+	if err := os.MkdirAll(filepath.Dir(d.config()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := "output: jsonl\ncommands:\n  domain list:\n    columns: x\n"
+	write := func(text string) {
+		if err := os.WriteFile(d.config(), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(file)
+	d.run(t, "domain", "list").expect(t, 2, ":4: unknown key \"columns\"", "status")
+
+	write("output: jsonl\ncommands:\n  domain list:\n    page-token: a.example\n")
+	if got := d.run(t, "domain", "list").expect(t, 0); got.stdout != "" {
+		t.Errorf("page-token of the file does not count: %s", got.stdout)
+	}
+	d.env["RELAYCTL_DOMAIN_LIST_PAGE_TOKEN"] = "a"
+	if got := d.run(t, "domain", "list").expect(t, 0); !strings.HasPrefix(got.stdout, `{"name":"a.example"`) {
+		t.Errorf("the environment does not win over the file: %s", got.stdout)
+	}
+	d.env["RELAYCTL_OUTPUT"] = "csv"
+	d.env["RELAYCTL_NO_HEADERS"] = "true"
+	d.env["RELAYCTL_COLUMNS"] = "name,partner"
+	if got := d.run(t, "domain", "list").expect(t, 0); got.stdout != "a.example,acme\n" {
+		t.Errorf("the environment does not win over the file: %s", got.stdout)
+	}
+	if got := d.run(t, "domain", "list", "--columns", "partner", "--no-headers=false").expect(t, 0); got.stdout != "partner\nacme\n" {
+		t.Errorf("flags do not win over the environment: %s", got.stdout)
+	}
+	d.env["RELAYCTL_MAX_ITEMS"] = "few"
+	d.run(t, "domain", "list").expect(t, 2, "RELAYCTL_MAX_ITEMS")
+	delete(d.env, "RELAYCTL_MAX_ITEMS")
+
+	write("outptu: json\n")
+	d.run(t, "domain", "list").expect(t, 2, d.config()+`:1: unknown key "outptu"`, "output", "contexts")
+	write("commands:\n  domian list: {}\n")
+	d.run(t, "domain", "list").expect(t, 2, `:2: no command "domian list"`)
+}
+
+func TestLoginStoresWhatTheServerTook(t *testing.T) {
+	p := newPlatform(t)
+	d := newDesk(t)
+	d.stdin = operatorToken + "\n"
+	got := d.run(t, "login", "--url", p.URL, "--token", "-").expect(t, 0, "Context default stored")
+	if !strings.Contains(got.stdout, "operator") || strings.Contains(got.stdout+got.stderr, operatorToken) {
+		t.Errorf("login says:\n%s%s", got.stdout, got.stderr)
+	}
+	info, err := os.Stat(d.config())
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("mode %v, %v, want 0600", info.Mode(), err)
+	}
+	d.run(t, "whoami").expect(t, 0)
+
+	d.stdin = "rly_wrong"
+	d.run(t, "login", "--url", p.URL, "--context", "second", "--token", "-").expect(t, 4)
+	if got := d.run(t, "context", "list", "-o", "csv").expect(t, 0); strings.Contains(got.stdout, "second") {
+		t.Errorf("a token that was refused is stored:\n%s", got.stdout)
+	}
+
+	d.tty, d.secret = true, operatorToken
+	d.run(t, "login", "--url", p.URL, "--context", "second").expect(t, 0)
+	d.tty = false
+	d.run(t, "login", "--url", p.URL).expect(t, 2, "--token-file")
+
+	want := "name,url,in_use,token\ndefault," + p.URL + ",false,stored\nsecond," + p.URL + ",true,stored\n"
+	if got := d.run(t, "context", "list", "-o", "csv").expect(t, 0); got.stdout != want {
+		t.Errorf("got %q, want %q", got.stdout, want)
+	}
+	d.run(t, "context", "use", "default").expect(t, 0)
+	if got := d.run(t, "context", "show", "--columns", "name", "--no-headers").expect(t, 0); got.stdout != "default\n" {
+		t.Errorf("in use: %s", got.stdout)
+	}
+	d.run(t, "context", "use", "third").expect(t, 2, "default, second", "relayctl login")
+	d.run(t, "context", "delete", "default").expect(t, 2, "--yes")
+	d.run(t, "context", "delete", "default", "--yes").expect(t, 0)
+	d.run(t, "whoami").expect(t, 4)
+	d.run(t, "whoami", "--context", "second").expect(t, 0)
+}
+
+func TestManualPagesAndCompletionsAreTheSameEachTime(t *testing.T) {
+	d := newDesk(t)
+	pages := func() map[string]string {
+		directory := filepath.Join(t.TempDir(), "man1")
+		d.run(t, "man", directory).expect(t, 0)
+		found := map[string]string{}
+		files, err := filepath.Glob(filepath.Join(directory, "*.1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found[filepath.Base(file)] = string(text)
+		}
+		return found
+	}
+	first, second := pages(), pages()
+	if diff := cmp.Diff(first, second); diff != "" {
+		t.Errorf("two runs differ:\n%s", diff)
+	}
+	if !strings.Contains(first["relayctl-domain-put.1"], "licensed") {
+		t.Errorf("no page of domain put among %d pages", len(first))
+	}
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if got := d.run(t, "completion", shell).expect(t, 0); !strings.Contains(got.stdout, "relayctl") {
+			t.Errorf("completion of %s: %.80s", shell, got.stdout)
+		}
+	}
+}
+
+func TestCompletionKnowsChoicesAndObjects(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	d.run(t, "domain", "put", "a.example", "--partner", "acme").expect(t, 0)
+	d.run(t, "domain", "put", "b.example", "--partner", "acme").expect(t, 0)
+	d.run(t, "partner", "put", "acme", "--name", "Acme").expect(t, 0)
+	for _, c := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"a choice", []string{"domain", "list", "--status", ""}, "active\nsuspended\n:4\n"},
+		{"a format", []string{"domain", "list", "-o", ""}, "table\njson\nyaml\njsonl\ncsv\n:4\n"},
+		{"an object", []string{"quota", "show", ""}, "a.example\nb.example\n:4\n"},
+		{"an object that begins so", []string{"domain", "delete", "b"}, "b.example\n:4\n"},
+		{"an object for a flag", []string{"domain", "list", "--partner", "a"}, "acme\n:4\n"},
+		{"no more arguments", []string{"domain", "show", "a.example", ""}, ":4\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := d.run(t, append([]string{"__complete"}, c.args...)...).expect(t, 0)
+			if diff := cmp.Diff(c.want, got.stdout); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+	p.Close()
+	if got := d.run(t, "__complete", "quota", "show", "").expect(t, 0); got.stdout != ":4\n" {
+		t.Errorf("without a server: %q", got.stdout)
+	}
+}
+
+func TestVersionNeedsNoServer(t *testing.T) {
+	got := newDesk(t).run(t, "version", "-o", "json").expect(t, 0)
+	if !strings.Contains(got.stdout, `"version": "`) {
+		t.Errorf("got %s", got.stdout)
+	}
+}
