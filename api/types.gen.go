@@ -1890,7 +1890,9 @@ type RouteCreate struct {
 	// Host Name or address of the smarthost.
 	Host     string  `json:"host"`
 	Password *string `json:"password,omitempty"`
-	Port     *int    `json:"port,omitempty"`
+
+	// Port 25 when absent, 465 where `tls` is `implicit`.
+	Port *int `json:"port,omitempty"`
 
 	// RecipientDomain A DNS name; stored in lower case, internationalised names as A-labels.
 	//

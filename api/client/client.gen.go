@@ -781,7 +781,7 @@ type ClientInterface interface {
 
 	// CreateRouteWithBody Create a route
 	//
-	// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains.
+	// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains. Without `tls` it is `required` where there is a user name, else `opportunistic`.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -790,7 +790,7 @@ type ClientInterface interface {
 
 	// CreateRoute Create a route
 	//
-	// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains.
+	// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains. Without `tls` it is `required` where there is a user name, else `opportunistic`.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -938,7 +938,7 @@ type ClientInterface interface {
 
 	// DeleteUser Delete a user
 	//
-	// Deletes a user; its password stops working at once.
+	// Deletes a user; its password stops working at once. One that was disabled for abuse stays until the operator deletes it.
 	//
 	// Corresponds with DELETE /v1/users/{address} (the `DeleteUser` operationId).
 	DeleteUser(ctx context.Context, address UserAddressPath, params *DeleteUserParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2592,7 +2592,7 @@ func (c *Client) ListRoutes(ctx context.Context, params *ListRoutesParams, reqEd
 
 // CreateRouteWithBody Create a route
 //
-// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains.
+// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains. Without `tls` it is `required` where there is a user name, else `opportunistic`.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2611,7 +2611,7 @@ func (c *Client) CreateRouteWithBody(ctx context.Context, params *CreateRoutePar
 
 // CreateRoute Create a route
 //
-// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains.
+// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains. Without `tls` it is `required` where there is a user name, else `opportunistic`.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2939,7 +2939,7 @@ func (c *Client) CreateUser(ctx context.Context, params *CreateUserParams, body 
 
 // DeleteUser Delete a user
 //
-// Deletes a user; its password stops working at once.
+// Deletes a user; its password stops working at once. One that was disabled for abuse stays until the operator deletes it.
 //
 // Corresponds with DELETE /v1/users/{address} (the `DeleteUser` operationId).
 func (c *Client) DeleteUser(ctx context.Context, address UserAddressPath, params *DeleteUserParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -8661,7 +8661,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateRouteWithBodyWithResponse Create a route
 	//
-	// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains.
+	// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains. Without `tls` it is `required` where there is a user name, else `opportunistic`.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -8670,7 +8670,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateRouteWithResponse Create a route
 	//
-	// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains.
+	// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains. Without `tls` it is `required` where there is a user name, else `opportunistic`.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -8832,7 +8832,7 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteUserWithResponse Delete a user
 	//
-	// Deletes a user; its password stops working at once.
+	// Deletes a user; its password stops working at once. One that was disabled for abuse stays until the operator deletes it.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -14568,7 +14568,7 @@ func (c *ClientWithResponses) ListRoutesWithResponse(ctx context.Context, params
 
 // CreateRouteWithBodyWithResponse Create a route
 //
-// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains.
+// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains. Without `tls` it is `required` where there is a user name, else `opportunistic`.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -14583,7 +14583,7 @@ func (c *ClientWithResponses) CreateRouteWithBodyWithResponse(ctx context.Contex
 
 // CreateRouteWithResponse Create a route
 //
-// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains.
+// Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains. Without `tls` it is `required` where there is a user name, else `opportunistic`.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -14853,7 +14853,7 @@ func (c *ClientWithResponses) CreateUserWithResponse(ctx context.Context, params
 
 // DeleteUserWithResponse Delete a user
 //
-// Deletes a user; its password stops working at once.
+// Deletes a user; its password stops working at once. One that was disabled for abuse stays until the operator deletes it.
 //
 // Returns a wrapper object for the known response body format(s).
 //
