@@ -404,3 +404,8 @@ CREATE TABLE documents (
     updated_at TIMESTAMP NOT NULL
 );
 CREATE INDEX documents_revision_key_idx ON documents (revision, key);
+
+-- Documents that a change elsewhere touched, in numbers that its own transaction must not write.
+CREATE TABLE pending_documents (
+    key TEXT NOT NULL PRIMARY KEY
+);

@@ -71,6 +71,15 @@ func differences(before, after any) (map[string]any, error) {
 	return changes, nil
 }
 
+// unchanged reports whether an edit came to nothing, so that it need not be written. before is nil for a new object.
+func unchanged(before, after any) (bool, error) {
+	if before == nil {
+		return false, nil
+	}
+	changes, err := differences(before, after)
+	return len(changes) == 0, err
+}
+
 // wireObject decodes the wire form of a value into its members; nil has none.
 func wireObject(value any) (map[string]any, error) {
 	text, err := json.Marshal(value)

@@ -37,7 +37,8 @@ type contract struct {
 	byRoute map[string]*operation
 	// scopes are the scopes that the operations of a role ask for.
 	scopes map[api.Role][]api.Scope
-	text   func() ([]byte, error)
+	// text is the document as YAML, page the documentation page; both are made at their first use.
+	text, page func() ([]byte, error)
 }
 
 func loadContract() (*contract, error) {
@@ -56,6 +57,7 @@ func indexContract(document *openapi3.T) (*contract, error) {
 	c := &contract{
 		document: document, byRoute: map[string]*operation{}, scopes: map[api.Role][]api.Scope{},
 		text: sync.OnceValues(contractText),
+		page: sync.OnceValues(func() ([]byte, error) { return docsPage(document) }),
 	}
 	var problems []error
 	for path, item := range document.Paths.Map() {

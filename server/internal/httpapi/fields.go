@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/oapi-codegen/nullable"
@@ -67,3 +68,15 @@ func relayingToAPI(r store.Relaying) api.Relaying {
 	}
 	return shown
 }
+
+// storedTime is an instant of a request as the store keeps it.
+func storedTime(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	kept := t.UTC().Truncate(time.Microsecond)
+	return &kept
+}
+
+// indexed is the pointer to an item of a list.
+func indexed(pointer string, i int) string { return pointer + "/" + strconv.Itoa(i) }

@@ -65,6 +65,9 @@ func (a *API) PutPartner(ctx context.Context, r rest.PutPartnerRequestObject) (r
 			return err
 		}
 		row.Name, row.SupportContact, row.TimeZone = r.Body.Name, text(r.Body.SupportContact), zone
+		if same, err := unchanged(before, partnerToAPI(row)); same || err != nil {
+			return err
+		}
 		return a.savePartner(ctx, tx, &row, before, "")
 	})
 	if err != nil {
@@ -89,6 +92,11 @@ func (a *API) savePartner(ctx context.Context, tx *store.Tx, row *store.Partner,
 		return err
 	}
 	tx.Publish(store.PartnerKey(row.Slug))
+	if old, replaced := before.(api.Partner); replaced && text(old.TimeZone) != row.TimeZone {
+		if err := tx.PublishDomains(row.Slug, true); err != nil { // their documents hold the zone in force
+			return err
+		}
+	}
 	return a.audit(ctx, tx, change{
 		object: "partner/" + row.Slug, partner: row.Slug, reason: reason, before: before, after: partnerToAPI(*row),
 	})
@@ -130,6 +138,9 @@ func (a *API) changePartner(ctx context.Context, slug string, seen *string, edit
 		}
 		before := partnerToAPI(row)
 		edit(&row)
+		if same, err := unchanged(before, partnerToAPI(row)); same || err != nil {
+			return err
+		}
 		return a.savePartner(ctx, tx, &row, before, "")
 	})
 	return row, err

@@ -108,11 +108,10 @@ func (r *Relaying) Disable(cause, reason string, now time.Time) bool {
 	return true
 }
 
-// Enable enables relaying again and clears the complaints up to now; it reports whether it was disabled.
+// Enable enables relaying again and clears the complaints up to now. That changes something even where it was enabled.
 func (r *Relaying) Enable(now time.Time) bool {
-	was := r.State == RelayingDisabled
 	*r = Relaying{State: RelayingEnabled, ClearedAt: &now}
-	return was
+	return true
 }
 
 // Active is the status of a new object.

@@ -1,6 +1,10 @@
 package store
 
-import "time"
+import (
+	"time"
+
+	"gorm.io/gorm/clause"
+)
 
 // Domain is a customer domain.
 type Domain struct {
@@ -32,6 +36,9 @@ type Domain struct {
 	CreatedAt time.Time
 	UpdatedAt time.Time
 }
+
+// DomainTaken is the constraint of a domain name that exists already.
+const DomainTaken = "domains_pkey"
 
 // DomainKey is the policy document of a domain.
 func DomainKey(name string) string { return "domain/" + name }
@@ -75,10 +82,43 @@ func (tx *Tx) Domains(filter DomainFilter, after string, limit int) ([]Domain, e
 	return rows, err
 }
 
-// InsertDomain adds a domain; its version becomes 1.
+// InForce is what follows for a domain from its own row, its partner's and the settings.
+type InForce struct {
+	// Limit is the daily limit in quota units.
+	Limit int64
+	// TimeZone is the zone whose midnight starts the day.
+	TimeZone string
+}
+
+// InForce returns what follows for each of some domains, by name.
+func (tx *Tx) InForce(domains ...Domain) (map[string]InForce, error) {
+	if len(domains) == 0 {
+		return nil, nil
+	}
+	rules, err := tx.quotaRules(domains)
+	if err != nil {
+		return nil, err
+	}
+	facts := make(map[string]InForce, len(domains))
+	for _, domain := range domains {
+		zone, err := rules.zone(domain)
+		if err != nil {
+			return nil, err
+		}
+		facts[domain.Name] = InForce{Limit: rules.limit(domain, tx.Now), TimeZone: zone.String()}
+	}
+	return facts, nil
+}
+
+// InsertDomain adds a domain; its version becomes 1. A name that is taken, by whomever, is a conflict on "domains_pkey"
+// that leaves the transaction usable.
 func (tx *Tx) InsertDomain(row *Domain) error {
 	row.Version, row.CreatedAt, row.UpdatedAt = 1, tx.Now, tx.Now
-	return tx.db.Create(row).Error
+	result := tx.db.Clauses(clause.OnConflict{DoNothing: true}).Create(row)
+	if result.Error == nil && result.RowsAffected == 0 {
+		return &ErrConflict{Constraint: DomainTaken}
+	}
+	return result.Error
 }
 
 // UpdateDomain writes a domain that LockDomain returned, with the next version.
@@ -94,4 +134,17 @@ func (tx *Tx) DeleteDomain(name string) error {
 		return err
 	}
 	return tx.db.Where("name = ?", name).Delete(&Domain{}).Error
+}
+
+// DisabledForAbuse reports whether relaying of a domain, or of one of its relay IPs or users, was disabled by complaints
+// or the operator. Deleting it would be a way around that.
+func (tx *Tx) DisabledForAbuse(name string) (bool, error) {
+	causes := []string{CauseComplaints, CauseOperator}
+	var found int64
+	err := tx.db.Raw(`SELECT
+		(SELECT COUNT(*) FROM domains WHERE name = ? AND relaying_state = ? AND relaying_cause IN ?) +
+		(SELECT COUNT(*) FROM relay_ips WHERE domain = ? AND state = ? AND cause IN ?) +
+		(SELECT COUNT(*) FROM users WHERE domain = ? AND relaying_state = ? AND relaying_cause IN ?)`,
+		name, RelayingDisabled, causes, name, RelayingDisabled, causes, name, RelayingDisabled, causes).Scan(&found).Error
+	return found > 0, err
 }
