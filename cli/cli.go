@@ -9,6 +9,10 @@
 // to standard error.
 package cli
 
+// The reference in the README is made from the table, so the table comes first.
+//go:generate go generate ./internal/ops
+//go:generate go test . -run TestTheReadmeHoldsTheReference -update
+
 import (
 	"context"
 	"errors"

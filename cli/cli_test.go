@@ -51,7 +51,7 @@ func (d *desk) run(t *testing.T, args ...string) outcome {
 		Getenv: func(name string) string { return d.env[name] },
 	}
 	if d.tty {
-		env.ReadSecret = func(string) (string, error) { return d.secret, nil }
+		env.ReadSecret = func(context.Context, string) (string, error) { return d.secret, nil }
 	}
 	code := Main(t.Context(), args, env)
 	return outcome{code: code, stdout: stdout.String(), stderr: stderr.String()}

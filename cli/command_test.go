@@ -1,6 +1,11 @@
 package cli
 
 import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -414,4 +419,85 @@ func TestVersionNeedsNoServer(t *testing.T) {
 	if !strings.Contains(got.stdout, `"version": "`) {
 		t.Errorf("got %s", got.stdout)
 	}
+}
+
+// answering is a server that says one thing.
+func answering(t *testing.T, status int, mediaType, text string) *desk {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", mediaType)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, text)
+	}))
+	t.Cleanup(s.Close)
+	d := newDesk(t)
+	d.env["RELAYCTL_URL"], d.env["RELAYCTL_TOKEN"] = s.URL, operatorToken
+	return d
+}
+
+func TestAServiceThatIsNotReadySaysWhyAndEndsWithUnavailable(t *testing.T) {
+	d := answering(t, 503, "application/json", `{"status":"failed","checks":[{"name":"database","status":"failed","detail":"locked"}]}`)
+	got := d.run(t, "health", "ready").expect(t, 7, "Not ready")
+	if !strings.Contains(got.stdout, "database") || !strings.Contains(got.stdout, "locked") {
+		t.Errorf("the failing check is not shown:\n%s", got.stdout)
+	}
+}
+
+func TestABatchOfWhichAPartFailedEndsWithFailure(t *testing.T) {
+	d := answering(t, 200, "application/json",
+		`{"results":[{"name":"a.example","outcome":"created"},{"name":"b.example","outcome":"failed","problem":{"detail":"taken"}}],"created":1,"updated":0,"unchanged":0,"failed":1}`)
+	d.stdin = "domains: [{name: a.example}, {name: b.example}]"
+	got := d.run(t, "domain", "import", "-f", "-").expect(t, 1, "1 failed", "(created 1, failed 1, unchanged 0, updated 0)")
+	if !strings.Contains(got.stdout, "b.example  failed   taken") {
+		t.Errorf("the failed entry is not shown:\n%s", got.stdout)
+	}
+}
+
+func TestARawAnswerIsCopiedWhateverTheFormat(t *testing.T) {
+	const report = "day,domain\r\n2026-11-22,a.example\r\n"
+	d := answering(t, 200, "text/csv; charset=utf-8", report)
+	if got := d.run(t, "report", "export", "-o", "json").expect(t, 0); got.stdout != report {
+		t.Errorf("got %q", got.stdout)
+	}
+}
+
+func TestADeletionSaysSoBesideTheEmptyAnswer(t *testing.T) {
+	d := answering(t, 204, "", "")
+	if got := d.run(t, "domain", "delete", "a.example", "-y").expect(t, 0, "Delete a domain: done."); got.stdout != "" {
+		t.Errorf("standard output: %q", got.stdout)
+	}
+}
+
+// A read that waits for a person must not outlive the interrupt.
+func TestAQuestionCanBeInterrupted(t *testing.T) {
+	p := newPlatform(t)
+	for _, args := range [][]string{{"domain", "delete", "a.example"}, {"domain", "put", "a.example", "-f", "-"}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		never, asked := io.Pipe()
+		var stderr bytes.Buffer
+		env := Env{
+			Stdin: interrupting{never, cancel}, Stdout: &bytes.Buffer{}, Stderr: &stderr, StdinTTY: true,
+			Getenv: func(name string) string {
+				return map[string]string{"HOME": t.TempDir(), "RELAYCTL_URL": p.URL, "RELAYCTL_TOKEN": operatorToken}[name]
+			},
+		}
+		if code := Main(ctx, args, env); code != 130 {
+			t.Errorf("%v: exit code %d, want 130; standard error: %s", args, code, &stderr)
+		}
+		asked.Close()
+	}
+	if changes := p.reset(); len(changes) > 0 {
+		t.Errorf("changed %v", changes)
+	}
+}
+
+// interrupting is a terminal at which Ctrl-C is pressed in place of an answer.
+type interrupting struct {
+	io.Reader
+	interrupt func()
+}
+
+func (i interrupting) Read(b []byte) (int, error) {
+	i.interrupt()
+	return i.Reader.Read(b)
 }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,9 +22,9 @@ type Env struct {
 	StdinTTY  bool
 	StdoutTTY bool
 	Getenv    func(string) string
-	// ReadSecret asks for a secret without showing it. Nil where nobody can
-	// be asked.
-	ReadSecret func(prompt string) (string, error)
+	// ReadSecret asks for a secret without showing it, until ctx ends. Nil
+	// where nobody can be asked.
+	ReadSecret func(ctx context.Context, prompt string) (string, error)
 }
 
 // OSEnv is the process's own world.
@@ -31,12 +33,33 @@ func OSEnv() Env {
 	return Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 		StdinTTY: term.IsTerminal(stdin), StdoutTTY: term.IsTerminal(int(os.Stdout.Fd())),
-		ReadSecret: func(prompt string) (string, error) {
-			fmt.Fprint(os.Stderr, prompt)
-			secret, err := term.ReadPassword(stdin)
-			fmt.Fprintln(os.Stderr)
-			return string(secret), err
-		},
+		ReadSecret: func(ctx context.Context, prompt string) (string, error) { return readSecret(ctx, stdin, prompt) },
+	}
+}
+
+// readSecret reads a line with the echo off. Interrupted, it puts the terminal
+// back as it was; the abandoned read ends with the process.
+func readSecret(ctx context.Context, terminal int, prompt string) (string, error) {
+	before, err := term.GetState(terminal)
+	if err != nil {
+		return "", fmt.Errorf("reading the state of the terminal: %w", err)
+	}
+	fmt.Fprint(os.Stderr, prompt)
+	defer fmt.Fprintln(os.Stderr)
+	type line struct {
+		secret []byte
+		err    error
+	}
+	read := make(chan line, 1)
+	go func() {
+		secret, err := term.ReadPassword(terminal)
+		read <- line{secret, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return "", errors.Join(ctx.Err(), term.Restore(terminal, before))
+	case l := <-read:
+		return string(l.secret), l.err
 	}
 }
 

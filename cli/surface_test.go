@@ -14,8 +14,6 @@ import (
 	"activerelay/cli/internal/ops"
 )
 
-//go:generate go test . -run TestTheReadmeHoldsTheReference -update
-
 const contract = "../openapi.yaml"
 
 // everyCommand walks the tree, hidden commands too.

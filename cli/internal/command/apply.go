@@ -68,7 +68,7 @@ func (a *app) runApply(cmd *cobra.Command, planner apply.Planner, file *string) 
 	if *file == "" {
 		return &failure.Error{Code: failure.Usage, Detail: "apply needs -f FILE", Next: "relayctl apply --help"}
 	}
-	text, err := a.readFile("file", *file)
+	text, err := a.readFile(cmd.Context(), "file", *file)
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (a *app) runApply(cmd *cobra.Command, planner apply.Planner, file *string) 
 	if a.flags.dryRun {
 		return s.printer.Print(planned(plan), output.Shape{Rows: "items", Columns: []string{"action", "kind", "name", "changes"}})
 	}
-	if err := a.approve(s, plan); err != nil {
+	if err := a.approve(cmd.Context(), s, plan); err != nil {
 		return err
 	}
 	return a.report(s, plan.Execute(cmd.Context()))
@@ -95,7 +95,7 @@ func (a *app) runApply(cmd *cobra.Command, planner apply.Planner, file *string) 
 
 // approve shows the plan beside the answer and asks. Where nobody can be asked,
 // only deletions need --yes.
-func (a *app) approve(s *session, plan *apply.Plan) error {
+func (a *app) approve(ctx context.Context, s *session, plan *apply.Plan) error {
 	changes, deletions := plan.Pending()
 	if changes == 0 {
 		return nil
@@ -111,7 +111,7 @@ func (a *app) approve(s *session, plan *apply.Plan) error {
 	if deletions == 0 && !a.StdinTTY {
 		return nil
 	}
-	return a.ask(fmt.Sprintf("Make %d changes, %d of them deletions?", changes, deletions))
+	return a.ask(ctx, fmt.Sprintf("Make %d changes, %d of them deletions?", changes, deletions))
 }
 
 func planned(plan *apply.Plan) map[string]any {

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -10,23 +11,23 @@ import (
 )
 
 // body makes the request body from the file and the flags.
-func (a *app) body(op *ops.Op, in *inputs) (*invoke.Body, error) {
+func (a *app) body(ctx context.Context, op *ops.Op, in *inputs) (*invoke.Body, error) {
 	if op.Body == nil {
 		return nil, nil
 	}
 	if users := in.stdinUsers(); len(users) > 1 && !a.StdinTTY {
 		return nil, failure.Usagef("%s cannot all read standard input", strings.Join(users, " and "))
 	}
-	values, err := a.values(op, in)
+	values, err := a.values(ctx, op, in)
 	if err != nil {
 		return nil, err
 	}
 	if in.contentType != nil && *in.contentType != op.Body.Types[0] {
-		return a.verbatim(op, in, values)
+		return a.verbatim(ctx, op, in, values)
 	}
 	var document any
 	if *in.file != "" {
-		text, err := a.readFile("file", *in.file)
+		text, err := a.readFile(ctx, "file", *in.file)
 		if err != nil {
 			return nil, err
 		}
@@ -42,14 +43,14 @@ func (a *app) body(op *ops.Op, in *inputs) (*invoke.Body, error) {
 			return nil, failure.Usagef("nothing to change: give a flag for each property to change, or --file")
 		}
 	}
-	if err := a.require(op, document, values); err != nil {
+	if err := a.require(ctx, op, document, values); err != nil {
 		return nil, err
 	}
 	return invoke.JSONBody(op.Body, document, values)
 }
 
 // verbatim sends the file as it is, under a type that is not JSON.
-func (a *app) verbatim(op *ops.Op, in *inputs, values map[string]any) (*invoke.Body, error) {
+func (a *app) verbatim(ctx context.Context, op *ops.Op, in *inputs, values map[string]any) (*invoke.Body, error) {
 	switch {
 	case !slices.Contains(op.Body.Types, *in.contentType):
 		return nil, failure.Usagef("--content-type takes one of %s, not %q", strings.Join(op.Body.Types, ", "), *in.contentType)
@@ -58,7 +59,7 @@ func (a *app) verbatim(op *ops.Op, in *inputs, values map[string]any) (*invoke.B
 	case len(values) > 0:
 		return nil, failure.Usagef("flags for single properties need a JSON body, not %s", *in.contentType)
 	}
-	text, err := a.readFile("file", *in.file)
+	text, err := a.readFile(ctx, "file", *in.file)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +67,7 @@ func (a *app) verbatim(op *ops.Op, in *inputs, values map[string]any) (*invoke.B
 }
 
 // values are the properties that were given by flags.
-func (a *app) values(op *ops.Op, in *inputs) (map[string]any, error) {
+func (a *app) values(ctx context.Context, op *ops.Op, in *inputs) (map[string]any, error) {
 	values := map[string]any{}
 	for _, p := range op.Body.Properties {
 		given := in.properties[p.Flag]
@@ -75,7 +76,7 @@ func (a *app) values(op *ops.Op, in *inputs) (map[string]any, error) {
 		}
 		texts := given.texts
 		if p.Secret && !(p.Nullable && texts[len(texts)-1] == "null") {
-			secret, err := a.readSecret(flagOf(p.Field), texts[len(texts)-1])
+			secret, err := a.readSecret(ctx, flagOf(p.Field), texts[len(texts)-1])
 			if err != nil {
 				return nil, err
 			}
@@ -93,7 +94,7 @@ func (a *app) values(op *ops.Op, in *inputs) (map[string]any, error) {
 
 // require asks for a secret that is missing, and refuses a body that lacks
 // something else which the contract requires. Deeper rules are the server's.
-func (a *app) require(op *ops.Op, document any, values map[string]any) error {
+func (a *app) require(ctx context.Context, op *ops.Op, document any, values map[string]any) error {
 	object, isObject := document.(map[string]any)
 	if document != nil && !isObject {
 		return nil
@@ -105,7 +106,7 @@ func (a *app) require(op *ops.Op, document any, values map[string]any) error {
 			continue
 		}
 		if p.Secret && a.StdinTTY && a.ReadSecret != nil {
-			secret, err := a.askSecret(flagOf(p.Field))
+			secret, err := a.askSecret(ctx, flagOf(p.Field))
 			if err != nil {
 				return err
 			}

@@ -14,6 +14,7 @@
 package command
 
 import (
+	"context"
 	"io"
 	"time"
 
@@ -37,7 +38,7 @@ type Config struct {
 	Getenv    func(string) string
 	// ReadSecret asks for a secret without showing it; nil where nobody can be
 	// asked.
-	ReadSecret func(prompt string) (string, error)
+	ReadSecret func(ctx context.Context, prompt string) (string, error)
 	// Table and Resources are the contract's operations and their subjects.
 	Table     []ops.Op
 	Resources []ops.Resource

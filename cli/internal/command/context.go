@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,7 +27,7 @@ func (a *app) contexts() *cobra.Command {
 	return group
 }
 
-func (a *app) contextCommand(use, short, example string, args cobra.PositionalArgs, do func(*profile.File, []string) error) *cobra.Command {
+func (a *app) contextCommand(use, short, example string, args cobra.PositionalArgs, do func(context.Context, *profile.File, []string) error) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: short + ".", Example: "  " + example,
 		Args: counted(args),
@@ -42,12 +43,12 @@ func (a *app) contextCommand(use, short, example string, args cobra.PositionalAr
 			if err != nil {
 				return err
 			}
-			return do(file, args)
+			return do(cmd.Context(), file, args)
 		},
 	}
 }
 
-func (a *app) listContexts(file *profile.File, _ []string) error {
+func (a *app) listContexts(_ context.Context, file *profile.File, _ []string) error {
 	rows := []any{}
 	for _, name := range slices.Sorted(maps.Keys(file.Contexts)) {
 		rows = append(rows, describe(file, name))
@@ -55,7 +56,7 @@ func (a *app) listContexts(file *profile.File, _ []string) error {
 	return a.show(map[string]any{"items": rows}, output.Shape{Rows: "items", Columns: []string{"name", "url", "in_use", "token"}})
 }
 
-func (a *app) showContext(file *profile.File, args []string) error {
+func (a *app) showContext(_ context.Context, file *profile.File, args []string) error {
 	name := firstOf(append(slices.Clone(args), a.flags.context, a.Getenv("RELAYCTL_CONTEXT"), file.Current)...)
 	if _, err := file.Context(name); err != nil {
 		return err
@@ -63,39 +64,52 @@ func (a *app) showContext(file *profile.File, args []string) error {
 	return a.show(describe(file, name), output.Shape{Columns: []string{"name", "url", "in_use", "token"}})
 }
 
-func (a *app) useContext(file *profile.File, args []string) error {
+func (a *app) useContext(_ context.Context, file *profile.File, args []string) error {
 	if _, err := file.Context(args[0]); err != nil {
 		return err
 	}
 	file.Current = args[0]
-	return file.Save()
+	return a.save(file, fmt.Sprintf("Context %s is in use.", args[0]))
 }
 
-func (a *app) deleteContext(file *profile.File, args []string) error {
+func (a *app) deleteContext(ctx context.Context, file *profile.File, args []string) error {
 	if _, err := file.Context(args[0]); err != nil {
 		return err
 	}
-	if err := a.ask(fmt.Sprintf("Delete context %s from %s?", args[0], file.Path)); err != nil {
+	if err := a.ask(ctx, fmt.Sprintf("Delete context %s from %s?", args[0], file.Path)); err != nil {
 		return err
 	}
 	delete(file.Contexts, args[0])
 	if file.Current == args[0] {
 		file.Current = ""
 	}
-	return file.Save()
+	return a.save(file, fmt.Sprintf("Context %s deleted.", args[0]))
+}
+
+// save writes the configuration, unless this is a dry run, and says so.
+func (a *app) save(file *profile.File, done string) error {
+	if a.flags.dryRun {
+		a.note("Dry run: " + file.Path + " is left as it is.")
+		return nil
+	}
+	if err := file.Save(); err != nil {
+		return err
+	}
+	a.note(done)
+	return nil
 }
 
 // describe is a context without its token.
 func describe(file *profile.File, name string) map[string]any {
-	context := file.Contexts[name]
+	stored := file.Contexts[name]
 	token := "none"
 	switch {
-	case context.Token != "":
+	case stored.Token != "":
 		token = "stored"
-	case context.TokenFile != "":
-		token = "in " + context.TokenFile
+	case stored.TokenFile != "":
+		token = "in " + stored.TokenFile
 	}
-	return map[string]any{"name": name, "url": context.URL, "in_use": name == file.Current, "token": token}
+	return map[string]any{"name": name, "url": stored.URL, "in_use": name == file.Current, "token": token}
 }
 
 // show prints a value of our own making.

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -163,11 +164,11 @@ func (in *inputs) parameters(op *ops.Op) (map[string][]string, error) {
 }
 
 // readInput reads standard input, which only one flag can have.
-func (a *app) readInput(flag string) ([]byte, error) {
+func (a *app) readInput(ctx context.Context, flag string) ([]byte, error) {
 	if a.flags.token == "-" || a.flags.tokenFile == "-" {
 		return nil, failure.Usagef("--%s - and the token cannot both come from standard input", flag)
 	}
-	text, err := io.ReadAll(a.Stdin)
+	text, err := await(ctx, func() ([]byte, error) { return io.ReadAll(a.Stdin) })
 	if err != nil {
 		return nil, fmt.Errorf("reading standard input: %w", err)
 	}
@@ -176,11 +177,11 @@ func (a *app) readInput(flag string) ([]byte, error) {
 
 // readSecret reads a secret from a file, from standard input, or from the
 // person at the terminal.
-func (a *app) readSecret(flag, name string) (string, error) {
+func (a *app) readSecret(ctx context.Context, flag, name string) (string, error) {
 	if name == "-" && a.StdinTTY && a.ReadSecret != nil {
-		return a.askSecret(flag)
+		return a.askSecret(ctx, flag)
 	}
-	text, err := a.readFile(flag, name)
+	text, err := a.readFile(ctx, flag, name)
 	if err != nil {
 		return "", err
 	}
@@ -191,9 +192,9 @@ func (a *app) readSecret(flag, name string) (string, error) {
 	return secret, nil
 }
 
-func (a *app) askSecret(flag string) (string, error) {
+func (a *app) askSecret(ctx context.Context, flag string) (string, error) {
 	prompt := strings.ReplaceAll(strings.TrimSuffix(flag, "-file"), "-", " ")
-	secret, err := a.ReadSecret(strings.ToUpper(prompt[:1]) + prompt[1:] + ": ")
+	secret, err := a.ReadSecret(ctx, strings.ToUpper(prompt[:1])+prompt[1:]+": ")
 	if err != nil {
 		return "", fmt.Errorf("asking for the %s: %w", prompt, err)
 	}

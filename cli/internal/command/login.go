@@ -1,7 +1,9 @@
 package command
 
 import (
+	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -34,7 +36,7 @@ func (a *app) runLogin(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	name, target, err := a.credentials(file)
+	name, target, err := a.credentials(cmd.Context(), file)
 	if err != nil {
 		return err
 	}
@@ -42,25 +44,22 @@ func (a *app) runLogin(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if target.CAFile != "" {
+		if target.CAFile, err = filepath.Abs(target.CAFile); err != nil {
+			return fmt.Errorf("finding the file of certificates: %w", err)
+		}
+	}
 	file.Contexts[name] = profile.Context{URL: target.URL, Token: target.Token, CAFile: target.CAFile}
 	file.Current = name
-	if err := file.Save(); err != nil {
+	if err := a.save(file, fmt.Sprintf("Context %s stored in %s and in use.", name, file.Path)); err != nil {
 		return err
 	}
-	a.note(fmt.Sprintf("Context %s stored in %s and in use.", name, file.Path))
-	printer, err := output.New(output.Config{
-		Out: a.Stdout, Notes: a.Stderr, Format: a.flags.output, Columns: a.flags.columns,
-		NoHeaders: a.flags.noHeaders, JQ: a.flags.jq,
-	})
-	if err != nil {
-		return err
-	}
-	return printer.Print(identity, output.Shape{Columns: []string{"name", "role"}})
+	return a.show(identity, output.Shape{Columns: []string{"name", "role"}})
 }
 
 // credentials finds what to store. The context that is logged in to need not
 // exist yet, so it is no source of anything but its URL.
-func (a *app) credentials(file *profile.File) (string, profile.Target, error) {
+func (a *app) credentials(ctx context.Context, file *profile.File) (string, profile.Target, error) {
 	env := a.environment()
 	name := firstOf(a.flags.context, env.Context, file.Current, "default")
 	env.Context = ""
@@ -77,7 +76,7 @@ func (a *app) credentials(file *profile.File) (string, profile.Target, error) {
 	if !a.StdinTTY || a.ReadSecret == nil {
 		return "", target, failure.Usagef("no token: say --token-file FILE, or --token - to read it from standard input")
 	}
-	target.Token, err = a.askSecret("token")
+	target.Token, err = a.askSecret(ctx, "token")
 	return name, target, err
 }
 

@@ -25,7 +25,7 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 	if call.Params, err = in.parameters(op); err != nil {
 		return a.hint(cmd, op, args, err)
 	}
-	if call.Body, err = a.body(op, in); err != nil {
+	if call.Body, err = a.body(cmd.Context(), op, in); err != nil {
 		return a.hint(cmd, op, args, err)
 	}
 	if a.flags.dryRun {
@@ -34,7 +34,7 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 	if err := s.needToken(op.Public); err != nil {
 		return err
 	}
-	if err := a.confirm(op, args); err != nil {
+	if err := a.confirm(cmd.Context(), op, args); err != nil {
 		return err
 	}
 	return a.hint(cmd, op, args, a.perform(cmd, s, call))

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"maps"
 	"os"
 	"slices"
@@ -199,9 +200,9 @@ func (a *app) colored() (bool, error) {
 }
 
 // readFile reads a file named on the command line; "-" is standard input.
-func (a *app) readFile(flag, name string) ([]byte, error) {
+func (a *app) readFile(ctx context.Context, flag, name string) ([]byte, error) {
 	if name == "-" {
-		return a.readInput(flag)
+		return a.readInput(ctx, flag)
 	}
 	text, err := os.ReadFile(name)
 	if err != nil {

@@ -138,7 +138,7 @@ func arguments(op *ops.Op) cobra.PositionalArgs {
 // long is the description with what else the contract says of the operation.
 func long(op *ops.Op) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s", op.Description)
+	b.WriteString(wrap(op.Description))
 	if arguments := op.Arguments(); len(arguments) > 0 {
 		b.WriteString("\n\nArguments:")
 		for _, p := range arguments {
@@ -150,6 +150,27 @@ func long(op *ops.Op) string {
 		b.WriteString("\n\nNeeds no token.")
 	default:
 		fmt.Fprintf(&b, "\n\nFor: %s (scope %s).", strings.Join(op.Roles, ", "), op.Scope)
+	}
+	return b.String()
+}
+
+// wrap breaks lines at spaces, as far as terminals are wide.
+func wrap(text string) string {
+	const width = 116
+	var b strings.Builder
+	column := 0
+	for i, word := range strings.Fields(text) {
+		switch {
+		case i == 0:
+		case column+1+len(word) > width:
+			b.WriteByte('\n')
+			column = 0
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += len(word)
 	}
 	return b.String()
 }

@@ -1085,7 +1085,7 @@ func Table() []Op {
 						Path: []string{"first_kept"},
 						Field: Field{
 							Flag:     "first-kept",
-							Help:     "The first event that the edge still has; what lies before is a gap that is recorded and not waited for",
+							Help:     "The first event that the edge still has; what lies before is a gap that is recorded and not waited for. The first batch of a new generation starts the numbering there",
 							Kind:     "integer",
 							Format:   "int64",
 							Required: true,
@@ -1211,6 +1211,14 @@ func Table() []Op {
 						},
 					},
 					{
+						Path: []string{"complete"},
+						Field: Field{
+							Flag: "complete",
+							Help: "With this call the edge has reported every lease that it holds counters of, since its start or since it was told `learning`. False when absent",
+							Kind: "boolean",
+						},
+					},
+					{
 						Path: []string{"generation"},
 						Field: Field{
 							Flag:     "generation",
@@ -1232,7 +1240,7 @@ func Table() []Op {
 						Path: []string{"sequence"},
 						Field: Field{
 							Flag:     "sequence",
-							Help:     "Grows with each call of one boot; an older one is ignored",
+							Help:     "Grows with each call, over restarts too: it is synced before it is sent. An older one is ignored",
 							Kind:     "integer",
 							Format:   "int64",
 							Required: true,
@@ -2658,7 +2666,7 @@ func Table() []Op {
 			Verb:        "create",
 			Resource:    "routes",
 			Summary:     "Create a route",
-			Description: "Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains.",
+			Description: "Creates a route: mail of `domain` (absent = any domain) to `recipient_domain` (absent = any recipient) goes to the smarthost instead of the MX. The most specific route wins: both, then domain, then recipient domain, then platform. A partner creates routes only for its own domains. Without `tls` it is `required` where there is a user name, else `opportunistic`.",
 			Example:     "relayctl route create --domain example.com --host smarthost.example.net --port 587 --tls required",
 			Scope:       "routes:write",
 			Roles:       []string{"operator", "partner"},
@@ -2709,6 +2717,7 @@ func Table() []Op {
 						Path: []string{"port"},
 						Field: Field{
 							Flag: "port",
+							Help: "25 when absent, 465 where `tls` is `implicit`",
 							Kind: "integer",
 						},
 					},
@@ -3628,7 +3637,7 @@ func Table() []Op {
 			Verb:        "delete",
 			Resource:    "users",
 			Summary:     "Delete a user",
-			Description: "Deletes a user; its password stops working at once.",
+			Description: "Deletes a user; its password stops working at once. One that was disabled for abuse stays until the operator deletes it.",
 			Example:     "relayctl user delete anna@example.com",
 			Scope:       "users:write",
 			Roles:       []string{"operator", "partner"},

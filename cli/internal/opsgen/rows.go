@@ -104,7 +104,7 @@ func rowOf(doc *openapi3.T, o operationAt) (ops.Op, error) {
 	if row.Rows = h.Rows; items && h.Rows == "" {
 		row.Rows = "items"
 	}
-	return row, distinct(&row)
+	return row, errors.Join(distinct(&row), askable(&row))
 }
 
 func complete(o operationAt, h hints) error {
@@ -235,6 +235,18 @@ func jsonRank(mediaType string) int {
 	default:
 		return 2
 	}
+}
+
+// askable refuses a question that names what is no argument.
+func askable(row *ops.Op) error {
+	question := row.Confirm
+	for _, p := range row.Arguments() {
+		question = strings.ReplaceAll(question, "{"+p.Name+"}", "")
+	}
+	if strings.ContainsAny(question, "{}") {
+		return fmt.Errorf("x-cli.confirm names what is no path parameter: %q", row.Confirm)
+	}
+	return nil
 }
 
 // distinct refuses two inputs of one flag name.
