@@ -1315,7 +1315,7 @@ type EventAck struct {
 type EventBatch struct {
 	Events []EdgeEvent `json:"events"`
 
-	// FirstKept The first event that the edge still has; what lies before is a gap that is recorded and not waited for.
+	// FirstKept The first event that the edge still has; what lies before is a gap that is recorded and not waited for. The first batch of a new generation starts the numbering there.
 	FirstKept  int64 `json:"first_kept"`
 	Generation int64 `json:"generation"`
 }
@@ -1440,11 +1440,14 @@ type JoinTokenWithSecret struct {
 // Example: {"boot_nonce":"8f14e45fceea167a","generation":1,"leases":[],"sequence":42}
 type LeaseCall struct {
 	// BootNonce New at each start of relayd; two at once are a clone.
-	BootNonce  string        `json:"boot_nonce"`
+	BootNonce string `json:"boot_nonce"`
+
+	// Complete With this call the edge has reported every lease that it holds counters of, since its start or since it was told `learning`. False when absent.
+	Complete   *bool         `json:"complete,omitempty"`
 	Generation int64         `json:"generation"`
 	Leases     []LeaseReport `json:"leases"`
 
-	// Sequence Grows with each call of one boot; an older one is ignored.
+	// Sequence Grows with each call, over restarts too: it is synced before it is sent. An older one is ignored.
 	Sequence int64 `json:"sequence"`
 }
 
@@ -1456,7 +1459,7 @@ type LeaseGrant struct {
 	DayStart *time.Time `json:"day_start,omitempty"`
 	Domain   string     `json:"domain"`
 
-	// Granted Cumulative for this edge and day.
+	// Granted Cumulative for this edge and day; absent = hold on to what you know.
 	Granted *int64 `json:"granted,omitempty"`
 	Limit   *int64 `json:"limit,omitempty"`
 
@@ -1477,10 +1480,13 @@ type LeaseGrantState string
 // LeaseReply The leases as they now stand.
 type LeaseReply struct {
 	// Generation Another than the edge's: its old leases are written off, it starts this one.
-	Generation int64        `json:"generation"`
-	Leases     []LeaseGrant `json:"leases"`
-	Now        time.Time    `json:"now"`
-	Sequence   int64        `json:"sequence"`
+	Generation int64 `json:"generation"`
+
+	// Learning The control plane was restored: it grants nothing until every edge has made a complete report. Absent = false.
+	Learning *bool        `json:"learning,omitempty"`
+	Leases   []LeaseGrant `json:"leases"`
+	Now      time.Time    `json:"now"`
+	Sequence int64        `json:"sequence"`
 }
 
 // LeaseReport The edge's side of one lease; counters are cumulative for the day.
