@@ -1,0 +1,23 @@
+// Package deliver makes one delivery attempt: it finds the server, opens a
+// channel, holds the SMTP conversation and says what came of it for each
+// recipient. [Sender.Attempt] reads in that order:
+//
+//	mx.go       which hosts, which addresses: MX, null MX, our own address
+//	targets.go  which addresses are never dialled
+//	dial.go     one TCP connection, greeting, EHLO
+//	tls.go      STARTTLS or TLS from the first byte, by the route's rule
+//	auth.go     AUTH for routes with credentials
+//	convo.go    MAIL, RCPT, DATA, message, the reply after the dot
+//	result.go   what a reply or a failure means
+//	pool.go     connections kept for the next message
+//
+// The SMTP client is our own, because what answers is hostile until proved
+// otherwise. Every reply is read with one deadline for the whole of it, so
+// that dripping bytes gains no time; lines and their number are counted; a
+// write never waits longer than the peer earns by reading. Addresses are
+// checked again before they are written. The message leaves as it was stored,
+// byte for byte, but for the dots of RFC 5321 4.5.2.
+//
+// The package keeps no state about destinations and decides nothing about
+// retries: that is the queue's.
+package deliver

@@ -1,0 +1,232 @@
+package deliver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"activerelay/relayd/internal/queue"
+
+	"github.com/miekg/dns"
+)
+
+// Bounds of what a destination's DNS can make us do in one attempt.
+const (
+	maxHosts     = 10
+	maxAddresses = 8
+)
+
+// errNullMX is RFC 7505: the domain takes no mail.
+var errNullMX = errors.New("null MX")
+
+// target is one address that may be tried.
+type target struct {
+	host string // the name to check a certificate against
+	addr netip.AddrPort
+}
+
+// String is the form for logs, results and notices.
+func (t target) String() string {
+	return fmt.Sprintf("%s[%s]:%d", t.host, t.addr.Addr(), t.addr.Port())
+}
+
+// host is one mail server of a destination.
+type host struct {
+	name       string
+	preference uint16
+	addrs      []netip.Addr
+	err        error // why addrs is empty
+}
+
+// targetsFor returns where the job may be tried, best first, or why nowhere.
+func (s *Sender) targetsFor(ctx context.Context, job queue.Job) ([]target, *failure) {
+	if !job.Route.IsMX() {
+		port := cmp.Or(job.Route.Port, smtpPort)
+		out, f := s.usable([]host{s.resolveHost(ctx, host{name: job.Route.Host})}, port, job.Route.Host)
+		return out, waitForRoute(f)
+	}
+	hosts, err := s.mailHosts(ctx, job.RecipientDomain)
+	if err != nil {
+		return nil, lookupFailure(job.RecipientDomain, err)
+	}
+	var wait sync.WaitGroup
+	for i := range hosts {
+		wait.Go(func() { hosts[i] = s.resolveHost(ctx, hosts[i]) })
+	}
+	wait.Wait()
+	return s.usable(hosts, s.port, job.RecipientDomain)
+}
+
+// waitForRoute makes a failure to find a smarthost temporary: the setting is
+// wrong, not the mail, and the setting can be mended while the mail waits.
+func waitForRoute(f *failure) *failure {
+	if f == nil || f.class == queue.TempFail {
+		return f
+	}
+	f.class, f.code, f.enhanced = queue.TempFail, 0, "4"+strings.TrimPrefix(f.enhanced, "5")
+	f.text = "the smarthost cannot be used: " + f.text
+	return f
+}
+
+// mailHosts returns the domain's mail servers by preference, equals in random
+// order (RFC 5321 5.1). Without MX records the domain is its own server.
+func (s *Sender) mailHosts(ctx context.Context, domain string) ([]host, error) {
+	records, err := s.dns.lookup(ctx, domain, dns.TypeMX)
+	if errors.Is(err, errNoRecords) {
+		return []host{{name: domain}}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var hosts []host
+	for _, rr := range records {
+		mx, ok := rr.(*dns.MX)
+		// A "." among others is an error of theirs that RFC 7505 3 leaves to us.
+		if ok && mx.Mx != "." {
+			hosts = append(hosts, host{name: strings.ToLower(strings.TrimSuffix(mx.Mx, ".")), preference: mx.Preference})
+		}
+	}
+	if len(hosts) == 0 {
+		return nil, errNullMX
+	}
+	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
+	slices.SortStableFunc(hosts, func(a, b host) int { return cmp.Compare(a.preference, b.preference) })
+	return hosts[:min(len(hosts), maxHosts)], nil
+}
+
+// resolveHost finds the host's addresses, IPv4 first. An address in place of
+// a name is taken as it is: only routes have those.
+func (s *Sender) resolveHost(ctx context.Context, h host) host {
+	if addr, err := netip.ParseAddr(strings.Trim(h.name, "[]")); err == nil {
+		h.name, h.addrs = addr.String(), []netip.Addr{addr}
+		return h
+	}
+	a, errA := s.dns.lookup(ctx, h.name, dns.TypeA)
+	aaaa, errAAAA := s.dns.lookup(ctx, h.name, dns.TypeAAAA)
+	for _, rr := range append(a, aaaa...) {
+		if addr, ok := addressOf(rr); ok {
+			h.addrs = append(h.addrs, addr)
+		}
+	}
+	if len(h.addrs) > 0 {
+		return h
+	}
+	// One temporary error leaves open whether the host exists.
+	h.err = errA
+	if !certain(errAAAA) {
+		h.err = errAAAA
+	}
+	return h
+}
+
+func addressOf(rr dns.RR) (netip.Addr, bool) {
+	var ip net.IP
+	switch rr := rr.(type) {
+	case *dns.A:
+		ip = rr.A
+	case *dns.AAAA:
+		ip = rr.AAAA
+	}
+	addr, ok := netip.AddrFromSlice(ip)
+	return addr.Unmap(), ok
+}
+
+// certain reports whether the DNS gave a definite "no".
+func certain(err error) bool {
+	return errors.Is(err, errNoSuchName) || errors.Is(err, errNoRecords) || errors.Is(err, errNullMX)
+}
+
+// usable keeps the addresses that may be dialled. From our own address on,
+// hosts of equal and lower rank are dropped: they would only send the mail
+// back to us (RFC 5321 5.1).
+func (s *Sender) usable(hosts []host, port uint16, name string) ([]target, *failure) {
+	hosts, loop := s.beforeOurselves(hosts)
+	var out []target
+	var unresolved error
+	forbidden := false
+	for _, h := range hosts {
+		if h.err != nil && (unresolved == nil || certain(unresolved)) {
+			unresolved = h.err
+		}
+		for _, addr := range h.addrs {
+			if s.targets.judge(addr) != targetAllowed {
+				forbidden = true
+				continue
+			}
+			out = append(out, target{host: h.name, addr: netip.AddrPortFrom(addr, port)})
+		}
+	}
+	switch {
+	case len(out) > 0:
+		return spread(out), nil
+	case unresolved != nil && !certain(unresolved):
+		return nil, lookupFailure(name, unresolved)
+	case loop:
+		return nil, permanent(0, "5.4.6", "mail for "+name+" leads back to this relay")
+	case forbidden:
+		return nil, permanent(0, "5.4.4", "mail for "+name+" leads to an address that is not on the public network")
+	default:
+		return nil, noServer(name, unresolved)
+	}
+}
+
+// spread takes the first address of every host before the second of any, so
+// that the bound does not cut off whole hosts.
+func spread(all []target) []target {
+	var out []target
+	seen := make(map[string]int)
+	rank := make([]int, len(all))
+	for i, t := range all {
+		rank[i] = seen[t.host]
+		seen[t.host]++
+	}
+	for round := 0; len(out) < len(all); round++ {
+		for i, t := range all {
+			if rank[i] == round {
+				out = append(out, t)
+			}
+		}
+	}
+	return out[:min(len(out), maxAddresses)]
+}
+
+func (s *Sender) beforeOurselves(hosts []host) (kept []host, loop bool) {
+	for _, h := range hosts {
+		for _, addr := range h.addrs {
+			if s.targets.judge(addr) == targetOwn {
+				before := func(other host) bool { return other.preference >= h.preference }
+				return slices.DeleteFunc(hosts, before), true
+			}
+		}
+	}
+	return hosts, false
+}
+
+// lookupFailure says what a failed MX or address lookup means for the mail.
+func lookupFailure(name string, err error) *failure {
+	switch {
+	case errors.Is(err, errNullMX):
+		return permanent(556, "5.1.10", name+" does not accept mail (null MX)")
+	case certain(err):
+		return noServer(name, err)
+	}
+	return temporary("4.4.3", "the mail servers of "+name+" cannot be looked up just now", err)
+}
+
+// noServer is for a domain that is not there, or has nobody to take mail.
+func noServer(name string, err error) *failure {
+	text := "the domain " + name + " has no mail server"
+	if errors.Is(err, errNoSuchName) {
+		text = "the domain " + name + " does not exist, or its mail server does not"
+	}
+	f := permanent(550, "5.1.2", text)
+	f.err = err
+	return f
+}

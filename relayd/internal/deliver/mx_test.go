@@ -1,0 +1,204 @@
+package deliver_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"activerelay/relayd/internal/deliver"
+	"activerelay/relayd/internal/queue"
+	"activerelay/relayd/relaytest"
+)
+
+// Matrix row 44.
+func TestTheDNSDecidesWhereMailGoesAndWhatItsFailuresMean(t *testing.T) {
+	mx := relaytest.StartMX(t, relaytest.Script{})
+	hundred := func() (records []string) {
+		for i := range 100 {
+			records = append(records, fmt.Sprintf("MX %d mx%d.y.test.", i+10, i))
+		}
+		return records
+	}
+	type faults map[string]relaytest.DNSFault
+	for _, c := range []struct {
+		name    string
+		zone    relaytest.Zone
+		faults  faults
+		allow   []netip.Prefix
+		want    string
+		inText  string
+		arrives bool
+	}{
+		{name: "one MX", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
+			want: "delivered 250 2.0.0", arrives: true},
+		{name: "no MX, an address", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}},
+			want: "delivered 250 2.0.0", arrives: true},
+		{name: "an MX, and an address that must not be used",
+			zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test.", "A 127.0.0.1"}, "mx.y.test": {}},
+			want: "permanent 550 5.1.2", inText: "no mail server"},
+		{name: "nothing at all", zone: relaytest.Zone{"y.test": {}}, want: "permanent 550 5.1.2"},
+		{name: "no such domain", zone: relaytest.Zone{}, want: "permanent 550 5.1.2", inText: "does not exist"},
+		{name: "the MX host does not exist", zone: relaytest.Zone{"y.test": {"MX 10 gone.y.test."}},
+			want: "permanent 550 5.1.2"},
+		{name: "null MX", zone: relaytest.Zone{"y.test": {"MX 0 .", "A 127.0.0.1"}},
+			want: "permanent 556 5.1.10", inText: "null MX"},
+		{name: "null MX beside a real one",
+			zone: relaytest.Zone{"y.test": {"MX 0 .", "MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
+			want: "delivered 250 2.0.0", arrives: true},
+		{name: "the domain is an alias", zone: relaytest.Zone{
+			"y.test": {"CNAME z.test."}, "z.test": {"MX 10 mx.z.test."}, "mx.z.test": {"A 127.0.0.1"}},
+			want: "delivered 250 2.0.0", arrives: true},
+		{name: "the MX host is an alias", zone: relaytest.Zone{
+			"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"CNAME h.test."}, "h.test": {"A 127.0.0.1"}},
+			want: "delivered 250 2.0.0", arrives: true},
+		{name: "an alias of nothing", zone: relaytest.Zone{"y.test": {"CNAME gone.test."}}, want: "permanent 550 5.1.2"},
+		{name: "an alias loop", zone: relaytest.Zone{"y.test": {"CNAME z.test."}, "z.test": {"CNAME y.test."}},
+			want: "temporary 0 4.4.3"},
+		{name: "SERVFAIL", faults: faults{"y.test": relaytest.ServFail}, want: "temporary 0 4.4.3"},
+		{name: "REFUSED", faults: faults{"y.test": relaytest.Refused}, want: "temporary 0 4.4.3"},
+		{name: "no answer", faults: faults{"y.test": relaytest.Silent}, want: "temporary 0 4.4.3"},
+		{name: "garbage", faults: faults{"y.test": relaytest.Garbage}, want: "temporary 0 4.4.3"},
+		{name: "an answer to another query", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}},
+			faults: faults{"y.test": relaytest.WrongID}, want: "temporary 0 4.4.3"},
+		{name: "an answer to another question", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}},
+			faults: faults{"y.test": relaytest.WrongQuestion}, want: "temporary 0 4.4.3"},
+		{name: "MX known, addresses not to be had", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}},
+			faults: faults{"mx.y.test": relaytest.ServFail}, want: "temporary 0 4.4.3"},
+		{name: "one family fails, the other answers",
+			zone:   relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
+			faults: faults{"AAAA mx.y.test": relaytest.ServFail}, want: "delivered 250 2.0.0", arrives: true},
+		{name: "one family empty, the other failing", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {}},
+			faults: faults{"AAAA mx.y.test": relaytest.ServFail}, want: "temporary 0 4.4.3"},
+		{name: "too big for UDP", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
+			faults: faults{"y.test": relaytest.Truncated}, want: "delivered 250 2.0.0", arrives: true},
+		{name: "a hundred MX that do not exist", zone: relaytest.Zone{"y.test": hundred()}, want: "permanent 550 5.1.2"},
+		{name: "loopback", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}}, allow: []netip.Prefix{},
+			want: "permanent 0 5.4.6", inText: "this relay"},
+		{name: "a private network", zone: relaytest.Zone{"y.test": {"MX 1 mx.y.test."}, "mx.y.test": {"A 10.1.2.3"}},
+			want: "permanent 0 5.4.4", inText: "not on the public network"},
+		{name: "a metadata service", zone: relaytest.Zone{"y.test": {"A 169.254.169.254"}}, want: "permanent 0 5.4.4"},
+		{name: "IPv4 inside IPv6", zone: relaytest.Zone{"y.test": {"AAAA ::ffff:10.0.0.1"}}, want: "permanent 0 5.4.4"},
+		{name: "a private host while another cannot be looked up",
+			zone:   relaytest.Zone{"y.test": {"MX 1 a.y.test.", "MX 2 b.y.test."}, "a.y.test": {"A 10.0.0.1"}},
+			faults: faults{"b.y.test": relaytest.ServFail}, want: "temporary 0 4.4.3"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dns := relaytest.StartDNS(t, c.zone)
+			for name, fault := range c.faults {
+				dns.Fail(name, fault)
+			}
+			before := len(mx.Messages())
+			s := newSender(t, func(conf *deliver.Config) {
+				conf.Resolvers, conf.MXPort = []netip.AddrPort{dns.Addr()}, mx.Port()
+				conf.Timeouts.Lookup = 200 * time.Millisecond
+				if c.allow != nil {
+					conf.AllowTargetNetworks = c.allow
+				}
+			})
+			got := s.Attempt(t.Context(), jobByMX(mail, "b@y.test"))
+			if briefs(got) != c.want || !strings.Contains(got[0].Text, c.inText) {
+				t.Errorf("got %s %q (%v), want %s %q", briefs(got), got[0].Text, got[0].Err, c.want, c.inText)
+			}
+			if arrived := len(mx.Messages()) > before; arrived != c.arrives {
+				t.Errorf("arrived: %v, want %v", arrived, c.arrives)
+			}
+			if n := len(dns.Queries()); n > 2+2*2*2*10 {
+				t.Errorf("%d queries for one attempt", n)
+			}
+		})
+	}
+}
+
+func TestMailServersAreTriedByPreferenceUntilOneTakesTheMail(t *testing.T) {
+	dead := relaytest.StartMX(t, relaytest.Script{
+		On: map[relaytest.Stage]relaytest.Action{relaytest.StageConnect: relaytest.SayAndClose("554 5.3.2 no service")},
+	})
+	second := relaytest.StartMX(t, relaytest.Script{Listen: fmt.Sprintf("127.0.0.2:%d", dead.Port())})
+	third := relaytest.StartMX(t, relaytest.Script{Listen: fmt.Sprintf("127.0.0.3:%d", dead.Port())})
+	dns := relaytest.StartDNS(t, relaytest.Zone{
+		"y.test":   {"MX 30 c.y.test.", "MX 20 b.y.test.", "MX 10 a.y.test.", "MX 5 nobody.y.test."},
+		"a.y.test": {"A 127.0.0.1"}, "b.y.test": {"A 127.0.0.2"}, "c.y.test": {"A 127.0.0.3"},
+		"nobody.y.test": {"A 127.0.0.9"}, // nothing listens there
+	})
+	s := newSender(t, func(c *deliver.Config) {
+		c.Resolvers, c.MXPort = []netip.AddrPort{dns.Addr()}, dead.Port()
+	})
+	got := s.Attempt(t.Context(), jobByMX(mail, "b@y.test"))
+	if want := fmt.Sprintf("b.y.test[127.0.0.2]:%d", dead.Port()); got[0].Class != queue.Delivered || got[0].Host != want {
+		t.Errorf("got %s at %s, want delivered at %s", briefs(got), got[0].Host, want)
+	}
+	if dead.Connections() != 1 || len(second.Messages()) != 1 || third.Connections() != 0 {
+		t.Errorf("connections %d, %d, %d; want 1, 1, 0", dead.Connections(), second.Connections(), third.Connections())
+	}
+}
+
+func TestMailBouncesOnlyWhenEveryServerRefusesForGood(t *testing.T) {
+	refusing := relaytest.StartMX(t, relaytest.Script{
+		On: map[relaytest.Stage]relaytest.Action{relaytest.StageConnect: relaytest.SayAndClose("554 5.7.1 go away")},
+	})
+	zone := relaytest.Zone{
+		"one.test": {"MX 10 a.test."}, "two.test": {"MX 10 a.test.", "MX 20 silent.test."},
+		"a.test": {"A 127.0.0.1"}, "silent.test": {"A 127.0.0.9"},
+	}
+	dns := relaytest.StartDNS(t, zone)
+	s := newSender(t, func(c *deliver.Config) {
+		c.Resolvers, c.MXPort = []netip.AddrPort{dns.Addr()}, refusing.Port()
+	})
+	for recipient, want := range map[string]string{"b@one.test": "permanent 554 5.7.1", "b@two.test": "temporary 0 4.4.1"} {
+		if got := s.Attempt(t.Context(), jobByMX(mail, recipient)); briefs(got) != want {
+			t.Errorf("%s: got %s %q, want %s", recipient, briefs(got), got[0].Text, want)
+		}
+	}
+}
+
+// RFC 5321 5.1: a relay that finds itself among the MX hosts drops itself and
+// all of equal or lower rank.
+func TestARelayNeverSendsMailToItselfOrToLowerRanks(t *testing.T) {
+	mx := relaytest.StartMX(t, relaytest.Script{})
+	zone := relaytest.Zone{
+		"backup.test": {"MX 10 good.test.", "MX 20 self.test.", "MX 30 good2.test."},
+		"loop.test":   {"MX 10 self.test.", "MX 10 good.test.", "MX 20 good2.test."},
+		"good.test":   {"A 127.0.0.1"}, "good2.test": {"A 127.0.0.1"}, "self.test": {"A 198.18.5.5"},
+	}
+	dns := relaytest.StartDNS(t, zone)
+	s := newSender(t, func(c *deliver.Config) {
+		c.Resolvers, c.MXPort = []netip.AddrPort{dns.Addr()}, mx.Port()
+		c.OwnAddresses = []netip.Addr{netip.MustParseAddr("198.18.5.5")}
+	})
+	for recipient, want := range map[string]string{"b@backup.test": "delivered 250 2.0.0", "b@loop.test": "permanent 0 5.4.6"} {
+		if got := s.Attempt(t.Context(), jobByMX(mail, recipient)); briefs(got) != want {
+			t.Errorf("%s: got %s %q, want %s", recipient, briefs(got), got[0].Text, want)
+		}
+	}
+}
+
+func TestASmarthostThatCannotBeFoundNeverBouncesMail(t *testing.T) {
+	dns := relaytest.StartDNS(t, relaytest.Zone{"private.test": {"A 10.0.0.1"}})
+	s := newSender(t, func(c *deliver.Config) { c.Resolvers = []netip.AddrPort{dns.Addr()} })
+	for host, want := range map[string]string{
+		"gone.test": "temporary 0 4.1.2", "private.test": "temporary 0 4.4.4", "10.0.0.1": "temporary 0 4.4.4",
+	} {
+		job := jobByMX(mail, "b@y.test")
+		job.Route = queue.Route{Host: host}
+		if got := s.Attempt(t.Context(), job); briefs(got) != want {
+			t.Errorf("%s: got %s %q, want %s", host, briefs(got), got[0].Text, want)
+		}
+	}
+}
+
+func TestTheMXOfASmarthostIsNotAsked(t *testing.T) {
+	mx := relaytest.StartMX(t, relaytest.Script{})
+	dns := relaytest.StartDNS(t, relaytest.Zone{"smart.test": {"MX 10 other.test.", "A 127.0.0.1"}})
+	s := newSender(t, func(c *deliver.Config) { c.Resolvers = []netip.AddrPort{dns.Addr()} })
+	job := jobByMX(mail, "b@y.test")
+	job.Route = queue.Route{Host: "smart.test", Port: mx.Port()}
+	if got := s.Attempt(t.Context(), job); got[0].Class != queue.Delivered {
+		t.Fatalf("got %s %q", briefs(got), got[0].Text)
+	}
+	if q := dns.Queries(); slices.ContainsFunc(q, func(s string) bool { return strings.HasPrefix(s, "MX") }) {
+		t.Errorf("queries %q", q)
+	}
+}

@@ -1,0 +1,88 @@
+package deliver
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"activerelay/relayd/internal/queue"
+	"activerelay/relayd/relaytest"
+)
+
+// These tests are inside the package because they need what the outside
+// cannot have in a test: port 465, and a peer that is not on loopback.
+
+func TestImplicitTLSIsSpokenFromTheFirstByteOnPort465(t *testing.T) {
+	conf, roots := relaytest.Certificate(t, time.Hour, "127.0.0.1")
+	mx := relaytest.StartMX(t, relaytest.Script{TLS: conf, ImplicitTLS: true})
+	s, err := New(Config{
+		Hostname: "edge1.relay.test", RootCAs: roots, Resolvers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")},
+		AllowTargetNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, f := s.open(t.Context(), target{host: "127.0.0.1", addr: mx.Addr()}, queue.Route{Host: "127.0.0.1", Port: 465}, queue.TLSRequired)
+	if f != nil {
+		t.Fatal(f)
+	}
+	defer c.close()
+	if c.tls != "TLS 1.3 verified" {
+		t.Errorf("channel %q", c.tls)
+	}
+}
+
+func TestAPasswordIsNeverSentInPlainTextBeyondLoopback(t *testing.T) {
+	creds := queue.Credentials{Username: "relay", Password: "s3cret"}
+	f := authenticate(&conn{ext: parseExtensions([]string{"mx", "AUTH PLAIN"})}, creds)
+	if f == nil || f.class != queue.TempFail || !strings.Contains(f.text, "without TLS") {
+		t.Errorf("got %v", f)
+	}
+	job := queue.Job{Route: queue.Route{Host: "smart.test", Credentials: creds}}
+	away := target{addr: netip.MustParseAddrPort("192.0.2.1:587")}
+	if rule := effectiveRule(job, away); rule != queue.TLSRequired {
+		t.Errorf("rule %d for a route with a password, want required", rule)
+	}
+	here := target{addr: netip.MustParseAddrPort("127.0.0.1:587")}
+	if rule := effectiveRule(job, here); rule != queue.TLSOpportunistic {
+		t.Errorf("rule %d on loopback", rule)
+	}
+}
+
+func TestOnlyPublicAddressesAreDialled(t *testing.T) {
+	judge, err := newTargets(
+		[]netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}, []netip.Addr{netip.MustParseAddr("198.18.5.5")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]verdict{
+		"8.8.8.8": targetAllowed, "2a00:1450::1": targetAllowed, "10.9.1.1": targetAllowed, "::ffff:10.9.1.1": targetAllowed,
+		"198.18.5.5": targetOwn, "127.0.0.1": targetOwn, "::1": targetOwn,
+		"127.0.0.2": targetForbidden, "10.8.0.1": targetForbidden, "172.16.0.1": targetForbidden,
+		"192.168.1.1": targetForbidden, "169.254.169.254": targetForbidden, "100.100.100.200": targetForbidden,
+		"168.63.129.16": targetForbidden, "0.0.0.0": targetForbidden, "255.255.255.255": targetForbidden,
+		"224.0.0.1": targetForbidden, "::": targetForbidden, "fe80::1": targetForbidden, "fd00:ec2::254": targetForbidden,
+		"ff02::1": targetForbidden, "::ffff:169.254.169.254": targetForbidden, "::10.0.0.1": targetForbidden,
+		"64:ff9b::a00:1": targetForbidden, "64:ff9b::808:808": targetAllowed, "2002:a00:1::1": targetForbidden,
+		"2001::1": targetForbidden, "fe80::1%eth0": targetForbidden,
+	} {
+		if got := judge.judge(netip.MustParseAddr(text)); got != want {
+			t.Errorf("%s: verdict %d, want %d", text, got, want)
+		}
+	}
+}
+
+func TestNoConnectionIsOpenedToAForbiddenAddressWhateverWasResolved(t *testing.T) {
+	mx := relaytest.StartMX(t, relaytest.Script{})
+	s, err := New(Config{Hostname: "edge1.relay.test", Resolvers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, f := s.dial(t.Context(), target{host: "y.test", addr: mx.Addr()}); f == nil {
+		t.Error("dialled loopback")
+	}
+	if n := mx.Connections(); n != 0 {
+		t.Errorf("%d connections", n)
+	}
+}

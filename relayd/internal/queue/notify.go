@@ -1,0 +1,99 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"activerelay/relayd/internal/dsn"
+	"activerelay/relayd/internal/spool"
+)
+
+// tell puts r on the list of those whose fate the sender is told, if there is
+// a sender and he wants to know.
+func (s *settlement) tell(a dsn.Action, r *spool.Recipient, res Result) {
+	if s.m.From.IsNull() || !dsn.Wanted(r.Notify, a) {
+		return
+	}
+	s.told[a] = append(s.told[a], dsn.Recipient{
+		Address: r.Address, ORCPT: r.ORCPT, Status: res.Enhanced, Host: res.Host, Code: res.Code, Text: res.Text,
+		LastAttempt: r.LastAttempt, RetryUntil: s.m.AcceptedAt.Add(s.q.Lifetime),
+	})
+}
+
+// notify stages one notification for each kind of fate. The writers it returns
+// are discarded once the batch is committed or dropped.
+func (s *settlement) notify() (writers []*spool.Writer) {
+	for _, a := range []dsn.Action{dsn.Failed, dsn.Delayed, dsn.Relayed} {
+		if len(s.told[a]) == 0 || s.err != nil {
+			continue
+		}
+		w, id, err := s.stage(a, s.told[a])
+		if w != nil {
+			writers = append(writers, w)
+		}
+		if err != nil {
+			s.fail(fmt.Errorf("notification of %s: %w", a, err))
+			return writers
+		}
+		s.queued = append(s.queued, id)
+		s.after = append(s.after, func() {
+			s.q.metrics.outcome("notified")
+			s.q.Log.Notified(logMessage(s.m), string(a), id)
+		})
+	}
+	return writers
+}
+
+// stage composes a notification and puts it into the batch as a message of its
+// own, from the null sender, so that nobody ever answers it.
+func (s *settlement) stage(a dsn.Action, told []dsn.Recipient) (*spool.Writer, string, error) {
+	id, err := s.q.newID()
+	if err != nil {
+		return nil, "", err
+	}
+	beginning, err := s.q.beginning(s.m)
+	if err != nil {
+		return nil, "", err
+	}
+	n, err := dsn.Compose(dsn.Report{
+		ID: id, Date: s.now, Hostname: s.q.Hostname, To: s.m.From, Action: a, Recipients: told,
+		MessageID: s.m.ID, AcceptedAt: s.m.AcceptedAt, EnvelopeID: s.m.EnvID, Return: s.m.Ret,
+		Original: beginning, OriginalBytes: s.m.Size,
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	w, err := s.q.Spool.Create()
+	if err != nil {
+		return nil, "", err
+	}
+	if _, err := w.Write(n.Text); err != nil {
+		return w, "", err
+	}
+	m := &spool.Message{
+		ID: id, Recipients: []spool.Recipient{{Address: s.m.From, Notify: []string{"NEVER"}, State: spool.Pending}},
+		AcceptedAt: s.now, SMTPUTF8: n.UTF8, EightBit: n.EightBit, Notice: true,
+	}
+	return w, id, s.q.Spool.Stage(s.batch, m, w)
+}
+
+func (q *Queue) newID() (string, error) {
+	q.ids.Lock()
+	defer q.ids.Unlock()
+	return spool.NewID(q.Now(), q.Entropy)
+}
+
+// beginning reads as much of the original as a notification can hold. A body
+// that is damaged does not keep the sender from being told.
+func (q *Queue) beginning(m *spool.Message) ([]byte, error) {
+	body, err := q.Spool.Body(m.ID)
+	if errors.Is(err, spool.ErrCorrupt) || errors.Is(err, spool.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(io.LimitReader(body, dsn.MaxFullBytes))
+}

@@ -1,0 +1,94 @@
+package queue
+
+import (
+	"log/slog"
+	"net"
+	"strconv"
+)
+
+// Router says where mail of sender for recipient goes. Both are domains in
+// canonical form; sender is "" for the null sender. The zero Route means the
+// MX hosts of the recipient domain. It is asked again before every attempt, so
+// that a changed route is obeyed by mail that already waits.
+type Router func(sender, recipient string) Route
+
+// Route is a way out. The zero value is delivery by MX.
+type Route struct {
+	// Host is the smarthost: a name, whose address records are used and never
+	// its MX, or an IP address. Empty means delivery by MX.
+	Host string
+	// Port is the smarthost's port. 0 means 25. Port 465 speaks TLS from the
+	// first byte (RFC 8314 3.3).
+	Port uint16
+	// TLS is the rule for the channel; the zero value is opportunistic.
+	TLS TLSRule
+	// Credentials are for AUTH; the zero value means none.
+	Credentials Credentials
+}
+
+// TLSRule says how much the channel must be protected.
+type TLSRule uint8
+
+// The rules. With Credentials, TLSOpportunistic acts as TLSRequired: a
+// password is not handed to whoever answers.
+const (
+	// TLSOpportunistic takes STARTTLS where it is offered, without checking
+	// the name, and goes on in plain text where it is not (RFC 7435).
+	TLSOpportunistic TLSRule = iota
+	// TLSRequired defers unless the channel is encrypted and the certificate
+	// is valid for the host's name.
+	TLSRequired
+	// TLSNone never starts TLS.
+	TLSNone
+)
+
+// Credentials log in to a smarthost.
+type Credentials struct {
+	Username string
+	Password Secret
+}
+
+// Secret is a text that no log and no format verb shows.
+type Secret string
+
+// String hides the value.
+func (Secret) String() string { return "[secret]" }
+
+// GoString hides the value from %#v.
+func (Secret) GoString() string { return "[secret]" }
+
+// LogValue hides the value from slog.
+func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
+
+// MarshalText keeps the value out of every text encoding, JSON included.
+func (Secret) MarshalText() ([]byte, error) { return []byte("[secret]"), nil }
+
+// Reveal returns the value, for the one place that sends it.
+func (s Secret) Reveal() string { return string(s) }
+
+// IsMX reports whether the route is delivery by MX.
+func (r Route) IsMX() bool { return r.Host == "" }
+
+// Address returns "host:port" of the smarthost.
+func (r Route) Address() string {
+	port := r.Port
+	if port == 0 {
+		port = 25
+	}
+	return net.JoinHostPort(r.Host, strconv.Itoa(int(port)))
+}
+
+// Destination returns the name under which concurrency is counted: the
+// smarthost and its user, or the recipient domain.
+func (r Route) Destination(recipientDomain string) string {
+	if r.IsMX() {
+		return "mx:" + recipientDomain
+	}
+	if r.Credentials.Username == "" {
+		return "route:" + r.Address()
+	}
+	return "route:" + r.Credentials.Username + "@" + r.Address()
+}
+
+// RouteByMX is the Router that knows no smarthosts.
+func RouteByMX(_, _ string) Route { return Route{} }
