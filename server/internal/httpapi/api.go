@@ -11,13 +11,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"activerelay/api/rest"
+	"activerelay/server/internal/publish"
 	"activerelay/server/internal/store"
 )
 
 // Config is what the API works with.
 type Config struct {
 	Store *store.Store
-	Log   *slog.Logger
+	// Publisher answers the policy polls of edges; its Run has to run beside the API.
+	Publisher *publish.Publisher
+	Log       *slog.Logger
 	// Now is the clock. Nil means time.Now.
 	Now func() time.Time
 	// SecretsKey is the installation's 32-byte key, the same in all replicas. Page tokens and kept replies are bound to
@@ -49,8 +52,8 @@ type API struct {
 
 // New checks the contract and returns the API. An operation without a declared scope or role is an error.
 func New(config Config) (*API, error) {
-	if config.Store == nil || config.Log == nil || config.Metrics == nil {
-		return nil, errors.New("the API needs a store, a logger and a metrics registry")
+	if config.Store == nil || config.Publisher == nil || config.Log == nil || config.Metrics == nil {
+		return nil, errors.New("the API needs a store, a publisher, a logger and a metrics registry")
 	}
 	if config.Now == nil {
 		config.Now = time.Now
