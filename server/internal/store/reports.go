@@ -42,43 +42,26 @@ type RefusalCount struct {
 	Messages int64
 }
 
-// dayRefusal is one row of usage_refusals.
-type dayRefusal struct {
-	Domain   string
-	DayStart time.Time
-	RefusalCount
-}
-
-// DayKey is a domain and the instant at which its day started, in microseconds.
-type DayKey struct {
-	Domain   string
-	DayStart int64
-}
-
-// Key returns what Refusals knows a day by.
-func (d QuotaDay) Key() DayKey { return DayKey{Domain: d.Domain, DayStart: d.DayStart.UnixMicro()} }
-
-// Refusals returns the refusals of some days by reason, most first.
-func (tx *Tx) Refusals(days []QuotaDay) (map[DayKey][]RefusalCount, error) {
-	counts := map[DayKey][]RefusalCount{}
+// Refusals returns the refusals of some days by reason, most first, in the order of the days.
+func (tx *Tx) Refusals(days []QuotaDay) ([][]RefusalCount, error) {
+	counts := make([][]RefusalCount, len(days))
 	if len(days) == 0 {
 		return counts, nil
 	}
 	var domains []string
 	var starts []time.Time
-	for _, day := range days {
-		counts[day.Key()] = nil
+	places := map[dayKey]int{}
+	for i, day := range days {
+		places[keyOf(day.Domain, day.DayStart)] = i
 		domains, starts = append(domains, day.Domain), append(starts, day.DayStart)
 	}
-	var rows []dayRefusal
-	// Row values in a list are not SQLite's; this finds a few more, which the map does not know.
-	err := tx.scoped(tx.db, "partner", "domain").Table("usage_refusals").
-		Where("domain IN ? AND day_start IN ?", domains, starts).
+	var rows []usageRefusal
+	// Row values in a list are not SQLite's; this finds a few more, which have no place.
+	err := tx.scoped(tx.db, "partner", "domain").Where("domain IN ? AND day_start IN ?", domains, starts).
 		Order("messages DESC, reason").Find(&rows).Error
 	for _, row := range rows {
-		key := DayKey{Domain: row.Domain, DayStart: row.DayStart.UnixMicro()}
-		if _, known := counts[key]; known {
-			counts[key] = append(counts[key], row.RefusalCount)
+		if i, known := places[keyOf(row.Domain, row.DayStart)]; known {
+			counts[i] = append(counts[i], RefusalCount{Reason: row.Reason, Messages: row.Messages})
 		}
 	}
 	return counts, err
@@ -126,15 +109,11 @@ func (tx *Tx) addSenderRefusals(domain string, dayStart time.Time, kind string, 
 		keys[i] = totals[i].Key
 		index[totals[i].Key] = &totals[i]
 	}
-	var rows []struct {
-		Key string
-		RefusalCount
-	}
-	err := tx.db.Table("sender_refusals").
-		Where("domain = ? AND day_start = ? AND kind = ? AND key IN ?", domain, dayStart, kind, keys).
+	var rows []senderRefusal
+	err := tx.db.Where("domain = ? AND day_start = ? AND kind = ? AND key IN ?", domain, dayStart, kind, keys).
 		Order("messages DESC, reason").Find(&rows).Error
 	for _, row := range rows {
-		index[row.Key].Refusals = append(index[row.Key].Refusals, row.RefusalCount)
+		index[row.Key].Refusals = append(index[row.Key].Refusals, RefusalCount{Reason: row.Reason, Messages: row.Messages})
 	}
 	return err
 }
