@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"net/smtp"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -114,5 +117,26 @@ func refuseEverything(listener net.Listener) {
 				}
 			}
 		}()
+	}
+}
+
+func TestAMailboxKeepsEachMessageAsItWasSent(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	sink := bench.NewMailbox(listener, nil, dir)
+	defer sink.Close()
+	text := "Subject: dots\r\n\r\n.\r\n..two\r\nend\r\n"
+	if err := smtp.SendMail(sink.Addr(), nil, "a@example.com", []string{"b@example.net"}, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(dir, "000001.eml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != text {
+		t.Errorf("kept %q, want %q", got, text)
 	}
 }

@@ -97,6 +97,7 @@ func sinkMain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	flags.SetOutput(stderr)
 	listen := flags.String("listen", "127.0.0.1:0", "address to listen on")
 	log := flags.String("received", "", "file that takes the ids of received messages")
+	keep := flags.String("keep", "", "directory that takes each message as a file; empty keeps none")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -108,7 +109,7 @@ func sinkMain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	sink := NewSink(listener, record)
+	sink := newSink(listener, record, *keep)
 	fmt.Fprintf(stdout, "sink listens on %s\n", sink.Addr())
 	<-ctx.Done()
 	err = sink.Close()

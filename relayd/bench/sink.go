@@ -7,15 +7,19 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 )
 
-// Sink is an SMTP server that accepts every message and keeps none. Its counts may be read at any time.
+// Sink is an SMTP server that accepts every message, and keeps none unless it is a mailbox. Its counts may be read at any
+// time.
 type Sink struct {
 	listener net.Listener
 	received func(id string)
+	keepDir  string
 	messages atomic.Int64
 	bytes    atomic.Int64
 
@@ -28,7 +32,16 @@ type Sink struct {
 // NewSink serves the listener until Close. received, if set, is told the X-Load-Id of each message before it is
 // acknowledged; a message without one is told as "". It is called from many goroutines.
 func NewSink(listener net.Listener, received func(id string)) *Sink {
-	s := &Sink{listener: listener, received: received, conns: map[net.Conn]struct{}{}}
+	return newSink(listener, received, "")
+}
+
+// NewMailbox is a sink that also writes each message to a file in dir, named by the order of arrival: 000001.eml.
+func NewMailbox(listener net.Listener, received func(id string), dir string) *Sink {
+	return newSink(listener, received, dir)
+}
+
+func newSink(listener net.Listener, received func(id string), keepDir string) *Sink {
+	s := &Sink{listener: listener, received: received, keepDir: keepDir, conns: map[net.Conn]struct{}{}}
 	s.served.Go(s.accept)
 	return s
 }
@@ -117,16 +130,11 @@ func (s *Sink) serve(c net.Conn) {
 			if out.Flush() != nil {
 				return
 			}
-			id, size, err := readMessage(in)
-			if err != nil {
+			reply, ok := s.take(in)
+			if !ok {
 				return
 			}
-			if s.received != nil {
-				s.received(id)
-			}
-			s.messages.Add(1)
-			s.bytes.Add(size)
-			say(fmt.Sprintf("250 2.0.0 Ok: message %d", s.messages.Load()))
+			say(reply)
 		case "QUIT":
 			say("221 2.0.0 bye")
 			_ = out.Flush()
@@ -137,8 +145,32 @@ func (s *Sink) serve(c net.Conn) {
 	}
 }
 
-// readMessage reads up to the dot and answers the X-Load-Id of the header.
-func readMessage(in *bufio.Reader) (id string, size int64, err error) {
+// take reads one message and answers the reply to it, or false when the connection broke off.
+func (s *Sink) take(in *bufio.Reader) (reply string, ok bool) {
+	var text *bytes.Buffer
+	if s.keepDir != "" {
+		text = &bytes.Buffer{}
+	}
+	id, size, err := readMessage(in, text)
+	if err != nil {
+		return "", false
+	}
+	if s.received != nil {
+		s.received(id)
+	}
+	number := s.messages.Add(1)
+	s.bytes.Add(size)
+	if text != nil {
+		if err := os.WriteFile(filepath.Join(s.keepDir, fmt.Sprintf("%06d.eml", number)), text.Bytes(), 0o600); err != nil {
+			return "451 4.3.0 cannot keep the message", true
+		}
+	}
+	return fmt.Sprintf("250 2.0.0 Ok: message %d", number), true
+}
+
+// readMessage reads up to the dot and answers the X-Load-Id of the header. The text without the dots of RFC 5321 4.5.2 is
+// written to text, unless that is nil.
+func readMessage(in *bufio.Reader, text *bytes.Buffer) (id string, size int64, err error) {
 	header := true
 	lineStart := true
 	for {
@@ -161,6 +193,12 @@ func readMessage(in *bufio.Reader) (id string, size int64, err error) {
 			}
 		}
 		size += int64(len(chunk))
+		if text != nil {
+			if lineStart && chunk[0] == '.' {
+				chunk = chunk[1:]
+			}
+			text.Write(chunk)
+		}
 		lineStart = err == nil
 	}
 }
