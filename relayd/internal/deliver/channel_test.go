@@ -33,26 +33,42 @@ func TestTheTLSRuleOfTheRouteIsKept(t *testing.T) {
 	}{
 		{name: "opportunistic, offered", script: relaytest.Script{TLS: good}, want: "delivered 250 2.0.0", tls: "TLS 1.3"},
 		{name: "opportunistic, not offered", want: "delivered 250 2.0.0"},
-		{name: "opportunistic, any certificate", script: relaytest.Script{TLS: expired},
-			want: "delivered 250 2.0.0", tls: "TLS 1.3"},
+		{
+			name: "opportunistic, any certificate", script: relaytest.Script{TLS: expired},
+			want: "delivered 250 2.0.0", tls: "TLS 1.3",
+		},
 		{name: "opportunistic, refused", script: relaytest.Script{TLS: good, On: refuseTLS}, want: "delivered 250 2.0.0"},
 		{name: "opportunistic, broken", script: relaytest.Script{TLS: good, On: brokenTLS}, want: "delivered 250 2.0.0"},
-		{name: "opportunistic, text injected before the handshake", script: relaytest.Script{TLS: good, On: garbleTLS},
-			want: "temporary 0 4.5.0"},
+		{
+			name: "opportunistic, text injected before the handshake", script: relaytest.Script{TLS: good, On: garbleTLS},
+			want: "temporary 0 4.5.0",
+		},
 		{name: "none, offered", script: relaytest.Script{TLS: good}, rule: queue.TLSNone, want: "delivered 250 2.0.0"},
-		{name: "required", script: relaytest.Script{TLS: good}, rule: queue.TLSRequired, roots: true,
-			want: "delivered 250 2.0.0", tls: "TLS 1.3 verified"},
+		{
+			name: "required", script: relaytest.Script{TLS: good}, rule: queue.TLSRequired, roots: true,
+			want: "delivered 250 2.0.0", tls: "TLS 1.3 verified",
+		},
 		{name: "required, not offered", rule: queue.TLSRequired, roots: true, want: "temporary 0 4.7.4"},
-		{name: "required, refused", script: relaytest.Script{TLS: good, On: refuseTLS}, rule: queue.TLSRequired, roots: true,
-			want: "temporary 454 4.7.4"},
-		{name: "required, broken", script: relaytest.Script{TLS: good, On: brokenTLS}, rule: queue.TLSRequired, roots: true,
-			want: "temporary 0 4.7.5"},
-		{name: "required, unknown issuer", script: relaytest.Script{TLS: good}, rule: queue.TLSRequired,
-			want: "temporary 0 4.7.5"},
-		{name: "required, wrong name", script: relaytest.Script{TLS: wrongName}, rule: queue.TLSRequired, roots: true,
-			want: "temporary 0 4.7.5"},
-		{name: "required, expired", script: relaytest.Script{TLS: expired}, rule: queue.TLSRequired, roots: true,
-			want: "temporary 0 4.7.5"},
+		{
+			name: "required, refused", script: relaytest.Script{TLS: good, On: refuseTLS}, rule: queue.TLSRequired, roots: true,
+			want: "temporary 454 4.7.4",
+		},
+		{
+			name: "required, broken", script: relaytest.Script{TLS: good, On: brokenTLS}, rule: queue.TLSRequired, roots: true,
+			want: "temporary 0 4.7.5",
+		},
+		{
+			name: "required, unknown issuer", script: relaytest.Script{TLS: good}, rule: queue.TLSRequired,
+			want: "temporary 0 4.7.5",
+		},
+		{
+			name: "required, wrong name", script: relaytest.Script{TLS: wrongName}, rule: queue.TLSRequired, roots: true,
+			want: "temporary 0 4.7.5",
+		},
+		{
+			name: "required, expired", script: relaytest.Script{TLS: expired}, rule: queue.TLSRequired, roots: true,
+			want: "temporary 0 4.7.5",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			mx := relaytest.StartMX(t, c.script)
@@ -133,10 +149,12 @@ func TestWhatTheServerOffersIsUsedAndNothingElse(t *testing.T) {
 		passedOn   bool
 	}{
 		{name: "nothing", to: []string{"", ""}},
-		{name: "everything", extensions: []string{"PIPELINING", "size 1000000", "8bitmime", "Dsn", "SMTPUTF8"},
+		{
+			name: "everything", extensions: []string{"PIPELINING", "size 1000000", "8bitmime", "Dsn", "SMTPUTF8"},
 			from:     fmt.Sprintf("SIZE=%d BODY=8BITMIME RET=HDRS ENVID=QQ+2B314", len(mail)),
 			to:       []string{"NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;orig@y.test", "NOTIFY=NEVER"},
-			passedOn: true},
+			passedOn: true,
+		},
 		{name: "size alone", extensions: []string{"SIZE"}, from: fmt.Sprintf("SIZE=%d", len(mail)), to: []string{"", ""}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -196,8 +214,10 @@ func TestAMessageThatTheServerSaysItCannotTakeIsNotSent(t *testing.T) {
 		{name: "too big", text: mail, recipient: "b@y.test", extensions: []string{"SIZE 20"}, want: "permanent 552 5.3.4"},
 		{name: "no limit", text: mail, recipient: "b@y.test", extensions: []string{"SIZE 0"}, want: "delivered 250 2.0.0"},
 		{name: "UTF-8 address", text: mail, recipient: "b\u00fc@y.test", utf8: true, want: "permanent 0 5.6.7"},
-		{name: "UTF-8 address, offered", text: mail, recipient: "b\u00fc@y.test", utf8: true,
-			extensions: []string{"SMTPUTF8"}, want: "delivered 250 2.0.0"},
+		{
+			name: "UTF-8 address, offered", text: mail, recipient: "b\u00fc@y.test", utf8: true,
+			extensions: []string{"SMTPUTF8"}, want: "delivered 250 2.0.0",
+		},
 		{name: "UTF-8 header", text: utf8Header, recipient: "b@y.test", utf8: true, want: "permanent 0 5.6.7"},
 		{name: "SMTPUTF8 asked for, not used", text: utf8Body, recipient: "b@y.test", utf8: true, want: "delivered 250 2.0.0"},
 		{name: "REQUIRETLS without TLS", text: mail, recipient: "b@y.test", requireTLS: true, want: "temporary 0 4.7.4"},

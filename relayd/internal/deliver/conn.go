@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ type conn struct {
 	timeouts Timeouts
 
 	host     string // "mx1.example.net[192.0.2.1]:25"
+	addr     netip.Addr
 	loopback bool
 	tls      string // queue.Result.TLS
 	ext      extensions
@@ -44,7 +46,7 @@ type conn struct {
 func newConn(c net.Conn, t target, timeouts Timeouts, limit time.Time) *conn {
 	return &conn{
 		net: c, in: bufio.NewReaderSize(c, readBufferBytes), out: bufio.NewWriterSize(c, writeBufferBytes),
-		timeouts: timeouts, host: t.String(), loopback: t.addr.Addr().IsLoopback(), limit: limit, opened: time.Now(),
+		timeouts: timeouts, host: t.String(), addr: t.addr.Addr(), loopback: t.addr.Addr().IsLoopback(), limit: limit, opened: time.Now(),
 	}
 }
 

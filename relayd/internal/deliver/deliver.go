@@ -28,9 +28,10 @@ type Config struct {
 	// Resolvers are recursive DNS resolvers, asked in this order. Empty means
 	// those of /etc/resolv.conf.
 	Resolvers []netip.AddrPort
-	// AllowTargetNetworks are networks that may be delivered to although they
-	// are private, loopback or our own. Empty means none.
-	AllowTargetNetworks []netip.Prefix
+	// AllowTargetNetworks are the networks that may be delivered to although
+	// they are private, loopback or our own, as they are now: it is asked for
+	// each address, so that a changed setting holds at once. nil means none.
+	AllowTargetNetworks func() []netip.Prefix
 	// OwnAddresses are addresses that lead to this relay beside those of this
 	// host's interfaces, such as the outside of a NAT.
 	OwnAddresses []netip.Addr
@@ -200,6 +201,10 @@ func (s *Sender) attempt(ctx context.Context, job queue.Job, out *outcome) {
 func (s *Sender) reuse(ctx context.Context, job queue.Job, out *outcome, setup time.Time) bool {
 	c := s.pool.take(poolKey(job))
 	if c == nil {
+		return false
+	}
+	if s.targets.judge(c.addr) != targetAllowed {
+		c.close()
 		return false
 	}
 	s.metrics.connection("reused")

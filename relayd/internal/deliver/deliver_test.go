@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ func loopback() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("12
 func newSender(t *testing.T, change func(*deliver.Config)) *deliver.Sender {
 	t.Helper()
 	c := deliver.Config{
-		Hostname: "edge1.relay.test", AllowTargetNetworks: loopback(),
+		Hostname: "edge1.relay.test", AllowTargetNetworks: loopback,
 		Resolvers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")},
 		Timeouts: deliver.Timeouts{
 			Lookup: time.Second, Dial: 5 * time.Second, Greeting: 5 * time.Second, Hello: 5 * time.Second,
@@ -46,6 +47,33 @@ func newSender(t *testing.T, change func(*deliver.Config)) *deliver.Sender {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	return s
+}
+
+func TestANetworkThatIsNoLongerAllowedIsNotDeliveredToAnyMore(t *testing.T) {
+	mx := relaytest.StartMX(t, relaytest.Script{})
+	var allowed atomic.Bool
+	s := newSender(t, func(c *deliver.Config) {
+		c.AllowTargetNetworks = func() []netip.Prefix {
+			if allowed.Load() {
+				return loopback()
+			}
+			return nil
+		}
+	})
+	for _, step := range []struct {
+		allow bool
+		want  string
+	}{
+		{allow: false, want: "temporary 0 4.4.6"},
+		{allow: true, want: "delivered 250 2.0.0"},
+		// The connection of the delivery before is still open.
+		{allow: false, want: "temporary 0 4.4.6"},
+	} {
+		allowed.Store(step.allow)
+		if got := briefs(s.Attempt(t.Context(), jobTo(mx, mail, "b@y.test"))); got != step.want {
+			t.Errorf("allowed %v: got %s, want %s", step.allow, got, step.want)
+		}
+	}
 }
 
 // jobTo makes a job of text for recipients by way of mx as smarthost.

@@ -32,58 +32,96 @@ func TestTheDNSDecidesWhereMailGoesAndWhatItsFailuresMean(t *testing.T) {
 		inText  string
 		arrives bool
 	}{
-		{name: "one MX", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
-			want: "delivered 250 2.0.0", arrives: true},
-		{name: "no MX, an address", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}},
-			want: "delivered 250 2.0.0", arrives: true},
-		{name: "an MX, and an address that must not be used",
+		{
+			name: "one MX", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
+			want: "delivered 250 2.0.0", arrives: true,
+		},
+		{
+			name: "no MX, an address", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}},
+			want: "delivered 250 2.0.0", arrives: true,
+		},
+		{
+			name: "an MX, and an address that must not be used",
 			zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test.", "A 127.0.0.1"}, "mx.y.test": {}},
-			want: "permanent 550 5.1.2", inText: "no mail server"},
+			want: "permanent 550 5.1.2", inText: "no mail server",
+		},
 		{name: "nothing at all", zone: relaytest.Zone{"y.test": {}}, want: "permanent 550 5.1.2"},
 		{name: "no such domain", zone: relaytest.Zone{}, want: "permanent 550 5.1.2", inText: "does not exist"},
-		{name: "the MX host does not exist", zone: relaytest.Zone{"y.test": {"MX 10 gone.y.test."}},
-			want: "permanent 550 5.1.2"},
-		{name: "null MX", zone: relaytest.Zone{"y.test": {"MX 0 .", "A 127.0.0.1"}},
-			want: "permanent 556 5.1.10", inText: "null MX"},
-		{name: "null MX beside a real one",
+		{
+			name: "the MX host does not exist", zone: relaytest.Zone{"y.test": {"MX 10 gone.y.test."}},
+			want: "permanent 550 5.1.2",
+		},
+		{
+			name: "null MX", zone: relaytest.Zone{"y.test": {"MX 0 .", "A 127.0.0.1"}},
+			want: "permanent 556 5.1.10", inText: "null MX",
+		},
+		{
+			name: "null MX beside a real one",
 			zone: relaytest.Zone{"y.test": {"MX 0 .", "MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
-			want: "delivered 250 2.0.0", arrives: true},
-		{name: "the domain is an alias", zone: relaytest.Zone{
-			"y.test": {"CNAME z.test."}, "z.test": {"MX 10 mx.z.test."}, "mx.z.test": {"A 127.0.0.1"}},
-			want: "delivered 250 2.0.0", arrives: true},
-		{name: "the MX host is an alias", zone: relaytest.Zone{
-			"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"CNAME h.test."}, "h.test": {"A 127.0.0.1"}},
-			want: "delivered 250 2.0.0", arrives: true},
+			want: "delivered 250 2.0.0", arrives: true,
+		},
+		{
+			name: "the domain is an alias", zone: relaytest.Zone{
+				"y.test": {"CNAME z.test."}, "z.test": {"MX 10 mx.z.test."}, "mx.z.test": {"A 127.0.0.1"},
+			},
+			want: "delivered 250 2.0.0", arrives: true,
+		},
+		{
+			name: "the MX host is an alias", zone: relaytest.Zone{
+				"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"CNAME h.test."}, "h.test": {"A 127.0.0.1"},
+			},
+			want: "delivered 250 2.0.0", arrives: true,
+		},
 		{name: "an alias of nothing", zone: relaytest.Zone{"y.test": {"CNAME gone.test."}}, want: "permanent 550 5.1.2"},
-		{name: "an alias loop", zone: relaytest.Zone{"y.test": {"CNAME z.test."}, "z.test": {"CNAME y.test."}},
-			want: "temporary 0 4.4.3"},
+		{
+			name: "an alias loop", zone: relaytest.Zone{"y.test": {"CNAME z.test."}, "z.test": {"CNAME y.test."}},
+			want: "temporary 0 4.4.3",
+		},
 		{name: "SERVFAIL", faults: faults{"y.test": relaytest.ServFail}, want: "temporary 0 4.4.3"},
 		{name: "REFUSED", faults: faults{"y.test": relaytest.Refused}, want: "temporary 0 4.4.3"},
 		{name: "no answer", faults: faults{"y.test": relaytest.Silent}, want: "temporary 0 4.4.3"},
 		{name: "garbage", faults: faults{"y.test": relaytest.Garbage}, want: "temporary 0 4.4.3"},
-		{name: "an answer to another query", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}},
-			faults: faults{"y.test": relaytest.WrongID}, want: "temporary 0 4.4.3"},
-		{name: "an answer to another question", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}},
-			faults: faults{"y.test": relaytest.WrongQuestion}, want: "temporary 0 4.4.3"},
-		{name: "MX known, addresses not to be had", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}},
-			faults: faults{"mx.y.test": relaytest.ServFail}, want: "temporary 0 4.4.3"},
-		{name: "one family fails, the other answers",
+		{
+			name: "an answer to another query", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}},
+			faults: faults{"y.test": relaytest.WrongID}, want: "temporary 0 4.4.3",
+		},
+		{
+			name: "an answer to another question", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}},
+			faults: faults{"y.test": relaytest.WrongQuestion}, want: "temporary 0 4.4.3",
+		},
+		{
+			name: "MX known, addresses not to be had", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}},
+			faults: faults{"mx.y.test": relaytest.ServFail}, want: "temporary 0 4.4.3",
+		},
+		{
+			name:   "one family fails, the other answers",
 			zone:   relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
-			faults: faults{"AAAA mx.y.test": relaytest.ServFail}, want: "delivered 250 2.0.0", arrives: true},
-		{name: "one family empty, the other failing", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {}},
-			faults: faults{"AAAA mx.y.test": relaytest.ServFail}, want: "temporary 0 4.4.3"},
-		{name: "too big for UDP", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
-			faults: faults{"y.test": relaytest.Truncated}, want: "delivered 250 2.0.0", arrives: true},
+			faults: faults{"AAAA mx.y.test": relaytest.ServFail}, want: "delivered 250 2.0.0", arrives: true,
+		},
+		{
+			name: "one family empty, the other failing", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {}},
+			faults: faults{"AAAA mx.y.test": relaytest.ServFail}, want: "temporary 0 4.4.3",
+		},
+		{
+			name: "too big for UDP", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
+			faults: faults{"y.test": relaytest.Truncated}, want: "delivered 250 2.0.0", arrives: true,
+		},
 		{name: "a hundred MX that do not exist", zone: relaytest.Zone{"y.test": hundred()}, want: "permanent 550 5.1.2"},
-		{name: "loopback", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}}, allow: []netip.Prefix{},
-			want: "permanent 0 5.4.6", inText: "this relay"},
-		{name: "a private network", zone: relaytest.Zone{"y.test": {"MX 1 mx.y.test."}, "mx.y.test": {"A 10.1.2.3"}},
-			want: "permanent 0 5.4.4", inText: "not on the public network"},
+		{
+			name: "loopback", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}}, allow: []netip.Prefix{},
+			want: "permanent 0 5.4.6", inText: "this relay",
+		},
+		{
+			name: "a private network", zone: relaytest.Zone{"y.test": {"MX 1 mx.y.test."}, "mx.y.test": {"A 10.1.2.3"}},
+			want: "permanent 0 5.4.4", inText: "not on the public network",
+		},
 		{name: "a metadata service", zone: relaytest.Zone{"y.test": {"A 169.254.169.254"}}, want: "permanent 0 5.4.4"},
 		{name: "IPv4 inside IPv6", zone: relaytest.Zone{"y.test": {"AAAA ::ffff:10.0.0.1"}}, want: "permanent 0 5.4.4"},
-		{name: "a private host while another cannot be looked up",
+		{
+			name:   "a private host while another cannot be looked up",
 			zone:   relaytest.Zone{"y.test": {"MX 1 a.y.test.", "MX 2 b.y.test."}, "a.y.test": {"A 10.0.0.1"}},
-			faults: faults{"b.y.test": relaytest.ServFail}, want: "temporary 0 4.4.3"},
+			faults: faults{"b.y.test": relaytest.ServFail}, want: "temporary 0 4.4.3",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dns := relaytest.StartDNS(t, c.zone)
@@ -95,7 +133,7 @@ func TestTheDNSDecidesWhereMailGoesAndWhatItsFailuresMean(t *testing.T) {
 				conf.Resolvers, conf.MXPort = []netip.AddrPort{dns.Addr()}, mx.Port()
 				conf.Timeouts.Lookup = 200 * time.Millisecond
 				if c.allow != nil {
-					conf.AllowTargetNetworks = c.allow
+					conf.AllowTargetNetworks = func() []netip.Prefix { return c.allow }
 				}
 			})
 			got := s.Attempt(t.Context(), jobByMX(mail, "b@y.test"))

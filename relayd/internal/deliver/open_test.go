@@ -18,7 +18,7 @@ func TestImplicitTLSIsSpokenFromTheFirstByteOnPort465(t *testing.T) {
 	mx := relaytest.StartMX(t, relaytest.Script{TLS: conf, ImplicitTLS: true})
 	s, err := New(Config{
 		Hostname: "edge1.relay.test", RootCAs: roots, Resolvers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")},
-		AllowTargetNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		AllowTargetNetworks: func() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -30,6 +30,16 @@ func TestImplicitTLSIsSpokenFromTheFirstByteOnPort465(t *testing.T) {
 	defer c.close()
 	if c.tls != "TLS 1.3 verified" {
 		t.Errorf("channel %q", c.tls)
+	}
+}
+
+func TestARouteMayAskForImplicitTLSOnAnyPort(t *testing.T) {
+	route := queue.Route{Host: "smart.test", Port: 2465, TLS: queue.TLSImplicit}
+	if !implicitTLS(route) {
+		t.Error("the channel starts in plain text")
+	}
+	if rule := effectiveRule(queue.Job{Route: route}, target{}); rule != queue.TLSRequired {
+		t.Errorf("rule %d, want required", rule)
 	}
 }
 
@@ -52,7 +62,7 @@ func TestAPasswordIsNeverSentInPlainTextBeyondLoopback(t *testing.T) {
 
 func TestOnlyPublicAddressesAreDialled(t *testing.T) {
 	judge, err := newTargets(
-		[]netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")}, []netip.Addr{netip.MustParseAddr("198.18.5.5")})
+		func() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")} }, []netip.Addr{netip.MustParseAddr("198.18.5.5")})
 	if err != nil {
 		t.Fatal(err)
 	}

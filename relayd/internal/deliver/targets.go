@@ -10,7 +10,7 @@ import (
 // points at 127.0.0.1 or at a cloud's metadata service would turn the relay
 // into a way into its own network.
 type targets struct {
-	allow  []netip.Prefix
+	allow  func() []netip.Prefix
 	own    map[netip.Addr]struct{}
 	forbid []netip.Prefix
 }
@@ -28,14 +28,8 @@ const (
 
 // newTargets takes the configured own addresses and adds those of this host's
 // interfaces.
-func newTargets(allow []netip.Prefix, own []netip.Addr) (*targets, error) {
-	t := &targets{own: make(map[netip.Addr]struct{})}
-	for _, p := range allow {
-		if !p.IsValid() {
-			return nil, fmt.Errorf("allowed target network %v is not a prefix", p)
-		}
-		t.allow = append(t.allow, p.Masked())
-	}
+func newTargets(allow func() []netip.Prefix, own []netip.Addr) (*targets, error) {
+	t := &targets{allow: allow, own: make(map[netip.Addr]struct{})}
 	for _, a := range own {
 		t.own[a.Unmap()] = struct{}{}
 	}
@@ -95,9 +89,11 @@ func (t *targets) judge(addr netip.Addr) verdict {
 		return targetForbidden
 	}
 	addr = embedded(addr.Unmap())
-	for _, p := range t.allow {
-		if p.Contains(addr) {
-			return targetAllowed
+	if t.allow != nil {
+		for _, p := range t.allow() {
+			if p.Contains(addr) {
+				return targetAllowed
+			}
 		}
 	}
 	if _, ok := t.own[addr]; ok {

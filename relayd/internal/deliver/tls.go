@@ -21,13 +21,15 @@ var errHandshake = errors.New("TLS handshake")
 // reached where the operator lists it, a password needs no protection.
 func effectiveRule(job queue.Job, t target) queue.TLSRule {
 	secret := job.Route.Credentials != (queue.Credentials{}) && !t.addr.Addr().IsLoopback()
-	if job.RequireTLS || secret && job.Route.TLS == queue.TLSOpportunistic {
+	if job.RequireTLS || job.Route.TLS == queue.TLSImplicit || secret && job.Route.TLS == queue.TLSOpportunistic {
 		return queue.TLSRequired
 	}
 	return job.Route.TLS
 }
 
-func implicitTLS(r queue.Route) bool { return !r.IsMX() && r.Port == smtpsPort }
+func implicitTLS(r queue.Route) bool {
+	return !r.IsMX() && (r.Port == smtpsPort || r.TLS == queue.TLSImplicit)
+}
 
 // startTLS upgrades the channel by RFC 3207, as far as the rule wants it.
 func (s *Sender) startTLS(ctx context.Context, c *conn, t target, rule queue.TLSRule) *failure {

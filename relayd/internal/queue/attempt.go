@@ -312,6 +312,9 @@ func (q *Queue) deliver(ctx context.Context, job Job) (results []Result, panicke
 			results = failed("the relay failed inside", panicked)
 		}
 	}()
+	if job.Route.Unknown != "" {
+		return failed("the way out is not known: "+job.Route.Unknown, nil), nil
+	}
 	results = q.Courier.Attempt(ctx, job)
 	if len(results) != len(job.Recipients) {
 		err := fmt.Errorf("courier gave %d results for %d recipients", len(results), len(job.Recipients))

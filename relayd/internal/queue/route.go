@@ -24,6 +24,10 @@ type Route struct {
 	TLS TLSRule
 	// Credentials are for AUTH; the zero value means none.
 	Credentials Credentials
+	// Unknown says why it cannot be told just now where the mail goes; empty
+	// when it can. The mail waits: sent past a route that nobody could read,
+	// it might go where it must not.
+	Unknown string
 }
 
 // TLSRule says how much the channel must be protected.
@@ -40,12 +44,18 @@ const (
 	TLSRequired
 	// TLSNone never starts TLS.
 	TLSNone
+	// TLSImplicit is TLSRequired with TLS from the first byte, on any port.
+	TLSImplicit
 )
 
 // Credentials log in to a smarthost.
 type Credentials struct {
 	Username string
 	Password Secret
+	// SecretID and SecretVersion name the password where the Router does not
+	// hold it. A courier fetches it before it begins.
+	SecretID      string
+	SecretVersion int64
 }
 
 // Secret is a text that no log and no format verb shows.
@@ -67,7 +77,7 @@ func (Secret) MarshalText() ([]byte, error) { return []byte("[secret]"), nil }
 func (s Secret) Reveal() string { return string(s) }
 
 // IsMX reports whether the route is delivery by MX.
-func (r Route) IsMX() bool { return r.Host == "" }
+func (r Route) IsMX() bool { return r.Host == "" && r.Unknown == "" }
 
 // Address returns "host:port" of the smarthost.
 func (r Route) Address() string {
@@ -81,6 +91,9 @@ func (r Route) Address() string {
 // Destination returns the name under which concurrency is counted: the
 // smarthost and its user, or the recipient domain.
 func (r Route) Destination(recipientDomain string) string {
+	if r.Unknown != "" {
+		return "unknown:" + recipientDomain
+	}
 	if r.IsMX() {
 		return "mx:" + recipientDomain
 	}

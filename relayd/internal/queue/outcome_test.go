@@ -1,0 +1,165 @@
+package queue_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"activerelay/relayd/internal/queue"
+)
+
+func TestMailWaitsWhileItsWayOutIsNotKnownAndThenTakesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var known atomic.Bool
+		e := newEdge(t, func(c *queue.Config) {
+			c.Route = func(_, _ string) queue.Route {
+				if known.Load() {
+					return queue.Route{Host: "smart.test"}
+				}
+				return queue.Route{Unknown: "its route does not compile"}
+			}
+		})
+		defer e.close()
+		e.run()
+		id := e.add("anna@example.com", "b@y.test")
+		synctest.Wait()
+		m, err := e.spool.Load(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := m.Recipients[0]; len(e.courier.tried()) != 0 || !strings.Contains(r.LastReply, "its route does not compile") {
+			t.Fatalf("tried %q, last reply %q", e.courier.tried(), r.LastReply)
+		}
+		known.Store(true)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if got := e.courier.all(); len(got) != 1 || got[0].job.Route.Host != "smart.test" {
+			t.Errorf("attempts %+v", got)
+		}
+	})
+}
+
+func TestATemporaryFailureIsTriedAgainUntilItSucceeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEdge(t, nil)
+		defer e.close()
+		e.courier.decide = func(_ context.Context, _ queue.Job, _ string, attempt int) queue.Result {
+			if attempt < 3 {
+				return temporary()
+			}
+			return delivered()
+		}
+		e.run()
+		began := time.Now()
+		e.add("anna@example.com", "b@y.test")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		var waits []time.Duration
+		for _, a := range e.courier.all() {
+			waits = append(waits, a.at.Sub(began).Round(time.Second))
+		}
+		if want := []time.Duration{0, time.Minute, 3 * time.Minute}; !slices.Equal(waits, want) {
+			t.Errorf("attempts at %v, want %v", waits, want)
+		}
+		if got, want := e.kinds(), []string{"message-deferred b@y.test", "message-delivered b@y.test"}; !slices.Equal(got, want) {
+			t.Errorf("events %q, want %q", got, want)
+		}
+	})
+}
+
+func TestTheSenderIsToldOfARecipientThatIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEdge(t, nil)
+		defer e.close()
+		e.courier.decide = func(_ context.Context, _ queue.Job, recipient string, _ int) queue.Result {
+			if recipient == "b@y.test" {
+				return permanent()
+			}
+			return delivered()
+		}
+		e.run()
+		e.add("anna@example.com", "b@y.test", "c@y.test")
+		synctest.Wait()
+		var notice string
+		for _, a := range e.courier.all() {
+			if a.job.Sender.IsNull() {
+				notice = a.text
+				if a.to() != "anna@example.com" {
+					t.Errorf("the notification goes to %q", a.to())
+				}
+			}
+		}
+		if !strings.Contains(notice, "b@y.test") || !strings.Contains(notice, "550 5.1.1 unknown") || strings.Contains(notice, "c@y.test") {
+			t.Errorf("notification:\n%s", notice)
+		}
+		if s := e.queue.Stats(); s != (queue.Stats{}) {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+func TestWhatIsInTheSpoolIsDeliveredByTheNextProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEdge(t, nil)
+		e.store("anna@example.com", "b@y.test")
+		e.store("anna@example.com", "c@z.test")
+		e.close()
+		e.stop = nil
+		e.open()
+		defer e.close()
+		e.run()
+		synctest.Wait()
+		got := e.courier.tried()
+		slices.Sort(got)
+		if want := []string{"b@y.test", "c@z.test"}; !slices.Equal(got, want) {
+			t.Errorf("attempts %q, want %q", got, want)
+		}
+	})
+}
+
+func TestAMessageThatIsNeverTakenExpiresOnceAndItsSenderIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEdge(t, func(c *queue.Config) { c.Lifetime = 24 * time.Hour })
+		defer e.close()
+		e.courier.decide = func(_ context.Context, job queue.Job, _ string, _ int) queue.Result {
+			if job.Sender.IsNull() {
+				return delivered()
+			}
+			return temporary()
+		}
+		e.run()
+		e.add("anna@example.com", "b@y.test")
+		time.Sleep(48 * time.Hour)
+		synctest.Wait()
+		kinds := e.kinds()
+		if n := count(kinds, "message-expired b@y.test"); n != 1 || kinds[len(kinds)-1] != "message-expired b@y.test" {
+			t.Errorf("events %q", kinds)
+		}
+		var notices []string
+		for _, a := range e.courier.all() {
+			if a.job.Sender.IsNull() {
+				notices = append(notices, a.text)
+			}
+		}
+		if len(notices) != 2 || !strings.Contains(notices[0], "Action: delayed") || !strings.Contains(notices[1], "Action: failed") {
+			t.Errorf("%d notifications, want one of the delay and one of the end: %q", len(notices), notices)
+		}
+		if s := e.queue.Stats(); s != (queue.Stats{}) {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+func count(list []string, want string) int {
+	n := 0
+	for _, s := range list {
+		if s == want {
+			n++
+		}
+	}
+	return n
+}
