@@ -42,13 +42,15 @@ type Config struct {
 // API implements the operations of the contract. Its methods are safe for concurrent use.
 type API struct {
 	Config
-	rest.StrictServerInterface
 
 	contract              *contract
 	limits, addressLimits *rateLimits
 	metrics               *metrics
 	hashing               hashing
 }
+
+// Every operation of the contract exists.
+var _ rest.StrictServerInterface = (*API)(nil)
 
 // New checks the contract and returns the API. An operation without a declared scope or role is an error.
 func New(config Config) (*API, error) {

@@ -25,6 +25,11 @@ const masked = "***"
 
 // audit notes a change in the transaction that makes it.
 func (a *API) audit(ctx context.Context, tx *store.Tx, c change) error {
+	return a.auditBy(ctx, tx, PrincipalFrom(ctx), c)
+}
+
+// auditBy notes a change of a public operation, whose caller shows who it is in another way than by a token of the API.
+func (a *API) auditBy(ctx context.Context, tx *store.Tx, by Principal, c change) error {
 	changes, err := differences(c.before, c.after)
 	if err != nil {
 		return fmt.Errorf("audit %s: %w", c.object, err)
@@ -36,11 +41,10 @@ func (a *API) audit(ctx context.Context, tx *store.Tx, c change) error {
 	if err != nil {
 		return fmt.Errorf("audit %s: %w", c.object, err)
 	}
-	by := callFrom(ctx)
 	tx.Audit(store.AuditRow{
-		TokenID: by.principal.TokenID, ActorName: by.principal.Name, ActorRole: string(by.principal.Role),
-		ActorPartner: by.principal.Partner, Action: operationID(ctx), Object: c.object, Partner: c.partner,
-		Reason: c.reason, RequestID: by.requestID, Changes: string(text),
+		TokenID: by.TokenID, ActorName: by.Name, ActorRole: string(by.Role), ActorPartner: by.Partner,
+		Action: operationID(ctx), Object: c.object, Partner: c.partner, Reason: c.reason,
+		RequestID: callFrom(ctx).requestID, Changes: string(text),
 	})
 	return nil
 }

@@ -38,21 +38,23 @@ func (tx *Tx) Instructions(limit int) ([]Instruction, error) {
 	return rows, err
 }
 
-// AcknowledgeInstructions forgets the instructions of the tenant's edge up to a number.
+// AcknowledgeInstructions forgets the instructions of the tenant's edge up to a number. One that the edge has carried out
+// and that is unknown here was given out by a database that was restored since: the next ones are numbered after it, because
+// the edge ignores those before.
 func (tx *Tx) AcknowledgeInstructions(number int64) error {
 	row, err := tx.LockEdge(tx.Tenant.Edge)
 	if err != nil {
 		return err
 	}
-	number = min(number, row.InstructionNumber)
+	number = min(number, maxCounter)
 	if number <= row.InstructionAcknowledged {
 		return nil
 	}
 	if err := tx.db.Where("edge = ? AND number <= ?", row.ID, number).Delete(&Instruction{}).Error; err != nil {
 		return err
 	}
-	row.InstructionAcknowledged = number
-	return tx.updateEdge(&row, "instruction_acknowledged")
+	row.InstructionAcknowledged, row.InstructionNumber = number, max(number, row.InstructionNumber)
+	return tx.updateEdge(&row, "instruction_acknowledged", "instruction_number")
 }
 
 // instruct gives an edge that LockEdge returned its next instruction.

@@ -1,0 +1,61 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"activerelay/api"
+	"activerelay/api/problem"
+	"activerelay/api/rest"
+	"activerelay/server/internal/store"
+)
+
+// ReportEvents takes what is new of a batch of the calling edge.
+func (a *API) ReportEvents(ctx context.Context, r rest.ReportEventsRequestObject) (rest.ReportEventsResponseObject, error) {
+	edge := PrincipalFrom(ctx)
+	var outcome store.EventOutcome
+	err := a.Store.Write(ctx, edge.Tenant(), func(tx *store.Tx) (err error) {
+		outcome, err = tx.RecordEvents(eventBatch(*r.Body))
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, problem.Unauthenticated()
+	}
+	if err != nil {
+		return nil, err
+	}
+	a.Publisher.Seen(edge.Edge)
+	if outcome.Fenced {
+		return nil, problem.EdgeFenced("the batch is of a generation that is over")
+	}
+	if outcome.GapTo > 0 {
+		a.Log.WarnContext(ctx, "events of an edge are lost", slog.String("edge", edge.Edge),
+			slog.Int64("from", outcome.GapFrom), slog.Int64("to", outcome.GapTo))
+	}
+	return rest.ReportEvents200JSONResponse{Acknowledged: outcome.Acknowledged}, nil
+}
+
+func eventBatch(body api.EventBatch) store.EventBatch {
+	return store.EventBatch{
+		Generation: body.Generation, FirstKept: body.FirstKept, Events: convert(body.Events, eventFromAPI),
+	}
+}
+
+func eventFromAPI(e api.EdgeEvent) store.Event {
+	event := store.Event{
+		Sequence: e.Sequence, Time: e.Time, Kind: string(e.Kind), Domain: text(e.Domain), Ref: text(e.Ref), Reason: text(e.Reason),
+		Stage: text(e.Stage), Reply: text(e.Reply), ClientAddress: text(e.ClientAddress), User: text(e.User),
+		Sender: text(e.Sender), Recipient: text(e.Recipient), Detail: text(e.Detail),
+	}
+	if e.Recipients != nil {
+		event.Recipients = *e.Recipients
+	}
+	if e.PolicyRevision != nil {
+		event.PolicyRevision = *e.PolicyRevision
+	}
+	if e.DayStart != nil {
+		event.DayStart = *storedTime(e.DayStart)
+	}
+	return event
+}

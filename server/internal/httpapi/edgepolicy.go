@@ -1,0 +1,130 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"activerelay/api"
+	"activerelay/api/problem"
+	"activerelay/api/rest"
+	"activerelay/server/internal/publish"
+	"activerelay/server/internal/store"
+)
+
+// PullPolicy answers what is new for the calling edge, or nothing in the time that it may take.
+func (a *API) PullPolicy(ctx context.Context, r rest.PullPolicyRequestObject) (rest.PullPolicyResponseObject, error) {
+	edge := PrincipalFrom(ctx)
+	if err := a.acknowledge(ctx, edge, r.Params.Acknowledged); err != nil {
+		return nil, err
+	}
+	poll := publish.Poll{
+		Edge: edge.Edge, Partners: edge.Partners, Epoch: text(r.Params.Epoch), After: text(r.Params.After),
+	}
+	if r.Params.Wait != nil {
+		poll.Wait = time.Duration(*r.Params.Wait) * time.Second
+	}
+	page, err := a.Publisher.Poll(ctx, poll)
+	switch {
+	case errors.Is(err, publish.ErrGone):
+		return nil, problem.PolicyGone()
+	case errors.Is(err, publish.ErrCursor):
+		return nil, invalid("query/after", "cursor", "must be `revision,key` as an answer of this operation gave it, with the epoch that it is of")
+	case err != nil:
+		return nil, err
+	}
+	if poll.Wait > 0 {
+		if err := a.stillActive(ctx, edge); err != nil {
+			return nil, err
+		}
+	}
+	if page == nil {
+		return rest.PullPolicy204Response{}, nil
+	}
+	return pageResponse(page, a.Now())
+}
+
+// acknowledge forgets the instructions that the edge has carried out. Each poll says how far it is, so most say nothing
+// new and must not cost a write.
+func (a *API) acknowledge(ctx context.Context, edge Principal, number *int64) error {
+	if number == nil || *number == 0 {
+		return nil
+	}
+	var row store.Edge
+	err := a.Store.Read(ctx, edge.Tenant(), func(tx *store.Tx) (err error) {
+		row, err = tx.Edge(edge.Edge)
+		return err
+	})
+	if err != nil {
+		return notFound(err, "edge")
+	}
+	if *number <= row.InstructionAcknowledged {
+		return nil
+	}
+	return a.Store.Write(ctx, edge.Tenant(), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(*number) })
+}
+
+// stillActive refuses an edge that was retired while its poll waited.
+func (a *API) stillActive(ctx context.Context, edge Principal) error {
+	var row store.Edge
+	err := a.Store.Read(ctx, edge.Tenant(), func(tx *store.Tx) (err error) {
+		row, err = tx.Edge(edge.Edge)
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) || err == nil && row.Status != store.EdgeActive {
+		return problem.Unauthenticated()
+	}
+	return err
+}
+
+// encodedPage is the contract's PolicyPage around documents that are encoded once for many edges.
+type encodedPage struct{ head, documents, tail []byte }
+
+func pageResponse(page *publish.Page, now time.Time) (rest.PullPolicyResponseObject, error) {
+	instructions := make([]api.Instruction, 0, len(page.Instructions))
+	for _, row := range page.Instructions {
+		instruction, err := instructionToAPI(row)
+		if err != nil {
+			return nil, err
+		}
+		instructions = append(instructions, instruction)
+	}
+	head, err := json.Marshal(struct {
+		Epoch        string            `json:"epoch"`
+		Next         string            `json:"next"`
+		More         bool              `json:"more"`
+		Now          time.Time         `json:"now"`
+		Instructions []api.Instruction `json:"instructions"`
+	}{page.Epoch, page.Next, page.More, now.UTC(), instructions})
+	if err != nil {
+		return nil, fmt.Errorf("encode policy page: %w", err)
+	}
+	// The documents take the place of the closing brace.
+	return encodedPage{head: append(head[:len(head)-1], `,"documents":`...), documents: page.Documents, tail: []byte("}\n")}, nil
+}
+
+// VisitPullPolicyResponse writes the page.
+func (p encodedPage) VisitPullPolicyResponse(w http.ResponseWriter) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusOK)
+	for _, part := range [][]byte{p.head, p.documents, p.tail} {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func instructionToAPI(row store.Instruction) (api.Instruction, error) {
+	shown := api.Instruction{Number: row.Number, Kind: api.InstructionKind(row.Kind)}
+	if row.Kind == store.InstructionSendNotice {
+		shown.Notice = new(api.Notice)
+		if err := json.Unmarshal([]byte(row.Body), shown.Notice); err != nil {
+			return shown, fmt.Errorf("instruction %d of %s: %w", row.Number, row.Edge, err)
+		}
+	}
+	return shown, nil
+}

@@ -1,0 +1,85 @@
+package httpapi
+
+import (
+	"context"
+
+	"activerelay/api"
+	"activerelay/api/rest"
+	"activerelay/server/internal/store"
+)
+
+// ListEdges lists the edges, oldest first.
+func (a *API) ListEdges(ctx context.Context, r rest.ListEdgesRequestObject) (rest.ListEdgesResponseObject, error) {
+	cursor, err := a.page(ctx, r.Params.PageSize, r.Params.PageToken)
+	if err != nil {
+		return nil, err
+	}
+	var rows []store.Edge
+	err = a.Store.Read(ctx, PrincipalFrom(ctx).Tenant(), func(tx *store.Tx) (err error) {
+		rows, err = tx.Edges(cursor.after, cursor.limit())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	rows, next := cut(cursor, rows, func(row store.Edge) string { return row.ID })
+	return rest.ListEdges200JSONResponse{Items: convert(rows, a.edgeToAPI), NextPageToken: next}, nil
+}
+
+// GetEdge shows one edge.
+func (a *API) GetEdge(ctx context.Context, r rest.GetEdgeRequestObject) (rest.GetEdgeResponseObject, error) {
+	var row store.Edge
+	err := a.Store.Read(ctx, PrincipalFrom(ctx).Tenant(), func(tx *store.Tx) (err error) {
+		row, err = tx.Edge(r.EdgeID)
+		return err
+	})
+	if err != nil {
+		return nil, notFound(err, "edge")
+	}
+	return rest.GetEdge200JSONResponse{EdgeResponseJSONResponse: rest.EdgeResponseJSONResponse(a.edgeToAPI(row))}, nil
+}
+
+// RetireEdge revokes the credential of an edge and writes off what it holds. A retired edge stays as it is.
+func (a *API) RetireEdge(ctx context.Context, r rest.RetireEdgeRequestObject) (rest.RetireEdgeResponseObject, error) {
+	response, err := idempotent(ctx, a, attempt[rest.RetireEdgeResponseObject]{
+		key: r.Params.IdempotencyKey, request: r, visit: rest.RetireEdgeResponseObject.VisitRetireEdgeResponse,
+	}, func(tx *store.Tx) (rest.RetireEdgeResponseObject, error) {
+		row, err := tx.LockEdge(r.EdgeID)
+		if err != nil {
+			return nil, notFound(err, "edge")
+		}
+		if row.Status == store.EdgeActive {
+			before := a.edgeToAPI(row)
+			if err := tx.RetireEdge(&row); err != nil {
+				return nil, err
+			}
+			if err := a.audit(ctx, tx, change{object: "edge/" + row.ID, before: before, after: a.edgeToAPI(row)}); err != nil {
+				return nil, err
+			}
+		}
+		return rest.RetireEdge200JSONResponse{EdgeResponseJSONResponse: rest.EdgeResponseJSONResponse(a.edgeToAPI(row))}, nil
+	})
+	if err == nil {
+		a.Publisher.Wake() // its waiting poll ends now
+	}
+	return response, err
+}
+
+// edgeToAPI shows an edge with what this process has seen of it since it was last written down.
+func (a *API) edgeToAPI(row store.Edge) api.Edge {
+	if seen := a.Publisher.Sighting(row.ID); row.LastSeenAt == nil && !seen.At.IsZero() ||
+		row.LastSeenAt != nil && seen.At.After(*row.LastSeenAt) {
+		row.LastSeenAt = &seen.At
+		if seen.Epoch != "" {
+			row.EnforcedEpoch, row.EnforcedRevision = seen.Epoch, seen.Revision
+		}
+	}
+	shown := api.Edge{
+		ID: row.ID, Name: row.Name, Status: api.EdgeStatus(row.Status), Partners: convert(row.Partners, same[string]),
+		Version: optional(row.SoftwareVersion), JoinedAt: row.JoinedAt, LastSeenAt: row.LastSeenAt, RetiredAt: row.RetiredAt,
+	}
+	if row.EnforcedEpoch != "" {
+		shown.EnforcedEpoch, shown.EnforcedRevision = &row.EnforcedEpoch, &row.EnforcedRevision
+	}
+	return shown
+}
