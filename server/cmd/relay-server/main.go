@@ -1,0 +1,21 @@
+// Command relay-server is the control plane of Active Relay.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"activerelay/server"
+)
+
+// version is set when the program is linked.
+var version string
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	os.Exit(server.Program{Version: version}.Main(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,70 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"activerelay/server/internal/httpapi"
+)
+
+// Deadlines of a connection. Reading and writing are counted from the head of a request and bound a peer that does not
+// read or send; both must be well above the longest long poll, 30 seconds, or they would break it off: net/http reads
+// ahead while a handler works, and ends the request when that read times out.
+const (
+	headTimeout  = 10 * time.Second
+	readTimeout  = 2 * time.Minute
+	writeTimeout = 3 * time.Minute
+	idleTimeout  = 2 * time.Minute
+)
+
+// headSlack is by how much net/http may read a longer head than the API accepts, so that the API gets to say so in a
+// problem; what is longer still is answered 431 by net/http itself.
+const headSlack = 32 << 10
+
+func listen(ctx context.Context, config Config) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", config.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	return listener, nil
+}
+
+// newHTTPServer serves TLS when it is given a certificate. A request does not end with ctx: it is drained.
+func newHTTPServer(ctx context.Context, config Config, handler http.Handler, pair *certificate) *http.Server {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: headTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    httpapi.MaxHeaderBytes + httpapi.MaxURIBytes + headSlack,
+		ErrorLog:          slog.NewLogLogger(config.Log.Handler(), slog.LevelDebug), // strangers' broken connections
+		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
+	if pair != nil {
+		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.get}
+	}
+	return server
+}
+
+// clientAddress says who a request is from: who connected, or what the last trusted proxy has seen.
+func clientAddress(proxies []netip.Prefix) echo.IPExtractor {
+	if len(proxies) == 0 {
+		return echo.ExtractIPDirect()
+	}
+	trust := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
+	for _, proxy := range proxies {
+		trust = append(trust, echo.TrustIPRange(&net.IPNet{
+			IP: proxy.Addr().AsSlice(), Mask: net.CIDRMask(proxy.Bits(), proxy.Addr().BitLen()),
+		}))
+	}
+	return echo.ExtractIPFromXFFHeader(trust...)
+}
