@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -45,6 +46,9 @@ func (s *Store) connectSQLite(ctx context.Context, path string) error {
 		path = filepath.Join(s.config.DataDir, "relay.db")
 	}
 	s.dialect, s.lockPath = migrations.SQLite, path+".lock"
+	if err := createPrivate(path); err != nil {
+		return fmt.Errorf("sqlite %s: %w", path, err)
+	}
 	writer, err := openSQLite(ctx, path, "&_txlock=immediate", 1)
 	if err != nil {
 		return err
@@ -61,6 +65,16 @@ func (s *Store) connectSQLite(ctx context.Context, path string) error {
 		return errors.Join(err, s.Close())
 	}
 	return nil
+}
+
+// createPrivate makes the file of a new database, which holds verifiers and sealed passwords, readable by its owner alone;
+// SQLite would go by the umask. The files that SQLite puts beside it get the same mode.
+func createPrivate(path string) error {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	return file.Close()
 }
 
 func openSQLite(ctx context.Context, path, extra string, connections int) (*sql.DB, error) {

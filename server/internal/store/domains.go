@@ -125,15 +125,15 @@ func (tx *Tx) InsertDomain(row *Domain) error {
 func (tx *Tx) UpdateDomain(row *Domain) error {
 	read := row.Version
 	row.Version, row.UpdatedAt = read+1, tx.Now
-	return tx.update(row, read)
+	return tx.update(tx.scoped(tx.db, "partner", "name"), row, read)
 }
 
 // DeleteDomain deletes a domain with its relay IPs, users and routes. Reports and the audit log stay.
 func (tx *Tx) DeleteDomain(name string) error {
-	if err := tx.db.Exec("DELETE FROM routes WHERE domain = ?", name).Error; err != nil {
+	if err := remove[Domain](tx.scoped(tx.db, "partner", "name").Where("name = ?", name)); err != nil {
 		return err
 	}
-	return tx.db.Where("name = ?", name).Delete(&Domain{}).Error
+	return tx.db.Where("domain = ?", name).Delete(&Route{}).Error
 }
 
 // DisabledForAbuse reports whether relaying of a domain, or of one of its relay IPs or users, was disabled by complaints

@@ -54,6 +54,11 @@ type senderKey struct {
 	kind, sender, reason string
 }
 
+// rowKey sorts as the columns of a key do, one after the other: leases lock the days in that order too.
+func rowKey(domain string, start time.Time, rest ...string) string {
+	return strings.Join(append([]string{domain, start.UTC().Format(time.RFC3339)}, rest...), "\x00")
+}
+
 // inOrder returns the values of a map by a key of theirs.
 func inOrder[K comparable, V any](rows map[K]*V, key func(*V) string) []*V {
 	list := make([]*V, 0, len(rows))

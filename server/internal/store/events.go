@@ -316,7 +316,7 @@ func decisionOf(e Event, edge, partner string) Decision {
 
 // save writes the sums, each table in the order of its key, so that batches of several edges do not wait in a circle.
 func (c *counting) save() error {
-	for _, total := range inOrder(c.accepted, func(t *QuotaDay) string { return t.Domain + t.DayStart.String() }) {
+	for _, total := range inOrder(c.accepted, func(t *QuotaDay) string { return rowKey(t.Domain, t.DayStart) }) {
 		err := c.tx.db.Model(&QuotaDay{}).Where("domain = ? AND day_start = ?", total.Domain, total.DayStart).
 			UpdateColumns(map[string]any{
 				"messages": gorm.Expr("messages + ?", total.Messages), "recipients": gorm.Expr("recipients + ?", total.Recipients),
@@ -325,16 +325,16 @@ func (c *counting) save() error {
 			return err
 		}
 	}
-	refusals := inOrder(c.refusals, func(r *usageRefusal) string { return r.Domain + r.DayStart.String() + r.Reason })
+	refusals := inOrder(c.refusals, func(r *usageRefusal) string { return rowKey(r.Domain, r.DayStart, r.Reason) })
 	if err := addUp(c.tx, refusals, "messages"); err != nil {
 		return err
 	}
-	senders := inOrder(c.senders, func(r *senderUsage) string { return r.Domain + r.DayStart.String() + r.Kind + r.Key })
+	senders := inOrder(c.senders, func(r *senderUsage) string { return rowKey(r.Domain, r.DayStart, r.Kind, r.Key) })
 	if err := addUp(c.tx, senders, "messages", "recipients"); err != nil {
 		return err
 	}
 	refused := inOrder(c.senderRefusals, func(r *senderRefusal) string {
-		return r.Domain + r.DayStart.String() + r.Kind + r.Key + r.Reason
+		return rowKey(r.Domain, r.DayStart, r.Kind, r.Key, r.Reason)
 	})
 	if err := addUp(c.tx, refused, "messages"); err != nil {
 		return err

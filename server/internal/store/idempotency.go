@@ -23,10 +23,11 @@ type IdempotencyKey struct {
 	CreatedAt time.Time
 }
 
-// IdempotencyKey returns the kept result under a key of a principal.
+// IdempotencyKey returns the kept result under a key of a principal. Nobody else can replace it until the commit, so of
+// two repetitions that come after the window only one is executed.
 func (tx *Tx) IdempotencyKey(principal, key string) (IdempotencyKey, error) {
 	var row IdempotencyKey
-	err := tx.db.Where("principal = ? AND key = ?", principal, key).Take(&row).Error
+	err := tx.locked(tx.db).Where("principal = ? AND key = ?", principal, key).Take(&row).Error
 	return row, err
 }
 

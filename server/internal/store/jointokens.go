@@ -59,5 +59,5 @@ func (tx *Tx) UseJoinToken(row *JoinToken, edge string) error {
 
 // DeleteJoinToken deletes a join token.
 func (tx *Tx) DeleteJoinToken(id string) error {
-	return tx.joinTokens().Where("id = ?", id).Delete(&JoinToken{}).Error
+	return remove[JoinToken](tx.joinTokens().Where("id = ?", id))
 }

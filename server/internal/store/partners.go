@@ -54,10 +54,10 @@ func (tx *Tx) InsertPartner(row *Partner) error {
 func (tx *Tx) UpdatePartner(row *Partner) error {
 	read := row.Version
 	row.Version, row.UpdatedAt = read+1, tx.Now
-	return tx.update(row, read)
+	return tx.update(tx.scoped(tx.db, "slug", ""), row, read)
 }
 
 // DeletePartner deletes a partner; one that still has domains is a conflict on a foreign key.
 func (tx *Tx) DeletePartner(slug string) error {
-	return tx.db.Where("slug = ?", slug).Delete(&Partner{}).Error
+	return remove[Partner](tx.scoped(tx.db, "slug", "").Where("slug = ?", slug))
 }

@@ -143,12 +143,12 @@ func (tx *Tx) InsertRelayIP(row *RelayIP) error {
 func (tx *Tx) UpdateRelayIP(row *RelayIP) error {
 	read := row.Version
 	row.Version, row.UpdatedAt = read+1, tx.Now
-	return tx.update(row, read)
+	return tx.update(tx.scoped(tx.db, "partner", "domain"), row, read)
 }
 
 // DeleteRelayIP deletes a relay IP.
 func (tx *Tx) DeleteRelayIP(id string) error {
-	return tx.db.Where("id = ?", id).Delete(&RelayIP{}).Error
+	return remove[RelayIP](tx.scoped(tx.db, "partner", "domain").Where("id = ?", id))
 }
 
 // covering narrows to the prefixes that hold an address. No prefix is wider than widestFirst says, which keeps the scan

@@ -80,10 +80,16 @@ type SenderTotal struct {
 }
 
 // TopSenders returns the count senders of one kind with the most messages, relayed and refused together, on one day of a
-// domain that the caller has read as this tenant.
+// domain. There are none where the domain was another partner's on that day: it may have changed hands.
 func (tx *Tx) TopSenders(domain string, dayStart time.Time, kind string, count int) ([]SenderTotal, error) {
+	var own int64
+	err := tx.scoped(tx.db.Model(&QuotaDay{}), "partner", "domain").
+		Where("domain = ? AND day_start = ?", domain, dayStart).Count(&own).Error
+	if err != nil || own == 0 {
+		return nil, err
+	}
 	var totals []SenderTotal
-	err := tx.db.Raw(`
+	err = tx.db.Raw(`
 		SELECT kind, key, CAST(SUM(messages) AS BIGINT) AS messages, CAST(SUM(recipients) AS BIGINT) AS recipients,
 			CAST(SUM(refused) AS BIGINT) AS refused
 		FROM (
@@ -118,10 +124,10 @@ func (tx *Tx) addSenderRefusals(domain string, dayStart time.Time, kind string, 
 	return err
 }
 
-// DayStartOf returns when the day of a domain with a local date started, ErrNotFound where nothing happened on it. The
-// caller has read the domain as this tenant.
+// DayStartOf returns when the day of a domain with a local date started, ErrNotFound where nothing happened on it or the
+// domain was another partner's on that day.
 func (tx *Tx) DayStartOf(domain, day string) (time.Time, error) {
 	var row QuotaDay
-	err := tx.db.Where("domain = ? AND day = ?", domain, day).Order("day_start DESC").Limit(1).Take(&row).Error
+	err := tx.scoped(tx.db, "partner", "domain").Where("domain = ? AND day = ?", domain, day).Order("day_start DESC").Limit(1).Take(&row).Error
 	return row.DayStart, err
 }

@@ -84,10 +84,10 @@ func (tx *Tx) InsertRoute(row *Route) error {
 func (tx *Tx) UpdateRoute(row *Route) error {
 	read := row.Version
 	row.Version, row.UpdatedAt = read+1, tx.Now
-	return tx.update(row, read)
+	return tx.update(tx.scoped(tx.db, "partner", "domain"), row, read)
 }
 
 // DeleteRoute deletes a route.
 func (tx *Tx) DeleteRoute(id string) error {
-	return tx.db.Where("id = ?", id).Delete(&Route{}).Error
+	return remove[Route](tx.scoped(tx.db, "partner", "domain").Where("id = ?", id))
 }

@@ -58,7 +58,7 @@ func (tx *Tx) LockSettings() (Settings, error) {
 func (tx *Tx) UpdateSettings(row *Settings) error {
 	read := row.Version
 	row.Version, row.UpdatedAt = read+1, tx.Now
-	return tx.update(row, read)
+	return tx.update(tx.scoped(tx.db, "", ""), row, read)
 }
 
 // DatabaseID returns the random identity that the database was born with; it is the root of the policy epoch.

@@ -1,6 +1,10 @@
 package store
 
-import "time"
+import (
+	"time"
+
+	"gorm.io/gorm"
+)
 
 // Token is an API credential. The secret itself is not here: only its SHA-256.
 type Token struct {
@@ -70,12 +74,12 @@ func (tx *Tx) InsertToken(row *Token) error {
 func (tx *Tx) UpdateToken(row *Token) error {
 	read := row.Version
 	row.Version, row.UpdatedAt = read+1, tx.Now
-	return tx.update(row, read, "last_used_at")
+	return tx.update(tx.scoped(tx.db, "partner", ""), row, read, "last_used_at")
 }
 
 // TouchToken notes that a token was used now. It does not count as a change of the token.
 func (tx *Tx) TouchToken(id string) error {
-	return tx.db.Model(&Token{}).Where("id = ?", id).UpdateColumn("last_used_at", tx.Now).Error
+	return tx.scoped(tx.db.Model(&Token{}), "partner", "").Where("id = ?", id).UpdateColumn("last_used_at", tx.Now).Error
 }
 
 // RevokeTokens revokes the tokens of a partner, or of one domain of it where domain is not empty.
@@ -84,5 +88,5 @@ func (tx *Tx) RevokeTokens(partner, domain string) error {
 	if domain != "" {
 		q = q.Where("domain = ?", domain)
 	}
-	return q.Updates(map[string]any{"revoked_at": tx.Now, "updated_at": tx.Now}).Error
+	return q.UpdateColumns(map[string]any{"revoked_at": tx.Now, "updated_at": tx.Now, "version": gorm.Expr("version + 1")}).Error
 }

@@ -106,11 +106,12 @@ func (tx *Tx) locked(q *gorm.DB) *gorm.DB {
 	return q.Clauses(clause.Locking{Strength: "UPDATE"})
 }
 
-// update writes all columns of row but the named ones where its key and the version that it was read with still hold.
-// The caller has already put the next version into the row.
-func (tx *Tx) update(row any, readVersion int64, omit ...string) error {
-	result := tx.db.Model(row).Select("*").Omit(append(omit, "created_at")...).
-		Where("version = ?", readVersion).Updates(row)
+// update writes all columns of row but the named ones where its key and the version that it was read with still hold, as
+// far as scope lets the tenant reach it. The caller has already put the next version into the row.
+func (tx *Tx) update(scope *gorm.DB, row any, readVersion int64, omit ...string) error {
+	// UpdateColumns leaves updated_at as the caller set it; Updates would look at the clock again.
+	result := scope.Model(row).Select("*").Omit(append(omit, "created_at")...).
+		Where("version = ?", readVersion).UpdateColumns(row)
 	if result.Error != nil {
 		return result.Error
 	}
@@ -118,6 +119,15 @@ func (tx *Tx) update(row any, readVersion int64, omit ...string) error {
 		return &ErrConflict{Constraint: VersionConstraint}
 	}
 	return nil
+}
+
+// remove deletes the rows of one type that a scoped query finds, ErrNotFound where it finds none.
+func remove[T any](q *gorm.DB) error {
+	result := q.Delete(new(T))
+	if result.Error == nil && result.RowsAffected == 0 {
+		return ErrNotFound
+	}
+	return result.Error
 }
 
 // Publish names policy documents that this change touches: "platform", "partner/<slug>", "domain/<name>".

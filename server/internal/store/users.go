@@ -68,10 +68,10 @@ func (tx *Tx) InsertUser(row *User) error {
 func (tx *Tx) UpdateUser(row *User) error {
 	read := row.Version
 	row.Version, row.UpdatedAt = read+1, tx.Now
-	return tx.update(row, read)
+	return tx.update(tx.scoped(tx.db, "partner", "domain"), row, read)
 }
 
 // DeleteUser deletes a user.
 func (tx *Tx) DeleteUser(address string) error {
-	return tx.db.Where("address = ?", address).Delete(&User{}).Error
+	return remove[User](tx.scoped(tx.db, "partner", "domain").Where("address = ?", address))
 }

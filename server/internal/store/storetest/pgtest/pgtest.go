@@ -4,7 +4,6 @@ package pgtest
 
 import (
 	"bytes"
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -25,14 +24,21 @@ import (
 // startTimeout is how long the server may take until it answers, on a machine that is busy with other tests.
 const startTimeout = 60 * time.Second
 
-// Server is one running PostgreSQL server. The zero value starts it at the first [Server.Database]; make it a variable
-// of the test that owns it and stop it in TestMain, see [Main].
+// role owns the databases of the tests. It is no superuser, so that a privilege which the control plane would need is
+// found out here.
+const role = "relay"
+
+// Server is one PostgreSQL server. Share one between the tests of a package, by [Main].
 type Server struct {
-	dir       string
-	command   *exec.Cmd
-	output    bytes.Buffer
-	exited    chan struct{}
-	databases atomic.Int64
+	// Durable makes what was committed survive [Server.Kill].
+	Durable bool
+
+	bin, dir   string
+	attributes *syscall.SysProcAttr
+	command    *exec.Cmd
+	output     bytes.Buffer
+	exited     chan struct{}
+	databases  atomic.Int64
 }
 
 // Main starts a server, runs the tests of a package with it and stops it. It returns the exit code for os.Exit.
@@ -47,19 +53,30 @@ func Main(m *testing.M, server *Server) int {
 
 // Start starts the server and waits until it answers.
 func (s *Server) Start() error {
-	bin, err := programs()
-	if err != nil {
+	var err error
+	if s.bin, err = programs(); err != nil {
 		return err
 	}
 	// A unix socket's path has about 100 bytes, which the nested directories of t.TempDir may exceed.
 	if s.dir, err = os.MkdirTemp("", "pgtest"); err != nil {
 		return err
 	}
-	if err := s.start(bin); err != nil {
+	if err := s.create(); err != nil {
 		s.Stop()
 		return err
 	}
 	return nil
+}
+
+// create makes the cluster, starts it and makes the role of the tests.
+func (s *Server) create() error {
+	if err := s.initialise(); err != nil {
+		return err
+	}
+	if err := s.run(); err != nil {
+		return err
+	}
+	return s.execute("CREATE ROLE " + role + " LOGIN")
 }
 
 func programs() (string, error) {
@@ -71,32 +88,42 @@ func programs() (string, error) {
 	return filepath.Dir(found[len(found)-1]), nil
 }
 
-// start runs initdb and postgres. Durability is off: what is tested is our SQL, and the directory does not outlive the
-// test.
-func (s *Server) start(bin string) error {
-	attributes, err := s.unprivileged()
-	if err != nil {
+func (s *Server) initialise() (err error) {
+	if s.attributes, err = s.unprivileged(); err != nil {
 		return err
 	}
-	data := filepath.Join(s.dir, "data")
-	initdb := exec.Command(filepath.Join(bin, "initdb"), "--pgdata", data, "--username", "postgres", "--auth", "trust",
+	initdb := exec.Command(filepath.Join(s.bin, "initdb"), "--pgdata", s.data(), "--username", "postgres", "--auth", "trust",
 		"--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync")
-	initdb.Dir, initdb.SysProcAttr = s.dir, attributes
+	initdb.Dir, initdb.SysProcAttr = s.dir, s.attributes
 	if output, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, output)
 	}
-	s.command = exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", s.dir, "-c", "listen_addresses=",
-		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=200",
+	return nil
+}
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+// run starts postgres on the cluster and waits until it answers. Nothing is forced to the disk, since the directory does
+// not outlive the test: a killed server keeps what it gave to the kernel, and a durable one gives all before it answers.
+func (s *Server) run() error {
+	durable := "off"
+	if s.Durable {
+		durable = "on"
+	}
+	s.command = exec.Command(filepath.Join(s.bin, "postgres"), "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=",
+		"-c", "fsync=off", "-c", "synchronous_commit="+durable, "-c", "full_page_writes="+durable, "-c", "max_connections=200",
 		"-c", "shared_buffers=64MB")
-	s.command.Dir, s.command.SysProcAttr = s.dir, attributes
+	s.output.Reset()
+	s.command.Dir, s.command.SysProcAttr = s.dir, s.attributes
 	s.command.Stdout, s.command.Stderr = &s.output, &s.output
 	if err := s.command.Start(); err != nil {
 		return fmt.Errorf("postgres: %w", err)
 	}
-	s.exited = make(chan struct{})
+	exited, command := make(chan struct{}), s.command
+	s.exited = exited
 	go func() {
-		_ = s.command.Wait()
-		close(s.exited)
+		_ = command.Wait()
+		close(exited)
 	}()
 	return s.waitReady()
 }
@@ -126,7 +153,7 @@ func (s *Server) unprivileged() (*syscall.SysProcAttr, error) {
 }
 
 func (s *Server) waitReady() error {
-	db, err := sql.Open("pgx", s.url("postgres"))
+	db, err := sql.Open("pgx", s.url("postgres", "postgres"))
 	if err != nil {
 		return err
 	}
@@ -148,30 +175,41 @@ func (s *Server) waitReady() error {
 	}
 }
 
-func (s *Server) url(database string) string {
-	return fmt.Sprintf("postgres://postgres@/%s?host=%s", database, s.dir)
+func (s *Server) url(user, database string) string {
+	return fmt.Sprintf("postgres://%s@/%s?host=%s", user, database, s.dir)
 }
 
-// Database creates an empty database for one test and returns its URL. It goes with the server.
-func (s *Server) Database(tb testing.TB) string {
-	tb.Helper()
-	db, err := sql.Open("pgx", s.url("postgres"))
+// execute runs one statement as the superuser.
+func (s *Server) execute(statement string) error {
+	db, err := sql.Open("pgx", s.url("postgres", "postgres"))
 	if err != nil {
-		tb.Fatal(err)
+		return err
 	}
 	defer func() { _ = db.Close() }()
-	name := fmt.Sprintf("test%d", s.databases.Add(1))
-	if _, err := db.ExecContext(context.Background(), "CREATE DATABASE "+name+" TEMPLATE template0"); err != nil {
-		tb.Fatalf("create a database for the test: %v", err)
+	if _, err := db.Exec(statement); err != nil {
+		return fmt.Errorf("%s: %w", statement, err)
 	}
-	return s.url(name)
+	return nil
 }
 
-// Kill ends the server as a crash would. Databases are gone with it.
+// Database creates an empty database for one test and returns its URL, as a role that owns it. It goes with the server.
+func (s *Server) Database(tb testing.TB) string {
+	tb.Helper()
+	name := fmt.Sprintf("test%d", s.databases.Add(1))
+	if err := s.execute("CREATE DATABASE " + name + " OWNER " + role + " TEMPLATE template0"); err != nil {
+		tb.Fatal(err)
+	}
+	return s.url(role, name)
+}
+
+// Kill ends the server as a crash would: without a checkpoint, in the middle of whatever it does.
 func (s *Server) Kill() {
 	_ = s.command.Process.Signal(syscall.SIGQUIT) // immediate shutdown: children end with it
 	<-s.exited
 }
+
+// Restart starts a server that was killed on the cluster as it was left.
+func (s *Server) Restart() error { return s.run() }
 
 // Stop ends the server and removes its directory.
 func (s *Server) Stop() {
