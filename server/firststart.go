@@ -75,7 +75,7 @@ func removeIf(made bool, path string) error {
 	return os.Remove(path)
 }
 
-// insertFirstToken adds the token if there is still none.
+// insertFirstToken adds the token if there is still none, and begins the policy.
 func insertFirstToken(ctx context.Context, opened *store.Store, token credential.Credential) error {
 	row := store.Token{
 		ID: "tok_" + token.ID.String(), Name: "first operator", Role: string(api.RoleOperator), SecretHash: token.Secret.Hash(),
@@ -95,6 +95,7 @@ func insertFirstToken(ctx context.Context, opened *store.Store, token credential
 			ActorName: "relay-server", ActorRole: "system", Action: "createToken", Object: "token/" + row.ID,
 			Reason: "first start on an empty database",
 		})
+		tx.Publish(store.PlatformKey) // edges need the settings, also where nobody ever changes them
 		return tx.InsertToken(&row)
 	})
 }

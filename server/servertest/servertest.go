@@ -4,6 +4,8 @@ package servertest
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,7 +36,7 @@ type Config struct {
 type Server struct {
 	// URL is where it is, without a slash at the end.
 	URL string
-	// Token is the operator's; it was made when its database was empty.
+	// Token is the operator's, made at the first start. It is empty where the database was begun from another DataDir.
 	Token   string
 	DataDir string
 
@@ -67,7 +69,7 @@ func Start(tb testing.TB, config Config) *Server {
 	}
 	s.URL = scheme + address
 	token, err := os.ReadFile(filepath.Join(settings.DataDir, "operator.token"))
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		tb.Fatalf("token of the control plane: %v", err)
 	}
 	s.Token = strings.TrimSpace(string(token))
