@@ -56,6 +56,15 @@ func New(config Config) (*ClientWithResponses, error) {
 	return NewClientWithResponses(config.URL, WithHTTPClient(doer))
 }
 
+// CloseIdleConnections lets go of the connections that no call is using, for a program that ends in good order.
+func CloseIdleConnections(c *ClientWithResponses) {
+	if generated, ok := c.ClientInterface.(*Client); ok {
+		if doer, ok := generated.Client.(*problems); ok {
+			doer.http.CloseIdleConnections()
+		}
+	}
+}
+
 // checkURL refuses what would send a credential in the clear.
 func checkURL(raw string) error {
 	u, err := url.Parse(raw)

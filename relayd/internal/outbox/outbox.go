@@ -147,6 +147,7 @@ func (o *Outbox) load() error {
 // ignored.
 func (o *Outbox) Append(b *journal.Batch, e api.EdgeEvent) error {
 	e.Sequence = 0
+	bound(&e)
 	text, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("append event: %w", err)

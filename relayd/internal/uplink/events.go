@@ -8,6 +8,8 @@ import (
 
 	"activerelay/api"
 	"activerelay/api/client"
+	"activerelay/api/problem"
+	"activerelay/api/reason"
 	"activerelay/relayd/internal/outbox"
 )
 
@@ -57,6 +59,16 @@ func (s *EventSender) Run(ctx context.Context) error {
 	}
 }
 
+// Flush sends everything that is there now, and gives up at the first failure.
+func (s *EventSender) Flush(ctx context.Context) error {
+	for {
+		sent, err := s.sendOne(ctx)
+		if err != nil || sent == 0 {
+			return err
+		}
+	}
+}
+
 func (s *EventSender) sendOne(ctx context.Context) (int, error) {
 	batch, err := s.Outbox.Next(eventsPerCall)
 	if err != nil || len(batch.Events) == 0 {
@@ -65,6 +77,12 @@ func (s *EventSender) sendOne(ctx context.Context) (int, error) {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	reply, err := s.Client.ReportEventsWithResponse(call, batch)
+	var refused *problem.Problem
+	if errors.As(err, &refused) && refused.Reason == reason.EdgeFenced {
+		// The control plane knows a later generation than this disk does, which therefore went back in time.
+		s.Log.ErrorContext(ctx, "events are of a generation that is over; starting a new one", "generation", batch.Generation)
+		return 0, errors.Join(err, s.Outbox.StartGeneration(batch.Generation+1))
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -30,6 +30,8 @@ type Identity struct {
 	Credential string `json:"credential"`
 	PublicKey  string `json:"public_key"`
 	PrivateKey string `json:"private_key"`
+	// Generation is the first of this edge's leases and events.
+	Generation int64 `json:"generation"`
 	// RotatedAt is when the credential was last replaced, RFC 3339.
 	RotatedAt string `json:"rotated_at"`
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -59,13 +60,28 @@ func Join(ctx context.Context, c JoinConfig) (*Store, error) {
 	}
 	identity := Identity{
 		EdgeID: reply.JSON201.EdgeID, Name: c.Name, Server: c.Server, Credential: reply.JSON201.Credential,
-		PublicKey: try.PublicKey, PrivateKey: try.PrivateKey, RotatedAt: c.Now().UTC().Format(time.RFC3339),
+		PublicKey: try.PublicKey, PrivateKey: try.PrivateKey, Generation: reply.JSON201.Generation, RotatedAt: c.Now().UTC().Format(time.RFC3339),
 	}
 	if err := writeJSON(filepath.Join(c.Dir, identityFile), identity); err != nil {
 		return nil, fmt.Errorf("write identity: %w", err)
 	}
 	_ = os.Remove(filepath.Join(c.Dir, joiningFile))
 	return &Store{dir: c.Dir, now: identity}, nil
+}
+
+// JoinPatiently is Join that waits for a control plane which cannot be reached, or is in trouble, until ctx ends. A token that
+// is refused is an error at once.
+func JoinPatiently(ctx context.Context, c JoinConfig, log *slog.Logger) (*Store, error) {
+	var wait pause
+	for {
+		store, err := Join(ctx, c)
+		var refused *problem.Problem
+		if err == nil || ctx.Err() != nil || errors.As(err, &refused) && refused.Status < 500 {
+			return store, err
+		}
+		log.WarnContext(ctx, "not joined yet; trying again", "error", err)
+		wait.sleep(ctx)
+	}
 }
 
 // prepare answers the attempt that was begun with this token, or begins one.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"activerelay/api"
@@ -61,6 +62,19 @@ func (v *Vault) Secret(ctx context.Context, id string, version int64) ([]byte, e
 	defer v.mu.Unlock()
 	v.opened[id] = openedSecret{version: sealed.Version, plain: plain}
 	return plain, nil
+}
+
+// SecretPatiently is Secret that waits for a control plane which cannot be reached, until ctx ends.
+func (v *Vault) SecretPatiently(ctx context.Context, id string, log *slog.Logger) ([]byte, error) {
+	var wait pause
+	for {
+		plain, err := v.Secret(ctx, id, 0)
+		if err == nil || ctx.Err() != nil {
+			return plain, err
+		}
+		log.WarnContext(ctx, "secret not fetched yet; trying again", "secret", id, "error", err)
+		wait.sleep(ctx)
+	}
 }
 
 func (v *Vault) kept(id string) (*api.SealedSecret, error) {

@@ -1,0 +1,30 @@
+package outbox
+
+import (
+	"unicode/utf8"
+
+	"activerelay/api"
+)
+
+// bound cuts the texts of strangers to what the contract allows. One event that is too long would have its whole batch
+// refused, again and again, and everything behind it would wait.
+func bound(e *api.EdgeEvent) {
+	for _, field := range []struct {
+		text  **string
+		limit int // characters
+	}{
+		{text: &e.Reply, limit: 1000},
+		{text: &e.Detail, limit: 1000},
+		{text: &e.RemoteHost, limit: 300},
+		{text: &e.Sender, limit: 320},
+		{text: &e.Recipient, limit: 320},
+		{text: &e.User, limit: 254},
+		{text: &e.Domain, limit: 253},
+	} {
+		if *field.text == nil || utf8.RuneCountInString(**field.text) <= field.limit {
+			continue
+		}
+		cut := string([]rune(**field.text)[:field.limit-1]) + "…"
+		*field.text = &cut
+	}
+}
