@@ -124,7 +124,7 @@ func (s *Spool) Body(id string) (*Body, error) {
 func (s *Spool) fileBody(id string, header []byte, head bodyHead) (*Body, error) {
 	f, err := os.Open(filepath.Join(s.dir, id))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, s.damaged(id, err)
+		return nil, s.missing(id, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("body of %s: %w", id, err)
@@ -141,6 +141,19 @@ func (s *Spool) fileBody(id string, header []byte, head bodyHead) (*Body, error)
 	}
 	both := &joined{head: header, tail: f}
 	return &Body{SectionReader: io.NewSectionReader(both, 0, int64(len(header))+n), file: f}, nil
+}
+
+// missing tells a file that was lost from one that went, since its record was
+// read, together with its settled message.
+func (s *Spool) missing(id string, cause error) error {
+	there, err := s.journal.Has(bodyKey(id))
+	if err != nil {
+		return fmt.Errorf("body of %s: %w", id, err)
+	}
+	if !there {
+		return fmt.Errorf("body of %s: %w", id, ErrNotFound)
+	}
+	return s.damaged(id, cause)
 }
 
 // joined reads head and then tail as one.

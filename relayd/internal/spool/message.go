@@ -1,8 +1,11 @@
 package spool
 
 import (
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/netip"
 	"time"
@@ -120,25 +123,39 @@ func validID(id string) error {
 	return nil
 }
 
-// envelopeVersion is the first byte of an envelope record. Fields may be added
-// without raising it: both ways, what is unknown or missing is its zero value.
-const envelopeVersion = 1
+// An envelope record is a version byte, the checksum of the rest, and JSON.
+// Fields may be added to the JSON without raising the version: both ways, what
+// is unknown or missing is its zero value. The checksum is there because a
+// flipped bit in an address would still be an address, of somebody else.
+const (
+	envelopeVersion   = 1
+	envelopeHeadBytes = 1 + 4
+)
 
 func encodeEnvelope(m *Message) ([]byte, error) {
 	text, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode envelope %s: %w", m.ID, err)
 	}
-	return append([]byte{envelopeVersion}, text...), nil
+	record := binary.BigEndian.AppendUint32([]byte{envelopeVersion}, crc32.Checksum(text, castagnoli))
+	return append(record, text...), nil
 }
 
-func decodeEnvelope(record []byte) (*Message, error) {
-	if len(record) == 0 || record[0] != envelopeVersion {
-		return nil, fmt.Errorf("envelope version: %w", ErrCorrupt)
+// decodeEnvelope reads the record of the message id.
+func decodeEnvelope(id string, record []byte) (*Message, error) {
+	if len(record) < envelopeHeadBytes || record[0] != envelopeVersion {
+		return nil, errors.New("envelope record cannot be read")
+	}
+	text := record[envelopeHeadBytes:]
+	if crc32.Checksum(text, castagnoli) != binary.BigEndian.Uint32(record[1:]) {
+		return nil, errors.New("checksum of the envelope")
 	}
 	m := new(Message)
-	if err := json.Unmarshal(record[1:], m); err != nil {
-		return nil, fmt.Errorf("envelope: %w: %w", ErrCorrupt, err)
+	if err := json.Unmarshal(text, m); err != nil {
+		return nil, fmt.Errorf("envelope: %w", err)
+	}
+	if m.ID != id {
+		return nil, fmt.Errorf("envelope is of message %q", m.ID)
 	}
 	return m, nil
 }

@@ -20,7 +20,7 @@ type Quarantined struct {
 func (s *Spool) Quarantine(id, reason string) error {
 	q := Quarantined{ID: id, Reason: reason}
 	if record, err := s.journal.Get(envelopeKey(id)); err == nil {
-		q.Message, _ = decodeEnvelope(record) // nil says that it cannot be read
+		q.Message, _ = decodeEnvelope(id, record) // nil says that it cannot be read
 	}
 	text, err := json.Marshal(q)
 	if err != nil {

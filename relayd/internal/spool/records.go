@@ -12,10 +12,13 @@ import (
 // Load reads the envelope of a message.
 func (s *Spool) Load(id string) (*Message, error) {
 	record, err := s.journal.Get(envelopeKey(id))
+	if errors.Is(err, journal.ErrCorrupt) {
+		return nil, s.damaged(id, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("message %s: %w", id, err)
 	}
-	m, err := decodeEnvelope(record)
+	m, err := decodeEnvelope(id, record)
 	if err != nil {
 		return nil, s.damaged(id, err)
 	}
@@ -66,20 +69,19 @@ func (s *Spool) removeFile(id string) {
 // queue learns what there is. An envelope that cannot be read goes into
 // quarantine and the rest goes on. An error of fn ends it.
 func (s *Spool) Each(fn func(*Message) error) error {
-	var bad []string
+	bad := map[string]error{}
 	prefix := envelopeKey("")
 	err := s.journal.Scan(prefix, func(key, record []byte) error {
-		m, err := decodeEnvelope(record)
+		id := string(key[len(prefix):])
+		m, err := decodeEnvelope(id, record)
 		if err != nil {
-			bad = append(bad, string(key[len(prefix):]))
+			bad[id] = err
 			return nil
 		}
 		return fn(m)
 	})
-	for _, id := range bad {
-		if damage := s.damaged(id, errors.New("envelope cannot be read")); !errors.Is(damage, ErrCorrupt) {
-			err = errors.Join(err, damage)
-		}
+	for id, damage := range bad {
+		err = errors.Join(err, s.Quarantine(id, damage.Error()))
 	}
 	return err
 }

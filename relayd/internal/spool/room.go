@@ -19,8 +19,9 @@ func (s *Spool) Room(size int64) error {
 	if err != nil {
 		return fmt.Errorf("free space of %s: %w", s.dir, err)
 	}
-	if need := size + size/2 + s.reserve; bytes < need {
-		return fmt.Errorf("%w: %d bytes free, %d needed", ErrFull, bytes, need)
+	// A client may declare any size: nothing here may overflow.
+	if spare := bytes - s.reserve; spare < 0 || size > spare || size+size/2 > spare {
+		return fmt.Errorf("%w: %d bytes free beside the reserve, one and a half times %d needed", ErrFull, spare, size)
 	}
 	if inodes < reserveInodes {
 		return fmt.Errorf("%w: %d inodes free, %d needed", ErrFull, inodes, reserveInodes)

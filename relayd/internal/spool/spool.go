@@ -6,7 +6,7 @@
 // A message is two records of the journal, so that recording an attempt does
 // not write the body again:
 //
-//	's' 'e' id   envelope: a version byte and the Message as JSON
+//	's' 'e' id   envelope: a version byte, a checksum and the Message as JSON
 //	's' 'b' id   body: lengths and checksums, our added header fields, and the
 //	             message text itself, or, past InlineBytes, the fact that it is
 //	             in the file Dir/id
@@ -112,7 +112,7 @@ func Open(c Config) (*Spool, error) {
 }
 
 func (s *Spool) start(registry prometheus.Registerer) (err error) {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	if err := s.makeDir(); err != nil {
 		return err
 	}
 	if s.folder, err = os.Open(s.dir); err != nil {
@@ -127,7 +127,21 @@ func (s *Spool) start(registry prometheus.Registerer) (err error) {
 	return nil
 }
 
+// makeDir makes the directory and syncs its parent: a power cut that took the
+// directory's own name would take every body in it.
+func (s *Spool) makeDir() error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(s.dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.synced("syncdir", parent.Name(), parent.Sync), parent.Close())
+}
+
 // sweep learns which bodies are files and removes the files of no message.
+// What is no file (lost+found of a disk of its own) is none of ours.
 func (s *Spool) sweep() error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -135,6 +149,9 @@ func (s *Spool) sweep() error {
 	}
 	for _, e := range entries {
 		id := e.Name()
+		if !e.Type().IsRegular() {
+			continue
+		}
 		known, err := s.journal.Has(bodyKey(id))
 		if err != nil {
 			return err
@@ -144,7 +161,11 @@ func (s *Spool) sweep() error {
 			continue
 		}
 		s.log.Info("removing a body that belongs to no message", "file", id)
-		if err := os.Remove(filepath.Join(s.dir, id)); err != nil {
+		path := filepath.Join(s.dir, id)
+		if err := s.faults("remove", path); err != nil {
+			return err
+		}
+		if err := os.Remove(path); err != nil {
 			return err
 		}
 	}

@@ -25,7 +25,8 @@ type Writer struct {
 	path   string
 	size   int64
 	sum    uint32
-	kept   bool // the batch with this text has its place in the journal
+	err    error // the first failure: part of the text is missing
+	kept   bool  // the batch with this text has its place in the journal
 	closed bool
 }
 
@@ -39,24 +40,39 @@ func (s *Spool) Create() (*Writer, error) {
 	return &Writer{spool: s, memory: memory}, nil
 }
 
-// Write implements io.Writer. After an error the message cannot be kept.
+// Write implements io.Writer. After an error the message cannot be kept: every
+// later Write, and Stage, fails with it.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.closed {
-		return 0, errors.New("write to a discarded message")
+		return 0, errDiscarded
 	}
-	if w.file == nil && len(*w.memory)+len(p) > InlineBytes {
-		if err := w.spill(); err != nil {
-			return 0, fmt.Errorf("move message to a file: %w", err)
-		}
+	if w.err == nil {
+		w.err = w.take(p)
 	}
-	if w.file == nil {
-		*w.memory = append(*w.memory, p...)
-	} else if err := w.writeFile(p); err != nil {
-		return 0, fmt.Errorf("write message: %w", err)
+	if w.err != nil {
+		return 0, w.err
 	}
 	w.size += int64(len(p))
 	w.sum = crc32.Update(w.sum, castagnoli, p)
 	return len(p), nil
+}
+
+var errDiscarded = errors.New("message was discarded")
+
+func (w *Writer) take(p []byte) error {
+	if w.file == nil && len(*w.memory)+len(p) <= InlineBytes {
+		*w.memory = append(*w.memory, p...)
+		return nil
+	}
+	if w.file == nil {
+		if err := w.spill(); err != nil {
+			return fmt.Errorf("move message to a file: %w", err)
+		}
+	}
+	if err := w.writeFile(p); err != nil {
+		return fmt.Errorf("write message: %w", err)
+	}
+	return nil
 }
 
 func (w *Writer) writeFile(p []byte) error {
@@ -95,8 +111,8 @@ func (w *Writer) release() {
 func (w *Writer) Size() int64 { return w.size }
 
 // Reader reads the text written so far, from its beginning, without prepended
-// fields. Each call gives an independent reader; none may be used after
-// Discard.
+// fields. Each call gives an independent reader; none may be used after the
+// next Write or Discard.
 func (w *Writer) Reader() io.ReadSeeker {
 	if w.file != nil {
 		return io.NewSectionReader(w.file, 0, w.size)
@@ -114,7 +130,7 @@ func (w *Writer) Prepend(fields []byte) {
 // on the disk when Stage returns; the message itself exists once b is
 // committed. On error b must not be committed.
 func (s *Spool) Stage(b *journal.Batch, m *Message, w *Writer) error {
-	if err := validID(m.ID); err != nil {
+	if err := w.stageable(m.ID); err != nil {
 		return fmt.Errorf("stage message: %w", err)
 	}
 	m.Size = int64(len(w.header)) + w.size
@@ -133,6 +149,21 @@ func (s *Spool) Stage(b *journal.Batch, m *Message, w *Writer) error {
 	// even if the sync behind it fails: the next process may find the record.
 	b.Ordered(func(*journal.Batch) { w.kept = true })
 	return nil
+}
+
+// stageable refuses a text that is not whole, and any once the journal failed:
+// no sync is asked for again after one that lied.
+func (w *Writer) stageable(id string) error {
+	switch {
+	case w.closed:
+		return errDiscarded
+	case w.err != nil:
+		return w.err
+	}
+	if err := w.spool.journal.Err(); err != nil {
+		return err
+	}
+	return validID(id)
 }
 
 // settleFile makes the file durable under its final name. A failed sync fails
