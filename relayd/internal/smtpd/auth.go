@@ -1,0 +1,139 @@
+package smtpd
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+
+	"activerelay/api/mailaddr"
+	"activerelay/api/policy"
+	"activerelay/api/reason"
+
+	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
+)
+
+var _ smtp.AuthSession = (*session)(nil)
+
+// AuthMechanisms implements smtp.AuthSession. The engine offers them only once
+// there is TLS.
+func (s *session) AuthMechanisms() []string { return []string{sasl.Plain, sasl.Login} }
+
+// Auth implements smtp.AuthSession.
+func (s *session) Auth(mechanism string) (sasl.Server, error) {
+	if err := s.checkConversation(reason.StageAuth); err != nil {
+		return nil, err
+	}
+	if s.inTransaction() {
+		return nil, s.refuse(refusal{
+			stage: reason.StageAuth, slug: reason.CommandSequence,
+			args: reason.Args{Detail: "AUTH within a message"},
+		})
+	}
+	switch strings.ToUpper(mechanism) {
+	case sasl.Plain:
+		return &plain{session: s}, nil
+	case sasl.Login:
+		return &loginServer{session: s}, nil
+	}
+	return nil, s.badAuth("mechanism is not offered")
+}
+
+func (s *session) badAuth(detail string) error {
+	return s.refuse(refusal{
+		stage: reason.StageAuth, slug: reason.CommandSyntax, args: reason.Args{Detail: detail},
+	})
+}
+
+// plain is the PLAIN mechanism (RFC 4616).
+type plain struct {
+	session *session
+	asked   bool
+}
+
+// Next implements sasl.Server.
+func (p *plain) Next(response []byte) (challenge []byte, done bool, err error) {
+	if response == nil && !p.asked {
+		p.asked = true
+		return []byte{}, false, nil
+	}
+	parts := bytes.Split(response, []byte{0})
+	if len(parts) != 3 {
+		return nil, true, p.session.badAuth("not a PLAIN response")
+	}
+	return nil, true, p.session.authenticate(string(parts[0]), string(parts[1]), string(parts[2]))
+}
+
+// loginServer is the LOGIN mechanism, which old mail programs speak
+// (draft-murchison-sasl-login).
+type loginServer struct {
+	session *session
+	user    *string
+}
+
+// Next implements sasl.Server.
+func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
+	switch {
+	case response == nil:
+		return []byte("Username:"), false, nil
+	case l.user == nil:
+		user := string(response)
+		l.user = &user
+		return []byte("Password:"), false, nil
+	}
+	return nil, true, l.session.authenticate("", *l.user, string(response))
+}
+
+// authenticate checks one login. The authorisation identity must be empty or
+// the user itself: nobody acts for somebody else.
+func (s *session) authenticate(identity, name, password string) error {
+	view := s.server.View()
+	user, err := mailaddr.Parse(name, mailaddr.Options{SMTPUTF8: true})
+	if err != nil {
+		user = mailaddr.Address{}
+	}
+	foreign := identity != "" && identity != name
+	l := login{client: s.guard.client, user: user, password: password}
+	domain, answer := (*policy.Domain)(nil), policy.No
+	if !user.IsNull() {
+		l.found, domain, answer = view.Table.User(user)
+	}
+	s.user = mailaddr.Address{} // whatever was true before this attempt
+	err = s.server.gate.check(s.guard.ctx, l)
+	switch {
+	case answer == policy.Unknown:
+		err = errors.Join(errUncheckable, errors.New("users of the domain cannot be read"))
+	case err == nil && foreign:
+		err = errWrong
+	}
+	if err == nil {
+		s.server.metrics.logins.WithLabelValues("right").Inc()
+		s.user = user
+		s.keepAlive()
+		return nil
+	}
+	slug, variant := authRefusal(err, view.Fresh())
+	s.server.metrics.logins.WithLabelValues(loginOutcome(slug, variant)).Inc()
+	if errors.Is(err, errWrong) {
+		err = nil // the reply says it all
+	}
+	r := refusal{
+		stage: reason.StageAuth, slug: slug, cause: err, login: user.String(), domain: domain,
+		args: reason.Args{Variant: variant, Revision: view.Table.Revision()},
+	}
+	s.authFailures++
+	if s.authFailures >= s.server.limits.AuthFailures || slug == reason.RateLimited {
+		s.guard.end()
+	}
+	return s.refuse(r)
+}
+
+func loginOutcome(slug reason.Slug, v reason.Variant) string {
+	switch {
+	case slug == reason.RateLimited:
+		return "turned-away"
+	case v == reason.BackendDown:
+		return "unchecked"
+	}
+	return "wrong"
+}

@@ -1,0 +1,138 @@
+package smtpd
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"activerelay/api"
+	"activerelay/api/admit"
+	"activerelay/api/quota"
+	"activerelay/api/reason"
+	"activerelay/relayd/internal/journal"
+	"activerelay/relayd/internal/maillog"
+	"activerelay/relayd/internal/spool"
+
+	"github.com/emersion/go-smtp"
+)
+
+// commit makes one fact of three: the units are spent, the message is stored,
+// the event is noted. When it returns nil that is on the disk.
+func (in *intake) commit(ctx context.Context) error {
+	b := in.server.Journal.NewBatch()
+	defer b.Discard()
+	if err := in.spend(ctx, b); err != nil {
+		return err
+	}
+	defer in.server.metrics.took("store", time.Now())
+	if err := in.stage(b); err != nil {
+		return in.refuse(refusal{stage: reason.StageCommit, slug: storageReason(err), cause: err})
+	}
+	if err := in.server.Journal.Commit(b); err != nil {
+		return in.refuse(refusal{stage: reason.StageCommit, slug: storageReason(err), cause: err})
+	}
+	in.stored = true
+	in.spending.Commit()
+	return nil
+}
+
+// spend takes the units of the message, and waits for them where the edge holds
+// too few.
+func (in *intake) spend(ctx context.Context, b *journal.Batch) error {
+	defer in.server.metrics.took("quota", time.Now())
+	ctx, cancel := context.WithTimeout(ctx, in.server.limits.QuotaWait)
+	defer cancel()
+	units := in.tx.view.Table.Platform().QuotaUnit.Cost(len(in.tx.recipients))
+	for {
+		spending, d := in.server.Ledger.Spend(b, in.domain.Name, units)
+		if d.Outcome == quota.Granted {
+			in.spending = spending
+			return nil
+		}
+		if d = in.server.Ledger.Wait(ctx, in.domain.Name, units); d.Outcome != quota.Granted {
+			return in.refuseVerdict(reason.StageCommit, admit.Quota(in.tx.view, in.tx.client, in.domain, d))
+		}
+	}
+}
+
+// stage adds the message and its events to the batch.
+func (in *intake) stage(b *journal.Batch) error {
+	m := in.message()
+	fields, err := in.traceFields(m)
+	if err != nil {
+		return err
+	}
+	in.writer.Prepend(fields)
+	if err := in.server.Spool.Stage(b, m, in.writer); err != nil {
+		return err
+	}
+	if err := in.server.Outbox.Append(b, in.event(m, api.EdgeEventKindMessageAccepted)); err != nil {
+		return err
+	}
+	if in.observed == "" {
+		return nil
+	}
+	e := in.event(m, api.EdgeEventKindBulkObserved)
+	// The message is charged and counted by the other event.
+	e.Units, e.DayStart, e.SizeBytes = nil, nil, nil
+	e.Reason, e.Detail = optional(string(reason.Bulk), 64), optional(in.observed, 1000)
+	return in.server.Outbox.Append(b, e)
+}
+
+// message is the envelope as the spool keeps it.
+func (in *intake) message() *spool.Message {
+	tx := in.tx
+	return &spool.Message{
+		ID: in.id, Domain: in.domain.Name, Partner: in.domain.Partner(),
+		From: tx.from, HeaderFrom: in.headerFrom, Recipients: tx.recipients,
+		Client: tx.client.Address, User: tx.client.User.String(), Helo: cleanHelo(in.session.helo),
+		AcceptedAt: in.server.Now().UTC(),
+		SMTPUTF8:   tx.utf8, EightBit: in.header.eightBit, RequireTLS: tx.requireTLS,
+		Ret: tx.ret, EnvID: tx.envID,
+		Units: in.spending.Units(), DayStart: in.spending.Day().Start,
+		PolicyRevision: tx.view.Table.Revision(),
+	}
+}
+
+// event is what the control plane hears of the message.
+func (in *intake) event(m *spool.Message, kind api.EdgeEventKind) api.EdgeEvent {
+	e := api.EdgeEvent{
+		Kind: kind, Time: m.AcceptedAt, MessageID: &m.ID, Domain: &m.Domain,
+		ClientAddress: optional(m.Client.String(), 50), User: optional(m.User, 254),
+		Sender: optional(m.From.String(), 320), Recipients: new(int64(len(m.Recipients))),
+		SizeBytes: &m.Size, Units: &m.Units, DayStart: &m.DayStart,
+	}
+	if len(m.Recipients) == 1 {
+		e.Recipient = optional(m.Recipients[0].Address.String(), 320)
+	}
+	if m.PolicyRevision > 0 {
+		e.PolicyRevision = &m.PolicyRevision
+	}
+	return e
+}
+
+// confirm hands the stored message on and says so.
+func (in *intake) confirm() error {
+	s := in.session
+	in.server.Enqueue(in.id)
+	in.server.metrics.accepted.Inc()
+	in.server.metrics.bytes.Add(float64(in.writer.Size()))
+	m := maillog.Message{
+		ID: in.id, Partner: in.domain.Partner(), Domain: in.domain.Name, From: in.tx.from.String(),
+		Client: in.tx.client.Address, User: in.tx.client.User.String(), SizeBytes: in.writer.Size(),
+	}
+	to := make([]string, len(in.tx.recipients))
+	for i := range in.tx.recipients {
+		to[i] = in.tx.recipients[i].Address.String()
+	}
+	in.server.mailLog.Accepted(m, to)
+	s.mu.Lock()
+	s.messages++
+	s.progress = time.Now()
+	s.mu.Unlock()
+	s.keepAlive()
+	s.guard.expect(m)
+	return &smtp.SMTPError{
+		Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: fmt.Sprintf("Ok: queued as %s", in.id),
+	}
+}

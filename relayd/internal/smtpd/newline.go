@@ -1,0 +1,95 @@
+package smtpd
+
+import "bytes"
+
+// newlines looks at the line ends of a message. RFC 5321 2.3.8: a message
+// holds CR and LF only as CR LF, and no NUL. What breaks the rule is how one
+// message becomes two at a server that reads line ends more generously than we
+// do, so it is either refused or made regular before anybody else sees it.
+//
+// Only what fix returns is stored. In both modes its line ends are CR LF alone,
+// unless broken is set.
+type newlines struct {
+	// normalise turns bare CR and bare LF into CR LF and drops NUL. Otherwise
+	// the message passes as it is, and broken says that it must be refused.
+	normalise bool
+
+	broken bool   // something had, or would have had, to be mended
+	cr     bool   // the last byte was a CR whose LF may follow
+	last   byte   // the last byte given out
+	out    []byte // reused
+}
+
+// fix returns the next part of the message as it may be stored. The result is
+// valid until the next call.
+func (n *newlines) fix(p []byte) []byte {
+	if len(p) == 0 {
+		return nil
+	}
+	n.out = n.out[:0]
+	for len(p) > 0 {
+		p = n.step(p)
+	}
+	if len(n.out) > 0 {
+		n.last = n.out[len(n.out)-1]
+	}
+	return n.out
+}
+
+// step takes in one run of ordinary bytes and the special byte behind it. A CR
+// is kept back until the next byte says whether it was bare.
+func (n *newlines) step(p []byte) []byte {
+	if n.cr {
+		n.cr = false
+		if p[0] == '\n' {
+			n.out = append(n.out, '\r', '\n')
+			return p[1:]
+		}
+		n.bare("\r")
+	}
+	end := bytes.IndexAny(p, "\r\n\x00")
+	if end < 0 {
+		n.out = append(n.out, p...)
+		return nil
+	}
+	n.out = append(n.out, p[:end]...)
+	switch p[end] {
+	case '\r':
+		n.cr = true
+	case '\n':
+		n.bare("\n")
+	case 0:
+		n.broken = true
+		if !n.normalise {
+			n.out = append(n.out, 0)
+		}
+	}
+	return p[end+1:]
+}
+
+func (n *newlines) bare(as string) {
+	n.broken = true
+	if n.normalise {
+		as = "\r\n"
+	}
+	n.out = append(n.out, as...)
+}
+
+// finish returns what is left at the end of the message: a CR that stayed
+// alone, and the line end that BDAT (RFC 3030) does not ask for but that every
+// further server needs.
+func (n *newlines) finish() []byte {
+	n.out = n.out[:0]
+	if n.cr {
+		n.cr = false
+		n.bare("\r")
+	}
+	if len(n.out) > 0 {
+		n.last = n.out[len(n.out)-1]
+	}
+	if n.last != '\n' && n.last != 0 {
+		n.out = append(n.out, '\r', '\n')
+		n.last = '\n'
+	}
+	return n.out
+}

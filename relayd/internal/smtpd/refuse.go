@@ -1,0 +1,184 @@
+package smtpd
+
+import (
+	"fmt"
+	"strings"
+
+	"activerelay/api"
+	"activerelay/api/admit"
+	"activerelay/api/policy"
+	"activerelay/api/reason"
+	"activerelay/relayd/internal/maillog"
+
+	"github.com/emersion/go-smtp"
+)
+
+// noisePerMinute bounds the events of refusals that belong to no domain:
+// strangers must not be able to fill the outbox.
+const noisePerMinute = 300
+
+// refusal is one "no", on its way to the client, the mail log, the counters and
+// the control plane.
+type refusal struct {
+	stage reason.Stage
+	slug  reason.Slug
+	args  reason.Args
+	// tx is the message, nil outside one.
+	tx *transaction
+	// domain is whom it is counted to, nil when nobody is known.
+	domain *policy.Domain
+	// sender and recipient are the text that was given, where tx does not hold
+	// it yet; login is the user that failed to authenticate.
+	sender, recipient, login string
+	sizeBytes                int64
+	// detail is the deciding check in words, for the record.
+	detail string
+	// ref names the decision. "" makes a new one.
+	ref string
+	// cause is for the log.
+	cause error
+	// quiet: no event, because one was made for the same decision, or because
+	// it is about the connection only.
+	quiet bool
+}
+
+// refuse is the one way out for a reply that is not a success. The result is
+// never nil, and never wrapped: the engine finds its error type by assertion.
+func (s *session) refuse(r refusal) error {
+	if r.ref == "" {
+		r.ref = s.server.newID()
+	}
+	r.args.Ref, r.args.Edge = r.ref, s.server.EdgeName
+	reply := reason.Render(r.slug, r.args)
+	s.record(&r, reply)
+	if reply.Permanent() && s.tooManyErrors() {
+		s.guard.end()
+		r.slug, r.args.Variant = reason.TooManyErrors, reason.Ordinary
+		reply = reason.Render(r.slug, r.args)
+		s.server.metrics.refused.WithLabelValues(string(r.slug)).Inc()
+	}
+	return engineError(reply)
+}
+
+// refuseVerdict is refuse for a decision of package admit.
+func (s *session) refuseVerdict(stage reason.Stage, v admit.Verdict, tx *transaction, to string) error {
+	return s.refuse(refusal{
+		stage: stage, slug: v.Reason, args: v.Args, tx: tx, domain: v.Domain, recipient: to,
+		detail: v.Detail(), ref: tx.senderRef,
+	})
+}
+
+// tooManyErrors counts one more mistake of the client.
+func (s *session) tooManyErrors() bool {
+	limit := s.server.limits.Errors
+	if s.server.isStressed() {
+		limit = stressErrors
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.errors++
+	return s.errors > limit
+}
+
+// record writes what the operator, the partner and the customer will look for.
+func (s *session) record(r *refusal, reply reason.Reply) {
+	s.server.metrics.refused.WithLabelValues(string(r.slug)).Inc()
+	m := s.logMessage(r)
+	s.server.mailLog.Rejected(m, maillog.Refusal{
+		Reason: string(r.slug), Ref: r.ref, Stage: string(r.stage), To: r.recipient,
+		Reply: firstLine(reply), Cause: r.cause,
+	})
+	if found, ok := reason.Lookup(r.slug); ok && found.Scope == reason.ScopePlatform && r.cause != nil {
+		s.server.Log.Error("mail refused for trouble of our own",
+			"reason", string(r.slug), "ref", r.ref, "err", r.cause.Error())
+	}
+	if r.quiet {
+		return
+	}
+	if err := s.report(r, m, reply); err != nil {
+		s.server.Log.Error("recording a refusal", "ref", r.ref, "err", err)
+	}
+}
+
+func (s *session) logMessage(r *refusal) maillog.Message {
+	m := maillog.Message{From: r.sender, Client: s.guard.client, SizeBytes: r.sizeBytes}
+	switch {
+	case r.login != "":
+		m.User = r.login
+	case r.tx != nil:
+		m.User = r.tx.client.User.String() // Data may run beside an AUTH
+	case r.stage != reason.StageData:
+		m.User = s.user.String()
+	}
+	if r.tx != nil {
+		m.From = r.tx.from.String()
+		if r.domain == nil && r.tx.sender != nil {
+			r.domain = r.tx.sender.Domain
+		}
+	}
+	if r.domain != nil {
+		m.Domain, m.Partner = r.domain.Name, r.domain.Partner()
+	}
+	return m
+}
+
+// report puts the refusal into the outbox. It does not wait for the disk: a
+// crash may forget a refusal, never a message.
+func (s *session) report(r *refusal, m maillog.Message, reply reason.Reply) error {
+	if m.Domain == "" && s.server.noise.take("", s.server.Now()) > 0 {
+		s.server.noise.give("", s.server.Now())
+		s.server.metrics.unreported.Inc()
+		return nil
+	}
+	event := api.EdgeEvent{
+		Kind: api.EdgeEventKindMessageRefused, Time: s.server.Now().UTC(),
+		Domain: optional(m.Domain, 253), Ref: &r.ref, Reason: optional(string(r.slug), 64),
+		Stage: optional(string(r.stage), 32), Reply: optional(firstLine(reply), 1000),
+		ClientAddress: optional(m.Client.String(), 50), User: optional(m.User, 254),
+		Sender: optional(m.From, 320), Recipient: optional(r.recipient, 320), Detail: optional(r.detail, 1000),
+	}
+	if revision := r.args.Revision; revision > 0 {
+		event.PolicyRevision = &revision
+	}
+	if r.sizeBytes > 0 {
+		event.SizeBytes = &r.sizeBytes
+	}
+	b := s.server.Journal.NewBatch()
+	defer b.Discard()
+	if err := s.server.Outbox.Append(b, event); err != nil {
+		return err
+	}
+	return s.server.Journal.CommitLazy(b)
+}
+
+// optional is a property of an event: safe to print, within its length, absent
+// when empty.
+func optional(s string, limit int) *string {
+	if s == "" {
+		return nil
+	}
+	s = maillog.Clean(s)
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "")
+	}
+	return &s
+}
+
+// firstLine is the line for people, as the client saw it.
+func firstLine(r reason.Reply) string {
+	return fmt.Sprintf("%d %s %s", r.Code, r.Enhanced, r.Lines[0])
+}
+
+// engineError gives a reply to the engine, which writes the enhanced code
+// before the last line only. RFC 2034 3 wants it on every line.
+func engineError(r reason.Reply) *smtp.SMTPError {
+	last := len(r.Lines) - 1
+	var text strings.Builder
+	for _, line := range r.Lines[:last] {
+		text.WriteString(r.Enhanced.String() + " " + line + "\n")
+	}
+	text.WriteString(r.Lines[last])
+	return &smtp.SMTPError{
+		Code: r.Code, EnhancedCode: smtp.EnhancedCode(r.Enhanced), Message: text.String(),
+	}
+}
