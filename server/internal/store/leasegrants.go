@@ -255,7 +255,7 @@ func (l *leasing) save() error {
 func (l *leasing) saveDay(c *claim) error {
 	d, change := c.day, c.net+c.granted
 	result := l.tx.db.Exec(`UPDATE quota_days SET quota_limit = ?, recovered = ?, spent = spent + ?, held = held + ?
-		WHERE domain = ? AND day_start = ? AND (? = 0 OR held + ? <= ?)`,
+		WHERE domain = ? AND day_start = ? AND (CAST(? AS BIGINT) = 0 OR held + ? <= ?)`,
 		d.Limit, d.Recovered, c.spent, change, d.Domain, d.DayStart, c.granted, change, d.Limit)
 	if result.Error == nil && result.RowsAffected != 1 {
 		return fmt.Errorf("grant %d units of %s: the row of the day does not allow it", c.granted, d.Domain)
