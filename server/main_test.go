@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"activerelay/api"
 	"activerelay/migrations"
 	"activerelay/server"
 	"activerelay/server/servertest"
@@ -202,42 +201,4 @@ func TestVersionAndHelpGoToStandardOutput(t *testing.T) {
 	if out.String() != "relay-server v1.2.3\n" {
 		t.Fatalf("got %q", out.String())
 	}
-}
-
-func TestKeptResultsAreForgottenAfterTheirTime(t *testing.T) {
-	clock := &heldClock{now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
-	s := servertest.Start(t, servertest.Config{Now: clock.Now})
-	key := "attempt-1"
-	_, err := s.Client().CreateJoinTokenWithResponse(t.Context(), &api.CreateJoinTokenParams{IdempotencyKey: &key}, api.JoinTokenCreate{})
-	must(t, err)
-	db, err := sql.Open("sqlite", filepath.Join(s.DataDir, "relay.db"))
-	must(t, err)
-	defer db.Close()
-	kept := func() (count int) {
-		must(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM idempotency_keys").Scan(&count))
-		return count
-	}
-	if kept() != 1 {
-		t.Fatalf("%d results are kept, want 1", kept())
-	}
-	clock.add(25 * time.Hour)
-	eventually(t, "no kept result", func() bool { return kept() == 0 })
-}
-
-// heldClock stands still until it is moved.
-type heldClock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *heldClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *heldClock) add(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
 }

@@ -154,16 +154,17 @@ func inBackground(ctx context.Context, loops ...func(context.Context) error) fun
 // serve answers requests until ctx ends, and then those that have begun.
 func serve(ctx context.Context, config Config, server *http.Server, listener net.Listener, publisher *publish.Publisher) error {
 	server.RegisterOnShutdown(publisher.Close) // long polls end, and edges come back to the replica that remains
+	secure := server.TLSConfig != nil // asked now: Serve fills it in
 	served := make(chan error, 1)
 	go func() {
-		if server.TLSConfig != nil {
+		if secure {
 			served <- server.ServeTLS(listener, "", "")
 			return
 		}
 		served <- server.Serve(listener)
 	}()
 	config.Log.InfoContext(ctx, "listening", slog.String("address", listener.Addr().String()),
-		slog.Bool("tls", server.TLSConfig != nil), slog.String("version", config.Version))
+		slog.Bool("tls", secure), slog.String("version", config.Version))
 	if config.Listening != nil {
 		config.Listening(listener.Addr())
 	}

@@ -164,42 +164,6 @@ func TestADrainedControlPlaneHasWrittenDownWhatItsEdgesEnforce(t *testing.T) {
 	}
 }
 
-func TestAWideChangeReachesEveryDomainInTheBackground(t *testing.T) {
-	const domains = 250 // more than are published in the transaction of the change
-	s := servertest.Start(t, servertest.Config{})
-	partner, err := s.Client().PutPartnerWithResponse(t.Context(), "acme", nil, api.PartnerPut{Name: "Acme"})
-	must(t, err)
-	if partner.StatusCode() != http.StatusCreated {
-		t.Fatalf("partner: %s", partner.Body)
-	}
-	var list []string
-	for i := range domains {
-		list = append(list, `{"name":"d`+strconv.Itoa(i)+`.example","partner":"acme"}`)
-	}
-	send(t, s.Request("POST", "/v1/domains/batch", `{"domains":[`+strings.Join(list, ",")+`]}`))
-	edge := join(t, s)
-	_, epoch, after := pull(t, edge)
-	change := s.Request("PATCH", "/v1/settings", `{"default_time_zone":"Europe/Berlin"}`)
-	change.Header.Set("Content-Type", "application/merge-patch+json")
-	send(t, change)
-	changed := map[string]bool{}
-	params := &api.PullPolicyParams{Epoch: &epoch, After: &after}
-	eventually(t, "all domains in the new zone", func() bool {
-		reply, err := edge.PullPolicyWithResponse(t.Context(), params)
-		must(t, err)
-		if reply.JSON200 == nil {
-			return false
-		}
-		params.After = &reply.JSON200.Next
-		for _, document := range reply.JSON200.Documents {
-			if document.Domain != nil && *document.Domain.TimeZone == "Europe/Berlin" {
-				changed[document.Key] = true
-			}
-		}
-		return len(changed) == domains
-	})
-}
-
 // send makes a request that must succeed and returns the body of its reply.
 func send(t *testing.T, request *http.Request) string {
 	t.Helper()

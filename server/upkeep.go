@@ -9,9 +9,11 @@ import (
 	"activerelay/server/internal/store"
 )
 
-// Paces of upkeep. Documents that a wide change left for later are on their way to edges, so they follow soon.
+// Paces of upkeep. Documents that a wide change left for later are on their way to edges, so they follow soon. An expired
+// override counts at its instant whatever the document says: the document is what the edge shows.
 const (
 	republishEvery = time.Second
+	expireEvery    = time.Minute
 	forgetEvery    = time.Hour
 )
 
@@ -22,7 +24,7 @@ type upkeep struct {
 	log   *slog.Logger
 	now   func() time.Time
 
-	forgotAt time.Time
+	expiredAt, forgotAt time.Time
 }
 
 // run does one round a second until ctx ends. Trouble is logged and tried again in the next.
@@ -31,7 +33,8 @@ func (u *upkeep) run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		u.step(ctx, "publish documents left for later", u.republish)
-		u.step(ctx, "forget results of old requests", u.forget)
+		u.stepEvery(ctx, expireEvery, &u.expiredAt, "publish domains whose override expired", u.expire)
+		u.stepEvery(ctx, forgetEvery, &u.forgotAt, "forget results of old requests", u.forget)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -40,17 +43,36 @@ func (u *upkeep) run(ctx context.Context) error {
 	}
 }
 
-func (u *upkeep) step(ctx context.Context, name string, do func(context.Context) error) {
-	if err := do(ctx); err != nil && ctx.Err() == nil {
-		u.log.WarnContext(ctx, "upkeep", slog.String("step", name), slog.Any("error", err))
+// stepEvery does a step that was last done at the instant last, when it is time; one that failed is done again at once.
+func (u *upkeep) stepEvery(ctx context.Context, every time.Duration, last *time.Time, name string, do func(context.Context) error) {
+	now := u.now()
+	if now.Sub(*last) >= every && u.step(ctx, name, do) {
+		*last = now
 	}
 }
 
-// republish goes on until nothing is left, one transaction after the other, so that requests come in between.
+// step reports whether it went well.
+func (u *upkeep) step(ctx context.Context, name string, do func(context.Context) error) bool {
+	err := do(ctx)
+	if err != nil && ctx.Err() == nil {
+		u.log.WarnContext(ctx, "upkeep", slog.String("step", name), slog.Any("error", err))
+	}
+	return err == nil
+}
+
+// republish publishes what changes of settings and partners left for later.
 func (u *upkeep) republish(ctx context.Context) error {
+	return u.drain(ctx, (*store.Tx).PublishPending)
+}
+
+// expire tells edges the limits that hold again.
+func (u *upkeep) expire(ctx context.Context) error { return u.drain(ctx, (*store.Tx).PublishExpired) }
+
+// drain goes on until nothing is left, one transaction after the other, so that requests come in between.
+func (u *upkeep) drain(ctx context.Context, publish func(*store.Tx) (bool, error)) error {
 	for more := true; more && ctx.Err() == nil; {
 		err := u.store.Write(ctx, store.System(), func(tx *store.Tx) (err error) {
-			more, err = tx.PublishPending()
+			more, err = publish(tx)
 			return err
 		})
 		if err != nil {
@@ -62,16 +84,8 @@ func (u *upkeep) republish(ctx context.Context) error {
 
 // forget removes kept results that no repetition of a request may be answered with any more.
 func (u *upkeep) forget(ctx context.Context) error {
-	now := u.now()
-	if now.Sub(u.forgotAt) < forgetEvery {
-		return nil
-	}
-	err := u.store.Write(ctx, store.System(), func(tx *store.Tx) error {
+	return u.store.Write(ctx, store.System(), func(tx *store.Tx) error {
 		_, err := tx.DeleteIdempotencyKeys(tx.Now.Add(-httpapi.IdempotencyWindow))
 		return err
 	})
-	if err == nil {
-		u.forgotAt = now
-	}
-	return err
 }
