@@ -1,0 +1,189 @@
+package relayd
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"activerelay/api/setting"
+)
+
+// Config is everything that an edge is told from outside. See the usage of each flag for unit, default and zero meaning;
+// start from [DefaultConfig]. The fields at the end are no settings of the user.
+type Config struct {
+	Server           string
+	JoinToken        string
+	CAFile           string
+	Name             string
+	Hostname         string
+	DataDir          string
+	Listen           string
+	SubmissionListen string
+	TLSListen        string
+	TLSCert          string
+	TLSKey           string
+	AdminListen      string
+	Resolvers        []string
+	MXPort           uint16
+	Clamd            string
+	MaxConnections   int
+	MaxPerAddress    int
+	SpendAtOnce      bool
+	LogLevel         string
+	LogFormat        string
+	CheckConfig      bool
+	ShowVersion      bool
+
+	// Version is what health replies and the control plane are told. Empty means "unversioned".
+	Version string
+	// Log gets the log and the mail log. Nil discards both.
+	Log *slog.Logger
+	// Now is the clock of every decision and record. Nil means time.Now. Deadlines of connections keep to the real one.
+	Now func() time.Time
+	// Listening is told once mail is accepted, and where. Nil is told nothing.
+	Listening func(Addresses)
+}
+
+// DefaultConfig is the configuration of a relayd that is told nothing.
+func DefaultConfig() Config {
+	var c Config
+	newSettings(&c)
+	return c
+}
+
+// newSettings defines the settings of relayd over c; the reference in the README is made from them.
+func newSettings(c *Config) *setting.Set {
+	set := setting.New("relayd", "RELAYD")
+	f := set.Flags
+	f.StringVar(&c.Server, "server", "http://127.0.0.1:8080", "`URL` of the control plane; https off loopback")
+	f.StringVar(&c.JoinToken, "join-token", "", "one-time `token` by which this edge joins; needed only until it has joined, and better given as RELAYD_JOIN_TOKEN than as a flag")
+	set.Secret("join-token")
+	f.StringVar(&c.CAFile, "ca-file", "", "PEM `file` with the authorities that the control plane's certificate must come from; empty = the host's")
+	f.StringVar(&c.Name, "name", "", "`name` of this edge in replies and reports; empty = the first label of the host's name")
+	f.StringVar(&c.Hostname, "hostname", "", "`name` in the greeting, in EHLO and in Received; should resolve to this host; empty = the host's name")
+	f.StringVar(&c.DataDir, "data-dir", "relayd-data", "`directory` of identity, policy, journal and spool; one edge each")
+	f.StringVar(&c.Listen, "listen", "127.0.0.1:2525", "`address` for mail servers that are allowed by address; STARTTLS and AUTH are offered with a certificate; empty = none")
+	f.StringVar(&c.SubmissionListen, "submission-listen", "", "`address` for users: STARTTLS and AUTH required (RFC 6409); empty = none")
+	f.StringVar(&c.TLSListen, "tls-listen", "", "`address` for users: TLS from the first byte, AUTH required (RFC 8314); empty = none")
+	f.StringVar(&c.TLSCert, "tls-cert", "", "PEM `file` with the certificate chain of the SMTP listeners; read again when it changes")
+	f.StringVar(&c.TLSKey, "tls-key", "", "PEM `file` with its key")
+	f.StringVar(&c.AdminListen, "admin-listen", "127.0.0.1:8081", "`address` for /healthz, /readyz and /metrics; empty = none")
+	f.StringSliceVar(&c.Resolvers, "resolver", nil, "DNS server as `host:port`, several with commas; empty = those of /etc/resolv.conf")
+	f.Uint16Var(&c.MXPort, "mx-port", 25, "`port` of the mail servers that MX records name; another than 25 is for tests")
+	f.StringVar(&c.Clamd, "clamd", "", "clamd's socket, as unix:/path or `host:port`; empty = no scanner: mail is deferred unless the platform allows unscanned mail")
+	f.IntVar(&c.MaxConnections, "max-connections", 2000, "SMTP `connections` at once over all listeners; more are answered 421")
+	f.IntVar(&c.MaxPerAddress, "max-connections-per-address", 100, "SMTP `connections` at once from one client address; more are answered 421")
+	f.BoolVar(&c.SpendAtOnce, "spend-before-contact", false, "spend leased quota after a reboot before the control plane was reached; only for hosts that are never rolled back to a snapshot")
+	set.Choice(&c.LogLevel, "log-level", "info", []string{"debug", "info", "warn", "error"}, "least severe `level` that is logged")
+	set.Choice(&c.LogFormat, "log-format", "text", []string{"text", "json"}, "`format` of the log on standard error")
+	f.BoolVar(&c.CheckConfig, "check-config", false, "check the settings and end")
+	f.BoolVar(&c.ShowVersion, "version", false, "print the version and end")
+	return set
+}
+
+// Reference answers the reference of all settings as a Markdown table.
+func Reference() string { return newSettings(&Config{}).Markdown() }
+
+// complete fills in what was left open and checks what can be checked without starting.
+func (c *Config) complete() error {
+	if c.Version == "" {
+		c.Version = "unversioned"
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("read host name: %w", err)
+	}
+	if c.Hostname == "" {
+		c.Hostname = host
+	}
+	if c.Name == "" {
+		c.Name, _, _ = strings.Cut(host, ".")
+	}
+	return errors.Join(
+		c.checkListener("listen", c.Listen), c.checkListener("submission-listen", c.SubmissionListen),
+		c.checkListener("tls-listen", c.TLSListen), c.checkListener("admin-listen", c.AdminListen),
+		c.checkAnyListener(), c.checkTLS(), c.checkDNS(), c.checkClamd(),
+		positive("max-connections", c.MaxConnections), positive("max-connections-per-address", c.MaxPerAddress),
+	)
+}
+
+func (c *Config) checkListener(name, addr string) error {
+	if addr == "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return fmt.Errorf("%s: %q is no address; want HOST:PORT, e.g. 0.0.0.0:25", name, addr)
+	}
+	return nil
+}
+
+// checkAnyListener refuses an edge that nobody could hand mail to.
+func (c *Config) checkAnyListener() error {
+	if c.Listen == "" && c.SubmissionListen == "" && c.TLSListen == "" {
+		return errors.New("listen, submission-listen and tls-listen are all empty; set one")
+	}
+	return nil
+}
+
+func (c *Config) checkTLS() error {
+	switch {
+	case (c.TLSCert == "") != (c.TLSKey == ""):
+		return errors.New("tls-cert and tls-key: one is useless without the other; set both")
+	case c.TLSCert == "" && (c.SubmissionListen != "" || c.TLSListen != ""):
+		return errors.New("submission-listen and tls-listen need a certificate; set tls-cert and tls-key")
+	default:
+		return nil
+	}
+}
+
+func (c *Config) checkDNS() error {
+	if c.MXPort == 0 {
+		return errors.New("mx-port: 0 is no port; want 1 to 65535")
+	}
+	_, err := c.resolvers()
+	return err
+}
+
+// resolvers are the name servers as addresses.
+func (c *Config) resolvers() ([]netip.AddrPort, error) {
+	var all []netip.AddrPort
+	for _, r := range c.Resolvers {
+		addr, err := netip.ParseAddrPort(r)
+		if err != nil {
+			return nil, fmt.Errorf("resolver: %q is no address and port; want e.g. 127.0.0.1:53", r)
+		}
+		all = append(all, addr)
+	}
+	return all, nil
+}
+
+func (c *Config) checkClamd() error {
+	if c.Clamd == "" {
+		return nil
+	}
+	if path, ok := strings.CutPrefix(c.Clamd, "unix:"); ok && path != "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(c.Clamd); err != nil {
+		return fmt.Errorf("clamd: %q is no address; want unix:/run/clamav/clamd.ctl or HOST:PORT", c.Clamd)
+	}
+	return nil
+}
+
+func positive(name string, n int) error {
+	if n < 1 {
+		return fmt.Errorf("%s: %d is too few; want at least 1", name, n)
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package relayd_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"activerelay/relayd"
+)
+
+// program runs relayd to its end and answers what it printed.
+func program(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = relayd.Program{Version: "1.2.3"}.Main(t.Context(), args, func(name string) string { return env[name] }, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestABadSettingIsNamedWithWhatIsPossible(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "relayd.yaml")
+	if err := os.WriteFile(file, []byte("listen: 0.0.0.0:25\nlistne: 0.0.0.0:26\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		env  map[string]string
+		args []string
+		want string
+	}{
+		{name: "an address without a port", args: []string{"--listen", "0.0.0.0"}, want: `listen: "0.0.0.0" is no address; want HOST:PORT`},
+		{name: "submission without a certificate", args: []string{"--submission-listen", "0.0.0.0:587"}, want: "set tls-cert and tls-key"},
+		{name: "half a pair", args: []string{"--tls-cert", "c.pem"}, want: "one is useless without the other"},
+		{name: "no listener", args: []string{"--listen", ""}, want: "are all empty"},
+		{name: "a resolver by name", args: []string{"--resolver", "dns.example"}, want: `resolver: "dns.example" is no address and port`},
+		{name: "a scanner without a port", args: []string{"--clamd", "scanner"}, want: "want unix:/run/clamav/clamd.ctl or HOST:PORT"},
+		{name: "no connections", args: []string{"--max-connections", "0"}, want: "want at least 1"},
+		{name: "a level by environment", env: map[string]string{"RELAYD_LOG_LEVEL": "loud"}, want: "choices are debug, info, warn, error"},
+		{name: "a typing error in the file", args: []string{"--config", file}, want: file + `:2: unknown key "listne"`},
+		{name: "an unknown command", args: []string{"leave"}, want: `unknown command "leave"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, _, stderr := program(t, test.env, append(test.args, "--check-config")...)
+			if code != 2 || !strings.Contains(stderr, test.want) {
+				t.Errorf("exit %d, want 2 and %q:\n%s", code, test.want, stderr)
+			}
+		})
+	}
+}
+
+func TestSettingsComeFromFlagEnvironmentAndFileAlike(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "relayd.yaml")
+	if err := os.WriteFile(file, []byte("resolver: [127.0.0.1:53, '[::1]:53']\nclamd: unix:/run/clamav/clamd.ctl\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := program(t, map[string]string{"RELAYD_TLS_LISTEN": ""}, "--config", file, "--check-config")
+	if code != 0 || stdout != "the settings are good\n" {
+		t.Errorf("exit %d, printed %q and %q", code, stdout, stderr)
+	}
+}
+
+func TestTheJoinTokenIsNotShownInAMistake(t *testing.T) {
+	_, stdout, stderr := program(t, map[string]string{"RELAYD_JOIN_TOKEN": "rly_join_topsecret", "RELAYD_LISTEN": "nowhere"})
+	if strings.Contains(stdout+stderr, "topsecret") {
+		t.Errorf("printed %q and %q", stdout, stderr)
+	}
+}
+
+func TestVersionAndHelpNeedNothing(t *testing.T) {
+	if code, stdout, _ := program(t, nil, "--version"); code != 0 || stdout != "relayd 1.2.3\n" {
+		t.Errorf("version: exit %d, printed %q", code, stdout)
+	}
+	code, stdout, _ := program(t, nil, "--help")
+	if code != 0 {
+		t.Errorf("help: exit %d", code)
+	}
+	for _, flag := range []string{
+		"--server", "--join-token", "--data-dir", "--listen", "--submission-listen", "--tls-listen", "--resolver", "--clamd",
+		"--admin-listen", "--config",
+	} {
+		if !strings.Contains(stdout, flag+" ") {
+			t.Errorf("help lacks %s", flag)
+		}
+	}
+}
+
+func TestTheReadmeHoldsTheReferenceOfTheSettings(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(readme), relayd.Reference()) {
+		t.Errorf("README.md is out of date; its reference must be\n%s", relayd.Reference())
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,160 @@
+package relayd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"activerelay/api/admit"
+	"activerelay/relayd/internal/admin"
+	"activerelay/relayd/internal/policysync"
+	"activerelay/relayd/internal/scan"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// scannerPingEvery is how often a scanner is asked whether it is there.
+const scannerPingEvery = 10 * time.Second
+
+// health is what monitoring is told.
+type health struct {
+	config  Config
+	disk    *disk
+	policy  *policysync.Syncer
+	view    func() admit.View
+	scanner *scan.Clamd // nil = none
+
+	accepting atomic.Bool // mail is accepted now
+	calls     lastError   // to the control plane
+	pings     lastError   // of the scanner
+}
+
+// lastError is how something went when it was last tried.
+type lastError struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (l *lastError) note(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
+func (l *lastError) last() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// checks are in the order of a message's way. What only degrades leaves mail flowing.
+func (h *health) checks() []admin.Check {
+	return []admin.Check{
+		{Name: "listener", Probe: h.listening},
+		{Name: "policy", Probe: h.complete},
+		{Name: "policy-fresh", Probe: h.fresh, Degraded: true},
+		{Name: "control-plane", Probe: h.reachable, Degraded: true},
+		{Name: "scanner", Probe: h.scannerUp},
+		{Name: "scanner-configured", Probe: h.scannerConfigured, Degraded: true},
+		{Name: "journal", Probe: h.disk.journal.Err},
+		{Name: "disk-room", Probe: func() error { return h.disk.spool.Room(h.policy.Table().Platform().MaxMessageBytes) }},
+	}
+}
+
+func (h *health) listening() error {
+	if !h.accepting.Load() {
+		return errors.New("mail is not accepted: starting, or going down")
+	}
+	return nil
+}
+
+func (h *health) complete() error {
+	if !h.policy.Status().Complete {
+		return errors.New("no policy was received yet: everything is deferred")
+	}
+	return nil
+}
+
+func (h *health) fresh() error {
+	if h.view().Fresh() {
+		return nil
+	}
+	return fmt.Errorf("policy was last confirmed %s: refusals are deferrals (last error: %v)", ago(h.config.Now(), h.policy.Status().LastSuccess), h.policy.Status().LastError)
+}
+
+// reachable is what the calls and the polls say of the control plane.
+func (h *health) reachable() error {
+	return errors.Join(h.policy.Status().LastError, h.calls.last())
+}
+
+func ago(now, then time.Time) string {
+	if then.IsZero() {
+		return "before this start"
+	}
+	return now.Sub(then).Round(time.Second).String() + " ago"
+}
+
+func (h *health) scannerUp() error {
+	if h.scanner == nil {
+		return nil
+	}
+	if state := h.scanner.Health(); state.State == scan.Down {
+		return fmt.Errorf("scanner is down since %s: %s", state.Since.UTC().Format(time.RFC3339), state.LastError)
+	}
+	return h.pings.last()
+}
+
+func (h *health) scannerConfigured() error {
+	if h.scanner == nil && !h.policy.Table().Platform().AllowUnscanned {
+		return errors.New("no scanner is configured, and the platform does not allow unscanned mail: everything is deferred")
+	}
+	return nil
+}
+
+// pingScanner asks the scanner regularly, so that readiness knows of its end before the next message does.
+func (h *health) pingScanner(ctx context.Context) error {
+	tick := time.NewTicker(scannerPingEvery)
+	defer tick.Stop()
+	for {
+		if err := h.scanner.Ping(ctx); ctx.Err() == nil {
+			h.pings.note(err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// newMetrics is the registry that every stage adds its own figures to.
+func newMetrics() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// register adds what is known of policy.
+func (h *health) register(registry prometheus.Registerer) {
+	registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "relayd_policy_revision", Help: "Policy revision that is enforced.",
+		}, func() float64 { return float64(h.policy.Table().Revision()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "relayd_policy_domains", Help: "Domains in the policy that is enforced.",
+		}, func() float64 { return float64(h.policy.Table().DomainCount()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "relayd_policy_age_seconds", Help: "Time since the policy was last confirmed; -1 before the first time since the start.",
+		}, func() float64 {
+			last := h.policy.Status().LastSuccess
+			if last.IsZero() {
+				return -1
+			}
+			return h.config.Now().Sub(last).Seconds()
+		}),
+	)
+}

@@ -1,0 +1,86 @@
+package relayd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"activerelay/relayd/internal/smtpd"
+)
+
+// Addresses are where an edge listens; empty where it does not.
+type Addresses struct {
+	Relay, Submission, TLS, Admin string
+}
+
+// ports are the bound listeners. They are bound before anything else happens on the network, so that an address in use is
+// told before a join token is spent.
+type ports struct {
+	relay, submission, tls, admin net.Listener
+}
+
+func bind(ctx context.Context, c Config) (*ports, error) {
+	p := &ports{}
+	for _, one := range []struct {
+		setting, addr string
+		listener      *net.Listener
+	}{
+		{setting: "listen", addr: c.Listen, listener: &p.relay},
+		{setting: "submission-listen", addr: c.SubmissionListen, listener: &p.submission},
+		{setting: "tls-listen", addr: c.TLSListen, listener: &p.tls},
+		{setting: "admin-listen", addr: c.AdminListen, listener: &p.admin},
+	} {
+		if one.addr == "" {
+			continue
+		}
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", one.addr)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", one.setting, err), p.close())
+		}
+		*one.listener = l
+	}
+	return p, nil
+}
+
+// close closes what nobody has closed yet.
+func (p *ports) close() error {
+	var all error
+	for _, l := range []net.Listener{p.relay, p.submission, p.tls, p.admin} {
+		if l == nil {
+			continue
+		}
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			all = errors.Join(all, err)
+		}
+	}
+	return all
+}
+
+func (p *ports) addresses() Addresses {
+	at := func(l net.Listener) string {
+		if l == nil {
+			return ""
+		}
+		return l.Addr().String()
+	}
+	return Addresses{Relay: at(p.relay), Submission: at(p.submission), TLS: at(p.tls), Admin: at(p.admin)}
+}
+
+// serveMail accepts mail on every listener until the server is shut down.
+func (p *ports) serveMail(intake *crew, server *smtpd.Server) {
+	serve := func(l net.Listener, kind smtpd.Kind) {
+		if l == nil {
+			return
+		}
+		intake.start("smtp "+kind.String(), func(ctx context.Context) error {
+			if err := server.Serve(ctx, l, kind); !errors.Is(err, smtpd.ErrClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	serve(p.relay, smtpd.Relay)
+	serve(p.submission, smtpd.Submission)
+	serve(p.tls, smtpd.ImplicitTLS)
+}

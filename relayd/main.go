@@ -1,0 +1,114 @@
+package relayd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Exit codes of relayd.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+const synopsis = `relayd is an edge of Active Relay: it accepts mail, decides by policy and relays it.
+
+Usage:
+  relayd [flags]       relay until SIGTERM or SIGINT, then drain; joins first where it has not yet
+  relayd join [flags]  join the control plane by a join token, and end
+
+Flags:
+`
+
+// Program is relayd as it was built.
+type Program struct {
+	// Version is what --version prints and the control plane is told. Empty means what Go knows of the build.
+	Version string
+}
+
+// Main runs relayd of an unnamed version, see [Program.Main].
+func Main(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	return Program{}.Main(ctx, args, getenv, stdout, stderr)
+}
+
+// Main runs relayd until ctx ends and answers its exit code: 0 when it ended as it was told, 1 when it could not go on, 2
+// when its settings are wrong.
+func (p Program) Main(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	var c Config
+	set := newSettings(&c)
+	err := set.Load(args, getenv)
+	if errors.Is(err, pflag.ErrHelp) {
+		fmt.Fprint(stdout, synopsis+set.Usage())
+		return exitOK
+	}
+	if err != nil {
+		return usageError(stderr, err)
+	}
+	c.Version = p.version()
+	if c.ShowVersion {
+		fmt.Fprintln(stdout, "relayd", c.Version)
+		return exitOK
+	}
+	run, err := commandOf(set.Flags.Args())
+	if err := errors.Join(err, c.complete()); err != nil {
+		return usageError(stderr, err)
+	}
+	if c.CheckConfig {
+		fmt.Fprintln(stdout, "the settings are good")
+		return exitOK
+	}
+	c.Log = newLog(c, stderr)
+	if err := run(ctx, c); err != nil {
+		fmt.Fprintln(stderr, "relayd:", err)
+		return exitFailure
+	}
+	return exitOK
+}
+
+func commandOf(args []string) (func(context.Context, Config) error, error) {
+	switch strings.Join(args, " ") {
+	case "":
+		return Run, nil
+	case "join":
+		return Join, nil
+	default:
+		return nil, fmt.Errorf("unknown command %q; want none, or \"join\"", strings.Join(args, " "))
+	}
+}
+
+// usageError prints one line for each mistake.
+func usageError(stderr io.Writer, err error) int {
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintln(stderr, "relayd:", line)
+	}
+	fmt.Fprintln(stderr, "relayd --help lists the settings.")
+	return exitUsage
+}
+
+func newLog(c Config, out io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // one of the choices, which slog all knows
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(out, options))
+	}
+	return slog.New(slog.NewTextHandler(out, options))
+}
+
+func (p Program) version() string {
+	if p.Version != "" {
+		return p.Version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unversioned"
+}

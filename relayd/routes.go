@@ -1,0 +1,72 @@
+package relayd
+
+import (
+	"context"
+
+	"activerelay/api"
+	"activerelay/api/policy"
+	"activerelay/relayd/internal/policysync"
+	"activerelay/relayd/internal/queue"
+	"activerelay/relayd/internal/uplink"
+)
+
+// routesOf is the queue's router over the policy in force. While no first pass was finished no route can be told: the mail
+// that waits might belong to a smarthost.
+func routesOf(sync *policysync.Syncer) queue.Router {
+	return func(sender, recipient string) queue.Route {
+		if !sync.Status().Complete {
+			return queue.Route{Unknown: "no policy was received yet"}
+		}
+		table := sync.Table()
+		var domain *policy.Domain // nil for mail that the relay itself sends
+		if sender != "" {
+			domain, _ = table.Domain(sender)
+		}
+		switch route, answer := table.Route(domain, recipient); answer {
+		case policy.Yes:
+			return wayOut(route)
+		case policy.No:
+			return queue.Route{}
+		default:
+			return queue.Route{Unknown: "a route that may apply cannot be read"}
+		}
+	}
+}
+
+func wayOut(r policy.Route) queue.Route {
+	rule := map[api.TLSRule]queue.TLSRule{
+		api.TLSRuleOpportunistic: queue.TLSOpportunistic, api.TLSRuleRequired: queue.TLSRequired,
+		api.TLSRuleImplicit: queue.TLSImplicit, api.TLSRuleNone: queue.TLSNone,
+	}
+	return queue.Route{
+		Host: r.Host, Port: uint16(r.Port), TLS: rule[r.TLS],
+		Credentials: queue.Credentials{Username: r.Username, SecretID: r.SecretID, SecretVersion: r.SecretVersion},
+	}
+}
+
+// passwords fetches what a route's login needs and hands the job on. It lies between queue and courier, because a fetch may
+// take as long as a call to the control plane, and a router must not wait.
+type passwords struct {
+	vault   *uplink.Vault
+	courier queue.Courier
+}
+
+var _ queue.Courier = (*passwords)(nil)
+
+// Attempt implements queue.Courier.
+func (p *passwords) Attempt(ctx context.Context, job queue.Job) []queue.Result {
+	login := &job.Route.Credentials
+	if login.SecretID == "" {
+		return p.courier.Attempt(ctx, job)
+	}
+	password, err := p.vault.Secret(ctx, login.SecretID, login.SecretVersion)
+	if err != nil {
+		results := make([]queue.Result, len(job.Recipients))
+		for i := range results {
+			results[i] = queue.Result{Enhanced: "4.7.8", Text: "the password of the smarthost is not at hand", Err: err}
+		}
+		return results
+	}
+	login.Password = queue.Secret(password)
+	return p.courier.Attempt(ctx, job)
+}
