@@ -80,7 +80,7 @@ func createPrivate(path string) error {
 func openSQLite(ctx context.Context, path, extra string, connections int) (*sql.DB, error) {
 	dsn := "file:" + (&url.URL{Path: path}).EscapedPath() +
 		"?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)" +
-		"&_time_format=sqlite" + extra
+		"&_time_format=sqlite&_timezone=UTC" + extra
 	connector, err := sqlitedriver.NewConnector(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("sqlite %s: %w", path, err)

@@ -124,18 +124,22 @@ func (l *leasing) mergeClaim(c *claim) error {
 
 // learn decides whether units may be granted at all: in a new history not until every edge has said what it holds.
 func (l *leasing) learn() error {
-	if l.ahead {
+	epoch, err := l.tx.Epoch()
+	if err != nil {
+		return err
+	}
+	// In a history in which the edge has not reported yet, that it knows more is what is waited for.
+	if l.ahead && l.edge.ReportedEpoch == epoch {
 		if err := l.tx.NewEpoch(); err != nil {
+			return err
+		}
+		if epoch, err = l.tx.Epoch(); err != nil {
 			return err
 		}
 		l.tx.Audit(AuditRow{
 			TokenID: l.edge.ID, ActorName: l.edge.Name, ActorRole: "edge", Action: "leaseQuota", Object: "platform/epoch",
 			Reason: "the edge reports grants that the database does not know: it was restored",
 		})
-	}
-	epoch, err := l.tx.Epoch()
-	if err != nil {
-		return err
 	}
 	if l.call.Complete && l.standing != callDelayed && l.edge.ReportedEpoch != epoch {
 		l.edge.ReportedEpoch = epoch

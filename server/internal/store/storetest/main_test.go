@@ -176,4 +176,6 @@ func (f *fixture) addEdge(t fatal, id string, partners ...string) {
 	})
 }
 
+func sqlite(t testing.TB) storetest.Database { return storetest.SQLite(t) }
+
 func notFound(err error) bool { return errors.Is(err, store.ErrNotFound) }
