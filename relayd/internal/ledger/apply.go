@@ -45,15 +45,9 @@ func (l *Ledger) Apply(r api.LeaseReply) error {
 func (l *Ledger) Failed() {
 	l.calls.Lock()
 	defer l.calls.Unlock()
-	if l.inFlight == nil {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for name := range l.inFlight.domains {
-		l.mark(name, routine)
-	}
-	l.inFlight = nil
+	l.forgetCall()
 }
 
 // nextMeta is the state record after this call. The caller holds mu.
@@ -156,6 +150,13 @@ func (l *Ledger) adopt(c *call, r api.LeaseReply, next meta, records []record) {
 	for _, rec := range records {
 		l.take(c, rec)
 	}
+	if learning := r.Learning != nil && *r.Learning; learning != l.learning {
+		l.learning = learning
+		if learning {
+			l.log.Warn("control plane was restored: reporting all leases")
+			l.resend()
+		}
+	}
 	l.announce()
 }
 
@@ -179,6 +180,7 @@ func (l *Ledger) take(c *call, rec record) {
 	s := a.leases[rec.Start.Unix()]
 	if s == nil {
 		s = rec.lease()
+		s.reported = true // it comes from there
 		a.leases[rec.Start.Unix()] = s
 	}
 	said, ok := c.lines[leaseID{domain: rec.Domain, day: rec.Start.Unix()}]

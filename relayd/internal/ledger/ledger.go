@@ -28,7 +28,7 @@
 //
 //	'l' 'l' domain 0 day   lease: day, granted, returned, last figures (JSON)
 //	'l' 's' domain 0 day   spent, cumulative (8 bytes)
-//	'l' 'm'                generation, boot, offset of the clock (JSON)
+//	'l' 'm'                generation, sequence, boot, offset of the clock (JSON)
 package ledger
 
 import (
@@ -76,7 +76,6 @@ type Ledger struct {
 	// calls is held by Report, Apply and StartGeneration, which change what is
 	// on the disk besides spending.
 	calls    sync.Mutex
-	sequence int64
 	inFlight *call
 
 	// mu guards all below. It is taken inside the journal's order (rule 1),
@@ -85,6 +84,7 @@ type Ledger struct {
 	clock    clock
 	meta     meta
 	fenced   bool
+	learning bool // the control plane was restored and wants to hear all counters
 	accounts map[string]*account
 	dirty    map[string]priority
 	changed  chan struct{} // closed and replaced when units may have come
@@ -93,9 +93,12 @@ type Ledger struct {
 
 // meta is the record 'l' 'm'.
 type meta struct {
-	Generation int64         `json:"generation"`
-	BootID     string        `json:"boot_id"`
-	Offset     time.Duration `json:"clock_offset_ns"`
+	Generation int64 `json:"generation"`
+	// Sequence is that of the last call. It goes on over restarts: an edge that
+	// repeats one was set back.
+	Sequence int64         `json:"sequence"`
+	BootID   string        `json:"boot_id"`
+	Offset   time.Duration `json:"clock_offset_ns"`
 }
 
 // Open reads the leases back.

@@ -116,9 +116,8 @@ func (l *Ledger) loadSpent(key, value []byte) error {
 	if len(rest) < 9 || len(value) != 8 {
 		return fmt.Errorf("spent record %q: %w", key, journal.ErrCorrupt)
 	}
-	domain := string(rest[:len(rest)-9])
 	day := int64(binary.BigEndian.Uint64(rest[len(rest)-8:]))
-	a := l.accounts[domain]
+	a := l.accounts[string(rest[:len(rest)-9])]
 	if a == nil || a.leases[day] == nil {
 		return fmt.Errorf("spent record %q has no lease: %w", key, journal.ErrCorrupt)
 	}

@@ -33,31 +33,72 @@ type line struct {
 }
 
 // Report is the next call to make: the counters of every domain that has
-// something to say, the most pressing first, and what it wishes to hold. Units
-// that it gives back are gone from the disk when Report returns. An empty list
-// of leases means that there is nothing to say; more, that not all fitted in.
+// something to say, the most pressing first, and what it wishes to hold. When it
+// returns, the call's sequence and the units that it gives back are noted on the
+// disk. An empty list of leases means that there is nothing to say; more, that
+// not all fitted in. A call whose reply never came counts as Failed.
 func (l *Ledger) Report() (c api.LeaseCall, more bool, err error) {
 	l.calls.Lock()
 	defer l.calls.Unlock()
 	l.mu.Lock()
-	l.sequence++
-	l.inFlight = &call{
-		sequence: l.sequence, local: l.clock.local(), made: l.clock.now(),
+	l.forgetCall()
+	next := l.meta
+	next.Sequence++
+	made := &call{
+		sequence: next.Sequence, local: l.clock.local(), made: l.clock.now(),
 		domains: map[string]priority{}, lines: map[leaseID]line{},
 	}
-	leases, returning := l.fill(l.inFlight)
+	leases, returning := l.fill(made)
 	c = api.LeaseCall{
-		BootNonce: l.nonce, Generation: l.meta.Generation, Sequence: l.sequence, Leases: leases,
+		BootNonce: l.nonce, Generation: next.Generation, Sequence: next.Sequence, Leases: leases,
+	}
+	if l.complete(made) {
+		c.Complete = new(true)
 	}
 	more = len(l.dirty) > 0
 	l.mu.Unlock()
-	if len(returning) == 0 {
+	if len(leases) == 0 {
 		return c, more, nil
 	}
-	if err := putLeases(l.journal.NewBatch(), returning, l.journal.Commit); err != nil {
-		return api.LeaseCall{}, false, fmt.Errorf("return units: %w", err)
+	b := l.journal.NewBatch()
+	if err := next.put(b); err != nil {
+		b.Discard()
+		return api.LeaseCall{}, false, fmt.Errorf("report leases: %w", err)
 	}
+	if err := putLeases(b, returning, l.journal.Commit); err != nil {
+		return api.LeaseCall{}, false, fmt.Errorf("report leases: %w", err)
+	}
+	l.inFlight = made
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.meta.Sequence = next.Sequence
 	return c, more, nil
+}
+
+// complete reports whether, with this call, the control plane has heard of every
+// lease since this start, or since it said that it was restored. The caller
+// holds mu.
+func (l *Ledger) complete(c *call) bool {
+	for name, a := range l.accounts {
+		for day, s := range a.leases {
+			if _, said := c.lines[leaseID{domain: name, day: day}]; !said && !s.reported {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// forgetCall puts what the last call said into the next one. The caller holds
+// calls and mu.
+func (l *Ledger) forgetCall() {
+	if l.inFlight == nil {
+		return
+	}
+	for name, p := range l.inFlight.domains {
+		l.dirty[name] = max(l.dirty[name], p)
+	}
+	l.inFlight = nil
 }
 
 // fill moves domains from dirty into the call. The caller holds mu.
@@ -164,11 +205,9 @@ func (l *Ledger) Recall(domain string) {
 	}
 }
 
-// Resend puts every lease into the next calls again, for a control plane that
-// was restored and has to hear all counters.
-func (l *Ledger) Resend() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// resend puts every lease into the next calls again, for a control plane that
+// was restored and has to hear all counters. The caller holds mu.
+func (l *Ledger) resend() {
 	for name, a := range l.accounts {
 		for _, s := range a.leases {
 			s.reported = false

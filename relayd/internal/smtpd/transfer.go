@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"os"
 	"time"
 
 	"activerelay/relayd/internal/maillog"
@@ -31,13 +30,6 @@ func (g *guard) beginMessage(pausing bool) (number int) {
 		open: true, number: g.message.number + 1, began: time.Now(), pausing: pausing, paused: true,
 	}
 	return g.message.number
-}
-
-// endPausing lets the engine read what is left of the message in its own way.
-func (g *guard) endPausing() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.message.pausing = false
 }
 
 // endMessage stops the clock, once the engine comes for the next command: it
@@ -124,6 +116,3 @@ func (g *guard) expect(m maillog.Message) {
 	defer g.mu.Unlock()
 	g.unconfirmed = &m
 }
-
-// isTimeout reports whether a read failed because its time was over.
-func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
