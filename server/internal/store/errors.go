@@ -6,6 +6,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -89,11 +91,23 @@ func translate(err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	case errors.As(err, &connect), errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone),
-		pgconn.SafeToRetry(err):
+		pgconn.SafeToRetry(err), connectionLost(err):
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	default:
 		return err
 	}
+}
+
+// connectionLost reports whether the server went away in the middle of a statement.
+func connectionLost(err error) bool {
+	var network net.Error
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.As(err, &network)
+}
+
+// rolledBack reports whether the database itself says that it did not commit.
+func rolledBack(err error) bool {
+	var onPostgres *pgconn.PgError
+	return errors.As(err, &onPostgres) && (onPostgres.Code == "40001" || onPostgres.Code == "40P01")
 }
 
 func translateSQLite(err *sqlitedriver.Error) error {

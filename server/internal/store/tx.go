@@ -48,17 +48,19 @@ func (s *Store) Read(ctx context.Context, tenant Tenant, fn func(*Tx) error) err
 }
 
 // Write runs fn in a transaction and commits it together with its audit rows, the next revision and the documents that
-// it published. A transaction that lost against another one is run again, so fn must have no other effects.
+// it published. A transaction that lost against another one is run again, so fn must have no other effects. One whose
+// commit was not answered is not, because it may have happened: that is ErrBusy too, and it is for the caller to know
+// whether to do it again, e.g. by an idempotency key.
 func (s *Store) Write(ctx context.Context, tenant Tenant, fn func(*Tx) error) error {
 	for attempt := 1; ; attempt++ {
-		revision, err := s.writeOnce(ctx, tenant, fn)
+		revision, decided, err := s.writeOnce(ctx, tenant, fn)
 		if err == nil {
 			if revision != 0 && s.config.OnPublish != nil {
 				s.config.OnPublish(revision)
 			}
 			return nil
 		}
-		if !errors.Is(err, ErrBusy) || attempt == maxAttempts {
+		if !errors.Is(err, ErrBusy) || !decided || attempt == maxAttempts {
 			return err
 		}
 		if err := pause(ctx, attempt); err != nil {
@@ -67,7 +69,9 @@ func (s *Store) Write(ctx context.Context, tenant Tenant, fn func(*Tx) error) er
 	}
 }
 
-func (s *Store) writeOnce(ctx context.Context, tenant Tenant, fn func(*Tx) error) (revision int64, err error) {
+// writeOnce reports whether it is decided what became of the transaction.
+func (s *Store) writeOnce(ctx context.Context, tenant Tenant, fn func(*Tx) error) (revision int64, decided bool, err error) {
+	decided = true
 	err = s.write.WithContext(ctx).Transaction(func(db *gorm.DB) error {
 		tx := &Tx{db: db, store: s, Tenant: tenant, Now: s.now(), ending: &ending{}}
 		if err := fn(tx); err != nil {
@@ -77,9 +81,10 @@ func (s *Store) writeOnce(ctx context.Context, tenant Tenant, fn func(*Tx) error
 			return err
 		}
 		revision, err = tx.publish()
+		decided = err != nil
 		return err
 	})
-	return revision, translate(err)
+	return revision, decided || err == nil || rolledBack(err), translate(err)
 }
 
 // pause waits a little longer after each attempt, with jitter so that two losers do not meet again.
