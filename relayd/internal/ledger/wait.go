@@ -36,6 +36,9 @@ func (l *Ledger) Wait(ctx context.Context, domain string, n int64) quota.Decisio
 		case <-ctx.Done():
 			again.Stop()
 			return d
+		case <-l.journal.Failed(): // no unit can be stored any more
+			again.Stop()
+			return d
 		}
 		again.Stop()
 	}

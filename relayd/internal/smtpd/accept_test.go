@@ -168,7 +168,7 @@ func TestChunkedMailThatWasResetLeavesNothingAndDoesNotTouchTheNext(t *testing.T
 	e := startEdge(t, nil)
 	c := e.hello()
 	for range 20 {
-		c.raw("MAIL FROM:<anna@ok.test>\r\nRCPT TO:<carl@sink.test>\r\nBDAT 12\r\nFrom: x@y.z\nRSET\r\n" +
+		c.raw("MAIL FROM:<anna@ok.test>\r\nRCPT TO:<carl@sink.test>\r\nBDAT 13\r\nFrom: x@y.z\r\nRSET\r\n" +
 			"MAIL FROM:<bo@ok.test>\r\nRCPT TO:<dora@sink.test>\r\n")
 		for range 6 {
 			c.want("250 .*")

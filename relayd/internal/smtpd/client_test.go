@@ -163,3 +163,5 @@ func text(from string, extra ...string) string {
 }
 
 const queuedAs = `250 2\.0\.0 Ok: queued as [0-9A-Z]{26}`
+
+func newReader(conn net.Conn) *bufio.Reader { return bufio.NewReader(conn) }

@@ -49,7 +49,11 @@ func (in *intake) spend(ctx context.Context, b *journal.Batch) error {
 			in.spending = spending
 			return nil
 		}
-		if d = in.server.Ledger.Wait(ctx, in.domain.Name, units); d.Outcome != quota.Granted {
+		d = in.server.Ledger.Wait(ctx, in.domain.Name, units)
+		if err := in.server.Journal.Err(); err != nil {
+			return in.refuse(refusal{stage: reason.StageCommit, slug: reason.DiskTrouble, cause: err})
+		}
+		if d.Outcome != quota.Granted {
 			return in.refuseVerdict(reason.StageCommit, admit.Quota(in.tx.view, in.tx.client, in.domain, d))
 		}
 	}

@@ -20,8 +20,11 @@ func (s *session) Data(r io.Reader) (err error) {
 		return s.refuse(refusal{stage: reason.StageData, slug: reason.ShuttingDown, quiet: true})
 	}
 	defer s.server.working.Done()
-	defer s.recovered(reason.StageData, &err)
 	_, chunked := r.(*io.PipeReader)
+	if chunked {
+		defer s.beginChunks()()
+	}
+	defer s.recovered(reason.StageData, &err)
 	number := s.guard.beginMessage(!chunked)
 	defer s.guard.endMessage(number)
 	var first []byte
@@ -47,6 +50,17 @@ func (s *session) Data(r io.Reader) (err error) {
 	}
 	defer in.abandon()
 	return in.run(s.guard.ctx, first, r)
+}
+
+// beginChunks makes Reset wait until the function that it returns was called:
+// the engine gives the outcome of a chunked message that was taken back to the
+// next one, if that has begun.
+func (s *session) beginChunks() (end func()) {
+	done := make(chan struct{})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.chunks = done
+	return func() { close(done) }
 }
 
 // takeTransaction takes the message out of the session: see session.

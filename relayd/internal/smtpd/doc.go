@@ -35,7 +35,8 @@
 //
 // What it still does otherwise than the contract: it runs commands that end in a
 // bare LF, or at the end of the connection; it lets command lines be as long as
-// message lines (one limit holds for both); it drops a dot and a bare CR at the
+// message lines (one limit holds for both); it takes source routes and needless
+// quotes off addresses where they should be refused; it drops a dot and a bare CR at the
 // beginning of a line; and it answers unknown or malformed commands in words of
 // its own. None of these makes a second message out of one.
 package smtpd

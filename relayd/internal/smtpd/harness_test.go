@@ -65,21 +65,24 @@ type setup struct {
 	limits  Limits
 	tls     bool
 	scanner scan.Scanner
+	view    func() admit.View
+	reserve int64 // of the disk, in bytes
 }
 
 // startEdge serves on loopback until the test ends.
 func startEdge(t *testing.T, change func(*setup)) *edge {
 	t.Helper()
-	o := setup{world: newWorld(t), scanner: scan.Chain{eicarScanner{}}}
+	o := setup{world: newWorld(t), scanner: scan.Chain{eicarScanner{}}, reserve: 1}
+	o.view = o.world.view
 	if change != nil {
 		change(&o)
 	}
 	e := &edge{t: t, world: o.world, queued: make(chan string, 1000), log: &lockedBuffer{}}
-	e.openStores()
+	e.openStores(o.reserve)
 	e.bank = startBank(t, e.ledger)
 	c := Config{
 		Hostname: "edge.relay.test", EdgeID: "edg_1", EdgeName: "fra1",
-		View: o.world.view, Ledger: e.ledger, Scanner: o.scanner,
+		View: o.view, Ledger: e.ledger, Scanner: o.scanner,
 		Journal: e.journal, Spool: e.spool, Outbox: e.outbox,
 		Enqueue: func(id string) { e.queued <- id }, Now: time.Now,
 		MailLog: maillog.New(textLogger(e.log)), Log: textLogger(e.log),
@@ -97,7 +100,7 @@ func startEdge(t *testing.T, change func(*setup)) *edge {
 	return e
 }
 
-func (e *edge) openStores() {
+func (e *edge) openStores(reserve int64) {
 	e.t.Helper()
 	dir := e.t.TempDir()
 	inject := func(op, path string) error {
@@ -110,7 +113,7 @@ func (e *edge) openStores() {
 	e.journal, err = journal.Open(journal.Config{Dir: filepath.Join(dir, "journal"), Faults: inject})
 	e.must(err)
 	e.t.Cleanup(func() { _ = e.journal.Close() })
-	e.spool, err = spool.Open(spool.Config{Dir: filepath.Join(dir, "spool"), Journal: e.journal, ReserveBytes: 1, Faults: inject})
+	e.spool, err = spool.Open(spool.Config{Dir: filepath.Join(dir, "spool"), Journal: e.journal, ReserveBytes: reserve, Faults: inject})
 	e.must(err)
 	e.t.Cleanup(func() { _ = e.spool.Close() })
 	e.outbox, err = outbox.Open(outbox.Config{Journal: e.journal, Now: time.Now})
@@ -230,12 +233,12 @@ func startBank(t *testing.T, l *ledger.Ledger) *bank {
 }
 
 func (b *bank) answer(l *ledger.Ledger) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	call, _, err := l.Report()
 	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.away {
 		l.Failed()
 		return nil
@@ -286,7 +289,9 @@ type scannerFunc func(context.Context, scan.Message) (scan.Verdict, error)
 
 func (scannerFunc) Name() string { return "troubled" }
 
-func (f scannerFunc) Scan(ctx context.Context, m scan.Message) (scan.Verdict, error) { return f(ctx, m) }
+func (f scannerFunc) Scan(ctx context.Context, m scan.Message) (scan.Verdict, error) {
+	return f(ctx, m)
+}
 
 // world is the policy.
 type world struct {
@@ -318,4 +323,10 @@ func (w *world) settings(change func(*api.Settings)) {
 	defer w.mu.Unlock()
 	change(&w.docs[0].Platform.Settings)
 	w.table, _ = policy.Apply(policy.Empty(), w.docs)
+}
+
+func (b *bank) setLimit(domain string, limit int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limits[domain] = limit
 }

@@ -53,9 +53,9 @@ func (s *session) refuse(r refusal) error {
 	s.record(&r, reply)
 	if reply.Permanent() && s.tooManyErrors() {
 		s.guard.end()
-		r.slug, r.args.Variant = reason.TooManyErrors, reason.Ordinary
+		r.slug, r.args.Variant, r.cause, r.quiet = reason.TooManyErrors, reason.Ordinary, nil, true
 		reply = reason.Render(r.slug, r.args)
-		s.server.metrics.refused.WithLabelValues(string(r.slug)).Inc()
+		s.record(&r, reply)
 	}
 	return engineError(reply)
 }

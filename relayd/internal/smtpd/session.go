@@ -39,7 +39,9 @@ type session struct {
 	mu sync.Mutex
 	tx *transaction
 	// taken: Data works on a message, and the engine has not ended it yet.
-	taken      bool
+	taken bool
+	// chunks is closed when the chunked message that was begun last has ended.
+	chunks     chan struct{}
 	errors     int
 	messages   int
 	idleResets int
@@ -338,6 +340,12 @@ func (s *session) addRecipient(tx *transaction, address mailaddr.Address, opts *
 
 // Reset implements smtp.Session: RSET, EHLO, and the end of each message.
 func (s *session) Reset() {
+	s.mu.Lock()
+	chunks := s.chunks
+	s.mu.Unlock()
+	if chunks != nil {
+		<-chunks
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.tx == nil && !s.taken {

@@ -1,0 +1,391 @@
+package smtpd
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"activerelay/api"
+	"activerelay/relayd/internal/scan"
+)
+
+func normalise(s *api.Settings) { s.BareNewline = api.SettingsBareNewlineNormalise }
+
+// Matrix row 13: odd lines are accepted normalised or refused, and never hang.
+func TestRow13OddLinesAreAnsweredWithinASecond(t *testing.T) {
+	long := strings.Repeat("x", maxMessageLine)
+	broken, tooLong := `(?s)550-5\.5\.2 .*`, `(?s)550-5\.6\.0 .*a line is longer than 65536 bytes\n.*`
+	cases := []struct {
+		name, wire, refused, normalised, stored string
+	}{
+		{name: "last line ends CR CR LF", wire: "hello\r\r\n", refused: broken, normalised: queuedAs, stored: "hello\r\n\r\n"},
+		{name: "all lines end CR CR LF", wire: "a\r\r\nb\r\r\n", refused: broken, normalised: queuedAs, stored: "a\r\n\r\nb\r\n\r\n"},
+		{name: "bare LF", wire: "a\nb\r\n", refused: broken, normalised: queuedAs, stored: "a\r\nb\r\n"},
+		{name: "bare CR", wire: "a\rb\r\n", refused: broken, normalised: queuedAs, stored: "a\r\nb\r\n"},
+		{name: "NUL", wire: "a\x00b\r\n", refused: broken, normalised: queuedAs, stored: "ab\r\n"},
+		{name: "eight bits", wire: "\xfc\xff\r\n", refused: queuedAs, normalised: queuedAs, stored: "\xfc\xff\r\n"},
+		{name: "longest line", wire: long[2:] + "\r\n", refused: queuedAs, normalised: queuedAs, stored: long[2:] + "\r\n"},
+		{name: "too long a line", wire: long + "xxx\r\n", refused: tooLong, normalised: tooLong},
+	}
+	for _, secure := range []bool{false, true} {
+		for _, mend := range []bool{false, true} {
+			for _, test := range cases {
+				t.Run(fmt.Sprintf("%s tls=%v normalise=%v", test.name, secure, mend), func(t *testing.T) {
+					t.Parallel()
+					e := startEdge(t, func(o *setup) {
+						o.tls = true
+						if mend {
+							o.world.settings(normalise)
+						}
+					})
+					c := e.hello()
+					if secure {
+						c.startTLS(e.trust)
+					}
+					c.envelope("anna@ok.test", "carl@sink.test")
+					c.ask("DATA", "354 .*")
+					head := text("anna@ok.test")
+					c.raw(head + test.wire + ".\r\n")
+					e.must(c.conn.SetReadDeadline(time.Now().Add(time.Second)))
+					want := test.refused
+					if mend {
+						want = test.normalised
+					}
+					c.want(want)
+					_, texts := e.stored()
+					switch {
+					case want != queuedAs && len(texts) != 0:
+						t.Errorf("stored %q", texts)
+					case want == queuedAs && (len(texts) != 1 || below(t, texts[0]) != head+test.stored):
+						t.Errorf("stored %q, want %q", texts, head+test.stored)
+					}
+				})
+			}
+		}
+	}
+}
+
+// vectors are the ends of data that servers have disagreed about.
+func vectors() []string {
+	return []string{
+		"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r.\n", "\r\n.\r", "\n.\r", "\r\n\x00.\r\n", "\r\n.\x00\r\n",
+		"\r\n.\r\r\n", "\r\r\n.\r\n", "\r\n.\r\r\n.\r\n", "\n\r.\n\r", "\r\n .\r\n", "\r\n. \r\n",
+	}
+}
+
+// Whatever a message holds that looks like its end, it is one message or none,
+// and what follows is never a message of somebody else.
+func TestNoVectorMakesTwoMessagesOfOne(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		for _, mend := range []bool{false, true} {
+			for _, vector := range vectors() {
+				t.Run(fmt.Sprintf("%q tls=%v normalise=%v", vector, secure, mend), func(t *testing.T) {
+					t.Parallel()
+					e := startEdge(t, func(o *setup) {
+						o.tls = true
+						if mend {
+							o.world.settings(normalise)
+						}
+					})
+					c := e.hello()
+					if secure {
+						c.startTLS(e.trust)
+					}
+					c.envelope("anna@ok.test", "carl@sink.test")
+					c.ask("DATA", "354 .*")
+					c.raw(text("anna@ok.test") + "before" + vector + "MAIL FROM:<x@other.test>\r\nRCPT TO:<victim@sink.test>\r\n" +
+						"DATA\r\nFrom: x@other.test\r\n\r\nsmuggled\r\n.\r\nQUIT\r\n")
+					rest, err := io.ReadAll(c.in)
+					if isDeadline(err) {
+						t.Fatalf("the server hangs after %q", rest)
+					}
+					e.checkOneMessage(string(rest))
+				})
+			}
+		}
+	}
+}
+
+// checkOneMessage holds that the replies tell of what was stored, that it is one
+// message of anna's at the most, and that it can be relayed safely.
+func (e *edge) checkOneMessage(replies string) {
+	e.t.Helper()
+	messages, texts := e.stored()
+	if said := strings.Count(replies, "queued as"); len(messages) > 1 || said != len(messages) {
+		e.t.Errorf("%d messages stored, %d acknowledged in %q", len(messages), said, replies)
+	}
+	for i, m := range messages {
+		if m.From.String() != "anna@ok.test" {
+			e.t.Errorf("stored a message of %s", m.From)
+		}
+		regular := strings.ReplaceAll(texts[i], "\r\n", "")
+		if strings.ContainsAny(regular, "\r\n\x00") || !strings.HasSuffix(texts[i], "\r\n") {
+			e.t.Errorf("stored irregular line ends: %q", texts[i])
+		}
+	}
+	if strings.Contains(e.log.String(), "from=x@other.test") {
+		e.t.Errorf("text of the message was run as a command:\n%s", e.log)
+	}
+}
+
+// Matrix row 15: what comes after a message stalled is never run as commands.
+func TestRow15StalledMessageClosesTheSocket(t *testing.T) {
+	e := startEdge(t, func(o *setup) { o.limits.DataIdle = 50 * time.Millisecond })
+	c := e.hello()
+	c.envelope("anna@ok.test", "carl@sink.test")
+	c.ask("DATA", "354 .*")
+	c.raw(text("anna@ok.test"))
+	c.want(said(421, "4.4.2", "session-timeout", "Nothing was heard for too long; closing the connection"))
+	// The peer may have closed by now: then it cannot be sent.
+	_, _ = io.WriteString(c.conn, "\r\n.\r\nMAIL FROM:<x@other.test>\r\nRCPT TO:<victim@sink.test>\r\nDATA\r\nFrom: x@other.test\r\n\r\n.\r\n")
+	rest, _ := io.ReadAll(c.in)
+	if len(rest) > 0 {
+		t.Errorf("the server went on: %q", rest)
+	}
+	e.checkOneMessage(string(rest))
+	if messages, _ := e.stored(); len(messages) != 0 {
+		t.Errorf("%d messages stored, want none", len(messages))
+	}
+}
+
+func TestMessageThatTricklesIsCutOff(t *testing.T) {
+	e := startEdge(t, func(o *setup) {
+		o.limits.DataGrace, o.limits.DataMinRate = 100*time.Millisecond, 1<<20
+	})
+	c := e.hello()
+	c.envelope("anna@ok.test", "carl@sink.test")
+	c.ask("DATA", "354 .*")
+	began := time.Now()
+	for {
+		if _, err := io.WriteString(c.conn, "x\r\n"); err != nil || time.Since(began) > patience {
+			break
+		}
+		if err := c.conn.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.reply(); err == nil {
+			if !strings.HasPrefix(got, "421") {
+				t.Errorf("reply %q, want 421", got)
+			}
+			return
+		}
+	}
+	t.Fatal("a message that trickles was not cut off")
+}
+
+// Matrix row 16: addresses that other servers read differently are refused.
+func TestRow16AddressesThatCouldBeReadInTwoWaysAreRefused(t *testing.T) {
+	addresses := []string{
+		`"ceo@victim.test> ENVID="@ok.test`, `"x@other.test> NOTIFY=NEVER ORCPT=rfc822;"@ok.test`, `"a b"@ok.test`,
+		"a@evil@ok.test", "a@ok.test@evil", "a\x00b@ok.test", "a\rb@ok.test", "é@ok.test", "@h1:", "@h1,a@ok.test",
+		"a@[", "a@[IPv6:::1]", "a@[127.0.0.1]", "a%b@ok.test", "victim!u@ok.test", "postmaster", "a@", "@ok.test", "a@ok..test",
+		"a@.ok.test", "a@-ok.test", "a@ok-.test", ".a@ok.test", "a.@ok.test", "a..b@ok.test", "a b@ok.test", "a\tb@ok.test",
+		"a@ok.test ", " a@ok.test", "a@ok_.test", "a@ok.test:25", "a@ok.test/b", "a(c)@ok.test", "a@ok.test(c)", `a\@b@ok.test`,
+		"a<b@ok.test", "a@ok.test<", "<a@ok.test>", "a;b@ok.test", "a,b@ok.test", "a:b@ok.test", "a[b@ok.test", "a]b@ok.test",
+		`a"b@ok.test`, "a@ok", "a@127.0.0.1.", "a@ok.test\x7f", "a\x1b[0m@ok.test", "a@о\u043a.test", "a\u202eb@ok.test",
+		strings.Repeat("a", 65) + "@ok.test", "a@" + strings.Repeat("a", 64) + ".test", "a@" + strings.Repeat("abcdefg.", 32) + "test",
+	}
+	e := startEdge(t, func(o *setup) { o.limits.ConnectionsPerIP = 1000 })
+	for _, address := range addresses {
+		t.Run(fmt.Sprintf("%q", address), func(t *testing.T) {
+			c := e.hello()
+			c.t = t
+			c.ask("MAIL FROM:<"+address+">", `(?s)(501|553|421)[ -].*`)
+			c = e.hello()
+			c.t = t
+			c.ask("MAIL FROM:<anna@ok.test>", "250 .*")
+			c.ask("RCPT TO:<"+address+">", `(?s)(501|553|421)[ -].*`)
+			c.ask("DATA", "502 .*")
+		})
+	}
+	if messages, _ := e.stored(); len(messages) != 0 {
+		t.Errorf("%d messages stored", len(messages))
+	}
+	c := e.hello()
+	c.ask("MAIL FROM:<anna@ok.test>", "250 .*")
+	c.ask("RCPT TO:<>", `(?s)(501|553)[ -].*`)
+}
+
+// The engine takes off quotes that mean nothing and source routes, as RFC 5321
+// 4.1.1.3 lets it. What is kept is the plain address.
+func TestRow16AddressesAreKeptInTheirOnePlainForm(t *testing.T) {
+	e := startEdge(t, nil)
+	c := e.hello()
+	for _, address := range []string{`"anna"@ok.test`, "@h1,@h2:anna@ok.test", "anna@OK.test"} {
+		c.envelope(address, address)
+		c.data(text("anna@ok.test"), queuedAs)
+	}
+	messages, _ := e.stored()
+	for _, m := range messages {
+		if m.From.String() != "anna@ok.test" || m.Recipients[0].Address.String() != "anna@ok.test" {
+			t.Errorf("kept %s to %s", m.From, m.Recipients[0].Address)
+		}
+	}
+}
+
+func TestRow16NestedMailDoesNotChangeTheMessage(t *testing.T) {
+	e := startEdge(t, nil)
+	c := e.hello()
+	c.envelope("anna@ok.test", "carl@sink.test")
+	c.ask("MAIL FROM:<x@other.test>", "(?s)503-.*reason=command-sequence .*")
+	c.data(text("anna@ok.test"), queuedAs)
+	c.ask("MAIL FROM:<anna@ok.test>", "250 .*")
+	c.ask("MAIL FROM:<x@other.test>", "(?s)503-.*")
+	c.ask("DATA", "502 .*")
+	messages, _ := e.stored()
+	if len(messages) != 1 || messages[0].From.String() != "anna@ok.test" {
+		t.Errorf("stored %+v", messages)
+	}
+}
+
+func TestRow16AuthWithinAMessageIsRefused(t *testing.T) {
+	e := startEdge(t, nil)
+	c := e.hello()
+	c.envelope("anna@ok.test", "carl@sink.test")
+	c.login("anna@ok.test", password, "(?s)503-.*reason=command-sequence .*")
+	c.data(text("anna@ok.test"), queuedAs)
+	if messages, _ := e.stored(); messages[0].User != "" {
+		t.Errorf("message is charged to user %s", messages[0].User)
+	}
+}
+
+func TestRow16NobodyActsForAnotherUser(t *testing.T) {
+	e := startEdge(t, nil)
+	c := e.hello()
+	c.ask("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("bo@ok.test\x00anna@ok.test\x00"+password)),
+		"(?s)535-5\\.7\\.8 .*reason=auth-failed .*")
+	c.ask("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("anna@ok.test\x00anna@ok.test\x00"+password)), "235 .*")
+}
+
+func TestThreeFailedLoginsEndTheConnection(t *testing.T) {
+	e := startEdge(t, nil)
+	c := e.hello()
+	for range 3 {
+		c.login("anna@ok.test", "wrong", "(?s)535-5\\.7\\.8 .*")
+	}
+	c.ended()
+	c = e.hello()
+	c.login("anna@ok.test", password, "235 .*")
+}
+
+// Matrix row 18: nothing said in plain text is taken for said over TLS.
+func TestRow18PlainTextBehindStartTLSIsDropped(t *testing.T) {
+	e := startEdge(t, func(o *setup) { o.tls = true })
+	c := e.hello()
+	c.raw("STARTTLS\r\nMAIL FROM:<x@other.test>\r\nRCPT TO:<victim@sink.test>\r\n")
+	c.want("220 .*")
+	layer := tls.Client(c.conn, e.trust)
+	if err := layer.Handshake(); err != nil {
+		return // refusing altogether is as good
+	}
+	c = &client{t: t, conn: layer, in: newReader(layer)}
+	c.ask("EHLO client.test", "(?s)250-.*")
+	c.ask("RCPT TO:<carl@sink.test>", "(?s)50[23].*")
+	c.ask("DATA", "502 .*")
+	if strings.Contains(e.log.String(), "x@other.test") {
+		t.Errorf("plain text was run:\n%s", e.log)
+	}
+}
+
+func TestRow18FailedHandshakeEndsTheConnection(t *testing.T) {
+	e := startEdge(t, func(o *setup) { o.tls = true })
+	c := e.hello()
+	c.ask("STARTTLS", "220 .*")
+	c.raw("garbage\r\nMAIL FROM:<x@other.test>\r\n")
+	rest, err := io.ReadAll(c.in)
+	if isDeadline(err) {
+		t.Fatal("connection is still open")
+	}
+	if strings.Contains(string(rest), "50 ") {
+		t.Errorf("the server went on in plain text: %q", rest)
+	}
+}
+
+func TestRow18OldTLSIsRefused(t *testing.T) {
+	e := startEdge(t, func(o *setup) { o.tls = true })
+	c := e.hello()
+	c.ask("STARTTLS", "220 .*")
+	old := e.trust.Clone()
+	old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS10
+	if err := tls.Client(c.conn, old).Handshake(); err == nil {
+		t.Fatal("TLS 1.0 was accepted")
+	}
+}
+
+func TestQuitIsTheEndWhateverWasSentBehindIt(t *testing.T) {
+	e := startEdge(t, nil)
+	c := e.hello()
+	c.raw("QUIT\r\nMAIL FROM:<x@other.test>\r\nRCPT TO:<victim@sink.test>\r\n")
+	c.want("221 .*")
+	rest, _ := io.ReadAll(c.in)
+	if len(rest) > 0 || strings.Contains(e.log.String(), "other.test") {
+		t.Errorf("after QUIT came %q", rest)
+	}
+}
+
+func TestShutdownLetsAMessageInFlightFinish(t *testing.T) {
+	e := startEdge(t, nil)
+	idle, c := e.hello(), e.hello()
+	c.envelope("anna@ok.test", "carl@sink.test")
+	c.ask("DATA", "354 .*")
+	c.raw(text("anna@ok.test"))
+	down := make(chan error, 1)
+	go func() { down <- e.server.Shutdown(context.Background()) }()
+	idle.want("(?s)421-4\\.3\\.2 .*reason=shutting-down .*")
+	c.raw(".\r\n")
+	c.want(queuedAs)
+	c.want("(?s)421-4\\.3\\.2 .*")
+	c.ended()
+	if err := <-down; err != nil {
+		t.Error(err)
+	}
+	if messages, _ := e.stored(); len(messages) != 1 {
+		t.Errorf("%d messages stored, want 1", len(messages))
+	}
+}
+
+func TestShutdownCutsOffWhatDoesNotFinish(t *testing.T) {
+	e := startEdge(t, func(o *setup) { o.limits.ShutdownGrace = 50 * time.Millisecond })
+	c := e.hello()
+	c.envelope("anna@ok.test", "carl@sink.test")
+	c.ask("DATA", "354 .*")
+	if err := e.server.Shutdown(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if messages, _ := e.stored(); len(messages) != 0 {
+		t.Errorf("%d messages stored, want none", len(messages))
+	}
+}
+
+func TestPanicInOneSessionIsNobodyElsesTrouble(t *testing.T) {
+	e := startEdge(t, func(o *setup) {
+		o.scanner = scannerFunc(func(_ context.Context, m scan.Message) (scan.Verdict, error) {
+			if body, _ := io.ReadAll(m.Open()); strings.Contains(string(body), "poison") {
+				panic("a bug")
+			}
+			return scan.Verdict{Outcome: scan.Clean}, nil
+		})
+	})
+	bystander := e.hello()
+	c := e.hello()
+	c.mail("anna@ok.test", text("anna@ok.test", "X: poison"), said(451, "4.3.0", "internal", "Something went wrong on our side; try again later"))
+	c.ended()
+	c = e.hello()
+	c.envelope("anna@ok.test", "carl@sink.test")
+	poisoned := text("anna@ok.test", "X: poison")
+	c.send(fmt.Sprintf("BDAT %d LAST", len(poisoned)))
+	c.raw(poisoned)
+	c.want(said(451, "4.3.0", "internal", "Something went wrong on our side; try again later"))
+	bystander.mail("anna@ok.test", text("anna@ok.test"), queuedAs)
+	if messages, _ := e.stored(); len(messages) != 1 {
+		t.Errorf("%d messages stored, want 1", len(messages))
+	}
+	if log := e.log.String(); !strings.Contains(log, "a bug") {
+		t.Errorf("the log does not tell of the panic:\n%s", log)
+	}
+}

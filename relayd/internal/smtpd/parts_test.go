@@ -1,0 +1,161 @@
+package smtpd
+
+import (
+	"bytes"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// anyParts cuts a text as a network may.
+func anyParts(t *rapid.T, text string) []string {
+	var parts []string
+	for len(text) > 0 {
+		n := rapid.IntRange(1, len(text)).Draw(t, "part")
+		parts, text = append(parts, text[:n]), text[n:]
+	}
+	return parts
+}
+
+func anyLines(t *rapid.T) string {
+	return strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"\r", "\n", ".", "a", "\x00", "\r\n"}), 0, 12).Draw(t, "text"), "")
+}
+
+func TestNormalisedTextIsRegularAndDoesNotDependOnHowItWasCut(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := anyLines(t)
+		fix := func(parts []string) string {
+			n, out := newlines{normalise: true}, bytes.Buffer{}
+			for _, part := range parts {
+				out.Write(n.fix([]byte(part)))
+			}
+			out.Write(n.finish())
+			return out.String()
+		}
+		whole, cut := fix([]string{in}), fix(anyParts(t, in))
+		if whole != cut {
+			t.Fatalf("%q became %q whole and %q in parts", in, whole, cut)
+		}
+		if strings.ContainsAny(strings.ReplaceAll(whole, "\r\n", ""), "\r\n\x00") {
+			t.Fatalf("%q became %q", in, whole)
+		}
+	})
+}
+
+func TestRegularTextPassesUnchangedAndIrregularTextIsNoticed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := anyLines(t)
+		regular := !strings.ContainsAny(strings.ReplaceAll(in, "\r\n", ""), "\r\n\x00")
+		n, out := newlines{}, bytes.Buffer{}
+		for _, part := range anyParts(t, in) {
+			out.Write(n.fix([]byte(part)))
+		}
+		out.Write(n.finish())
+		if n.broken == regular {
+			t.Fatalf("%q: broken is %v", in, n.broken)
+		}
+		if got := out.String(); regular && got != in && got != in+"\r\n" {
+			t.Fatalf("%q became %q", in, got)
+		}
+	})
+}
+
+func TestEndThatTheEngineMissesIsFoundHoweverItIsCut(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		before := strings.ReplaceAll(anyLines(t), "\r", "a") + "x"
+		in := before + "\r\r\n.\r\nMAIL"
+		e, out, over := ending{}, bytes.Buffer{}, false
+		for _, part := range anyParts(t, in) {
+			var text []byte
+			text, over = e.pass([]byte(part))
+			out.Write(text)
+			if over {
+				break
+			}
+		}
+		if !over || out.String() != before+"\r\r\n" {
+			t.Fatalf("%q gave %q, over: %v", in, out.String(), over)
+		}
+	})
+}
+
+func TestTextWithoutAMissedEndPassesUnchanged(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := regexp.MustCompile("\r+").ReplaceAllString(anyLines(t), "\r") + "."
+		e, out := ending{}, bytes.Buffer{}
+		for _, part := range anyParts(t, in) {
+			text, over := e.pass([]byte(part))
+			out.Write(text)
+			if over {
+				t.Fatalf("%q: found an end", in)
+			}
+		}
+		want := in[:len(in)-len(e.matched.held())]
+		if out.String() != want {
+			t.Fatalf("%q gave %q", in, out.String())
+		}
+	})
+}
+
+func TestHeaderFindsEveryFromThatAnotherReaderCouldFind(t *testing.T) {
+	cases := []struct {
+		text  string
+		froms int
+		fault string
+	}{
+		{text: "From: a@b.c\r\n\r\nFrom: body\r\n", froms: 1},
+		{text: "fRoM\t : a@b.c\r\n\r\n", froms: 1},
+		{text: "From:\r\n a@b.c\r\n\r\n", froms: 1},
+		{text: "X: y\r\n \r\nFrom: a@b.c\r\nFrom: d@e.f\r\n\r\n", froms: 2, fault: "it has 2 From fields"},
+		{text: " From: a@b.c\r\n\r\n", fault: "it begins with a continuation line"},
+		{text: "From: a@b.c", froms: 1},
+		{text: "", fault: "it has no From field"},
+		{text: "no colon\r\n\r\n", fault: "it has a line that is no field"},
+		{text: "From a@b.c Mon Jan 1\r\nFrom: a@b.c\r\n\r\n", fault: "it has a line that is no field"},
+		{text: ": empty name\r\n\r\n", fault: "it has a line that is no field"},
+		{text: strings.Repeat("X: y\r\n", maxHeaderFields+1) + "\r\n", fault: "it has more than 2000 fields"},
+		{text: "X: " + strings.Repeat("y", maxHeaderBytes) + "\r\n\r\n", fault: "it is longer than 262144 bytes"},
+	}
+	for _, test := range cases {
+		h := header{}
+		for part := range bytes.Lines([]byte(test.text)) {
+			h.feed(part[:len(part)/2])
+			h.feed(part[len(part)/2:])
+		}
+		if fault := h.finish(); fault != test.fault || h.froms != test.froms {
+			t.Errorf("%.60q: fault %q with %d From fields, want %q with %d", test.text, fault, h.froms, test.fault, test.froms)
+		}
+	}
+}
+
+func TestBucketsLetABurstPassAndThenAskToWait(t *testing.T) {
+	b, now := newBuckets(60), time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	for range 60 {
+		if wait := b.take("a", now); wait != 0 {
+			t.Fatalf("told to wait %s within the burst", wait)
+		}
+	}
+	if wait := b.take("a", now); wait != time.Second {
+		t.Errorf("told to wait %s, want 1s", wait)
+	}
+	if wait := b.take("b", now); wait != 0 {
+		t.Errorf("another key is told to wait %s", wait)
+	}
+	if wait := b.take("a", now.Add(2*time.Second)); wait != 0 {
+		t.Errorf("told to wait %s after the time has passed", wait)
+	}
+}
+
+func TestHeloIsSafeToWrite(t *testing.T) {
+	for in, want := range map[string]string{
+		"mail.example.com": "mail.example.com", "[192.0.2.1]": "[192.0.2.1]", "": "unknown",
+		"a\r\nb<>(x)": "a??b???x?", strings.Repeat("a", 300): strings.Repeat("a", 255),
+	} {
+		if got := cleanHelo(in); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+}
