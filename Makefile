@@ -3,23 +3,23 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PROGRAMS := relay-server relayd relayctl
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 # Every test gets this long; a hang is a failure with stacks, not a stalled run.
 TEST_TIMEOUT := 20m
 FUZZ_TIME    := 20s
 
-.PHONY: help build generate test race check lint drift fuzz bench bench-relay e2e soak run demo clean
+.PHONY: help build generate test check lint drift fuzz bench bench-relay e2e soak run demo clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build relay-server, relayd and relayctl into bin/
+build: ## build relay-server, relayd, relayctl and the load tool smtpload into bin/
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/relay-server ./server/cmd/relay-server
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/relayd ./relayd/cmd/relayd
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/relayctl ./cli/cmd/relayctl
-	@echo "built bin/{relay-server,relayd,relayctl} $(VERSION)"
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/smtpload ./relayd/cmd/smtpload
+	@echo "built bin/{relay-server,relayd,relayctl,smtpload} $(VERSION)"
 
 generate: ## write again what is generated from openapi.yaml
 	go generate ./...
@@ -41,7 +41,7 @@ lint: ## formatting, vet, staticcheck, contract linter
 	go tool staticcheck ./...
 	.ci/setup lint
 	npx --yes @stoplight/spectral-cli@6.16.3 lint openapi.yaml --fail-severity=warn
-	bash -n .ci/run .ci/setup
+	bash -n .ci/run .ci/setup .ci/stack
 
 drift: ## fail when generated files or go.mod differ from their sources
 	@set -e; before=$$(git status --porcelain); git diff > .run-drift-before; \
