@@ -38,6 +38,28 @@ func TestMailThatPolicyAllowsIsRelayedByTheRouteOfItsDomain(t *testing.T) {
 	}
 }
 
+func TestTheLimitOfADayIsToldWithItsFiguresAndTheMidnightOfTheDomain(t *testing.T) {
+	w := newWorld(t)
+	w.call("PATCH", "/v1/settings", `{"quota_floor":3}`, nil)
+	e := w.addEdge(nil)
+	var last string
+	for n := range 4 {
+		last = send(t, e.Relay, "anna@example.com", fmt.Sprint(n))
+	}
+	zone, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	year, month, day := w.clock().In(zone).Date()
+	midnight := time.Date(year, month, day+1, 0, 0, 0, 0, zone)
+	want := "450 4.7.1 Relay limit reached for example.com: 3 of 3 messages today; resets " + midnight.Format(time.RFC3339)
+	if first, _, _ := strings.Cut(last, "\n"); first != want {
+		t.Errorf("reply %q, want %q", first, want)
+	}
+	w.advance(midnight.Sub(w.clock()) + time.Second)
+	eventually(t, "mail of the next day", func() bool { return strings.HasPrefix(send(t, e.Relay, "anna@example.com", "next day"), "250 ") })
+}
+
 func TestAChangeOfPolicyIsEnforcedWithoutARestart(t *testing.T) {
 	w := newWorld(t)
 	e := w.addEdge(nil)

@@ -190,7 +190,9 @@ func (l *Ledger) take(c *call, rec record) {
 	if rec.Limit > s.limit {
 		s.near = false
 	}
-	s.day.End = rec.End
+	if s.zone != rec.Zone || !s.day.End.Equal(rec.End) {
+		s.day.End = rec.resetsAt()
+	}
 	s.counters.Granted = max(s.counters.Granted, rec.Granted)
 	s.limit, s.used, s.unit, s.zone = rec.Limit, rec.Used, rec.Unit, rec.Zone
 	s.spentThen = said.spent
@@ -236,7 +238,9 @@ func (l *Ledger) startGeneration(g int64) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.log.Warn("new generation: old leases are void", "old", l.meta.Generation, "new", g)
+	if l.meta.Generation != 0 { // not the first of this edge's life
+		l.log.Warn("new generation: old leases are void", "old", l.meta.Generation, "new", g)
+	}
 	l.meta = next
 	l.fenced = false
 	return nil

@@ -54,10 +54,20 @@ func (s *lease) record() record {
 
 func (r record) lease() *lease {
 	return &lease{
-		domain: r.Domain, day: quota.Day{Start: r.Start, End: r.End},
+		domain: r.Domain, day: quota.Day{Start: r.Start, End: r.resetsAt()},
 		counters: quota.Counters{Granted: r.Granted, Returned: r.Returned},
 		unit:     r.Unit, zone: r.Zone, limit: r.Limit, used: r.Used,
 	}
+}
+
+// resetsAt is the end of the day on the clock of its zone, since that is how a sender is told. A zone that this machine does
+// not know is told in UTC: the instant is the same.
+func (r record) resetsAt() time.Time {
+	zone, err := time.LoadLocation(r.Zone)
+	if err != nil {
+		return r.End.UTC()
+	}
+	return r.End.In(zone)
 }
 
 func (r record) put(b *journal.Batch) error {
