@@ -925,6 +925,26 @@ type ComplaintThresholds struct {
 	WindowHours int `json:"window_hours"`
 }
 
+// ComplaintThresholdsPatch Changes to the thresholds; what is absent stays.
+//
+// Example: {"relay_ip":3}
+type ComplaintThresholdsPatch struct {
+	// Domain Complaints about one domain.
+	Domain *int `json:"domain,omitempty"`
+
+	// Partner Complaints about one partner.
+	Partner *int `json:"partner,omitempty"`
+
+	// RelayIP Complaints about one relay IP.
+	RelayIP *int `json:"relay_ip,omitempty"`
+
+	// User Complaints about one user.
+	User *int `json:"user,omitempty"`
+
+	// WindowHours The hours within which they count.
+	WindowHours *int `json:"window_hours,omitempty"`
+}
+
 // Decision The receipt of one refusal.
 //
 // Example: {"domain":"example.com","edge":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","explanation":"The daily limit is used up.","partner":"acme","reason":"quota-reached","ref":"01KAQ7M2Z8Y3F6N5T4R1W0X9VB","reply":"450 4.7.1 Relay limit reached for example.com","sender":"anna@example.com","stage":"rcpt","time":"2026-11-22T09:00:00Z"}
@@ -2069,10 +2089,10 @@ type SettingsPatch struct {
 	// BulkRefuseAutoSubmitted Whether `Auto-Submitted` other than `no` marks bulk mail. Default false: out-of-office replies are relayed.
 	BulkRefuseAutoSubmitted *bool `json:"bulk_refuse_auto_submitted,omitempty"`
 
-	// ComplaintThresholds How many complaints within the window disable relaying; 0 = never.
+	// ComplaintThresholds Changes to the thresholds; what is absent stays.
 	//
-	// Example: {"domain":10,"partner":0,"relay_ip":5,"user":3,"window_hours":24}
-	ComplaintThresholds *ComplaintThresholds `json:"complaint_thresholds,omitempty"`
+	// Example: {"relay_ip":3}
+	ComplaintThresholds *ComplaintThresholdsPatch `json:"complaint_thresholds,omitempty"`
 
 	// DefaultTimeZone Zone of domains whose partner names none. Default UTC.
 	DefaultTimeZone *string `json:"default_time_zone,omitempty"`

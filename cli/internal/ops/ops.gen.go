@@ -3156,6 +3156,7 @@ func Table() []Op {
 						Path: []string{"complaint_thresholds", "domain"},
 						Field: Field{
 							Flag: "complaint-thresholds.domain",
+							Help: "Complaints about one domain",
 							Kind: "integer",
 						},
 					},
@@ -3163,6 +3164,7 @@ func Table() []Op {
 						Path: []string{"complaint_thresholds", "partner"},
 						Field: Field{
 							Flag: "complaint-thresholds.partner",
+							Help: "Complaints about one partner",
 							Kind: "integer",
 						},
 					},
@@ -3170,6 +3172,7 @@ func Table() []Op {
 						Path: []string{"complaint_thresholds", "relay_ip"},
 						Field: Field{
 							Flag: "complaint-thresholds.relay-ip",
+							Help: "Complaints about one relay IP",
 							Kind: "integer",
 						},
 					},
@@ -3177,6 +3180,7 @@ func Table() []Op {
 						Path: []string{"complaint_thresholds", "user"},
 						Field: Field{
 							Flag: "complaint-thresholds.user",
+							Help: "Complaints about one user",
 							Kind: "integer",
 						},
 					},
@@ -3184,6 +3188,7 @@ func Table() []Op {
 						Path: []string{"complaint_thresholds", "window_hours"},
 						Field: Field{
 							Flag: "complaint-thresholds.window-hours",
+							Help: "The hours within which they count",
 							Kind: "integer",
 						},
 					},

@@ -150,9 +150,11 @@ func applyQuota(row *store.Settings, patch api.SettingsPatch) {
 	set(&row.NoticeFrom, patch.NoticeFrom, same)
 	set(&row.NoticePercent, patch.NoticePercent, same)
 	if thresholds := patch.ComplaintThresholds; thresholds != nil {
-		row.ComplaintsUser, row.ComplaintsRelayIP = thresholds.User, thresholds.RelayIP
-		row.ComplaintsDomain, row.ComplaintsPartner = thresholds.Domain, thresholds.Partner
-		row.ComplaintsWindowHours = thresholds.WindowHours
+		set(&row.ComplaintsUser, thresholds.User, same)
+		set(&row.ComplaintsRelayIP, thresholds.RelayIP, same)
+		set(&row.ComplaintsDomain, thresholds.Domain, same)
+		set(&row.ComplaintsPartner, thresholds.Partner, same)
+		set(&row.ComplaintsWindowHours, thresholds.WindowHours, same)
 	}
 }
 
