@@ -154,7 +154,7 @@ func inBackground(ctx context.Context, loops ...func(context.Context) error) fun
 // serve answers requests until ctx ends, and then those that have begun.
 func serve(ctx context.Context, config Config, server *http.Server, listener net.Listener, publisher *publish.Publisher) error {
 	server.RegisterOnShutdown(publisher.Close) // long polls end, and edges come back to the replica that remains
-	secure := server.TLSConfig != nil // asked now: Serve fills it in
+	secure := server.TLSConfig != nil          // asked now: Serve fills it in
 	served := make(chan error, 1)
 	go func() {
 		if secure {

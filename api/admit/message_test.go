@@ -44,14 +44,22 @@ func TestAMessageOverTheLimitIsRefusedWithTheFigures(t *testing.T) {
 	}{
 		{name: "a mail server is deferred", decision: reached, want: "450 " + sentence},
 		{name: "a user is refused", user: "anna@example.com", decision: reached, want: "550 " + sentence},
-		{name: "a mail server is refused by setting", decision: reached,
-			change: func(w *world) { w.settings.QuotaReachedReplyServer = api.SettingsQuotaReachedReplyServerRefuse }, want: "550 " + sentence},
-		{name: "a user is deferred by setting", user: "anna@example.com", decision: reached,
-			change: func(w *world) { w.settings.QuotaReachedReplyUser = api.SettingsQuotaReachedReplyUserDefer }, want: "450 " + sentence},
-		{name: "recipients are counted", decision: quota.Decision{Outcome: quota.Reached, Unit: quota.UnitRecipient, Limit: 1000, Used: 998, ResetsAt: resets},
-			want: "450 Relay limit reached for example.com: 998 of 1000 recipients today; resets 2026-11-23T00:00:00+01:00"},
-		{name: "nobody knows", decision: quota.Decision{Outcome: quota.Unavailable, Limit: 1000, Used: 1000, ResetsAt: resets},
-			want: "451 Cannot confirm the relay limit just now; try again later"},
+		{
+			name: "a mail server is refused by setting", decision: reached,
+			change: func(w *world) { w.settings.QuotaReachedReplyServer = api.SettingsQuotaReachedReplyServerRefuse }, want: "550 " + sentence,
+		},
+		{
+			name: "a user is deferred by setting", user: "anna@example.com", decision: reached,
+			change: func(w *world) { w.settings.QuotaReachedReplyUser = api.SettingsQuotaReachedReplyUserDefer }, want: "450 " + sentence,
+		},
+		{
+			name: "recipients are counted", decision: quota.Decision{Outcome: quota.Reached, Unit: quota.UnitRecipient, Limit: 1000, Used: 998, ResetsAt: resets},
+			want: "450 Relay limit reached for example.com: 998 of 1000 recipients today; resets 2026-11-23T00:00:00+01:00",
+		},
+		{
+			name: "nobody knows", decision: quota.Decision{Outcome: quota.Unavailable, Limit: 1000, Used: 1000, ResetsAt: resets},
+			want: "451 Cannot confirm the relay limit just now; try again later",
+		},
 		{name: "units are held", decision: quota.Decision{Outcome: quota.Granted, Limit: 1000}, want: "ok example.com"},
 	}
 	for _, c := range cases {
@@ -157,8 +165,10 @@ func TestWhatHappensToBulkMailIsForTheDomainThenThePlatformToSay(t *testing.T) {
 			w.settings.BulkMode = api.BulkModeAllow
 			w.com.Bulk = &api.BulkException{Mode: api.BulkModeRefuse}
 		}},
-		{name: "an exception that cannot be read", change: exception("sometimes", nil),
-			want: "451 Cannot confirm the relaying policy of example.com just now; try again later"},
+		{
+			name: "an exception that cannot be read", change: exception("sometimes", nil),
+			want: "451 Cannot confirm the relaying policy of example.com just now; try again later",
+		},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

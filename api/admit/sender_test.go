@@ -35,41 +35,67 @@ func TestWhoMaySpeakForADomain(t *testing.T) {
 		want         string
 	}{
 		{name: "an active relay IP may", client: "192.0.2.10", from: "anyone@example.com", want: "ok example.com"},
-		{name: "an unknown address may not", client: "198.51.100.7", from: "a@example.com",
-			want: "550 Relaying denied: client address 198.51.100.7 is not active for example.com; contact help@acme.example"},
-		{name: "a relay IP of another domain may not", client: "192.0.2.20", from: "a@example.com",
-			want: "550 Relaying denied: client address 192.0.2.20 is not active for example.com; contact help@acme.example"},
-		{name: "a relay IP disabled by a person may not", client: "192.0.2.10", from: "a@example.com",
+		{
+			name: "an unknown address may not", client: "198.51.100.7", from: "a@example.com",
+			want: "550 Relaying denied: client address 198.51.100.7 is not active for example.com; contact help@acme.example",
+		},
+		{
+			name: "a relay IP of another domain may not", client: "192.0.2.20", from: "a@example.com",
+			want: "550 Relaying denied: client address 192.0.2.20 is not active for example.com; contact help@acme.example",
+		},
+		{
+			name: "a relay IP disabled by a person may not", client: "192.0.2.10", from: "a@example.com",
 			change: func(w *world) { w.com.Clients[0].State = api.ClientPolicyStateDisabled },
-			want:   "550 Relaying denied: client address 192.0.2.10 is not active for example.com; contact help@acme.example"},
-		{name: "a relay IP disabled by complaints is told so", client: "192.0.2.10", from: "a@example.com",
+			want:   "550 Relaying denied: client address 192.0.2.10 is not active for example.com; contact help@acme.example",
+		},
+		{
+			name: "a relay IP disabled by complaints is told so", client: "192.0.2.10", from: "a@example.com",
 			change: func(w *world) {
 				w.com.Clients[0].State, w.com.Clients[0].Cause = api.ClientPolicyStateDisabled, ptr(api.ClientPolicyCauseComplaints)
 			},
-			want: "550 Relaying is disabled for 192.0.2.10 (abuse complaints); contact help@acme.example"},
-		{name: "nobody may for a domain that is not registered", client: "192.0.2.10", from: "a@example.org",
-			want: "550 Sender domain example.org is not registered for relaying"},
-		{name: "a subdomain is another domain", client: "192.0.2.10", from: "a@mail.example.com",
-			want: "550 Sender domain mail.example.com is not registered for relaying"},
-		{name: "unless the domain includes it", client: "192.0.2.10", from: "a@mail.example.com",
-			change: func(w *world) { w.com.IncludeSubdomains = true }, want: "ok example.com"},
+			want: "550 Relaying is disabled for 192.0.2.10 (abuse complaints); contact help@acme.example",
+		},
+		{
+			name: "nobody may for a domain that is not registered", client: "192.0.2.10", from: "a@example.org",
+			want: "550 Sender domain example.org is not registered for relaying",
+		},
+		{
+			name: "a subdomain is another domain", client: "192.0.2.10", from: "a@mail.example.com",
+			want: "550 Sender domain mail.example.com is not registered for relaying",
+		},
+		{
+			name: "unless the domain includes it", client: "192.0.2.10", from: "a@mail.example.com",
+			change: func(w *world) { w.com.IncludeSubdomains = true }, want: "ok example.com",
+		},
 
 		{name: "a user may as itself", user: "anna@example.com", from: "Anna@example.com", want: "ok example.com"},
 		{name: "a user may as its alias", user: "anna@example.com", from: "info@example.com", want: "ok example.com"},
 		{name: "a user may as an alias in another domain of the partner", user: "anna@example.com", from: "shop@example.net", want: "ok example.net"},
-		{name: "a user may not as a colleague", user: "anna@example.com", from: "bo@example.com",
-			want: "553 anna@example.com may not send as bo@example.com"},
-		{name: "unless the domain allows it", user: "anna@example.com", from: "bo@example.com",
-			change: func(w *world) { w.com.UsersMaySendAs = api.DomainPolicyUsersMaySendAsDomain }, want: "ok example.com"},
-		{name: "and then in no other domain", user: "anna@example.com", from: "bo@example.net",
+		{
+			name: "a user may not as a colleague", user: "anna@example.com", from: "bo@example.com",
+			want: "553 anna@example.com may not send as bo@example.com",
+		},
+		{
+			name: "unless the domain allows it", user: "anna@example.com", from: "bo@example.com",
+			change: func(w *world) { w.com.UsersMaySendAs = api.DomainPolicyUsersMaySendAsDomain }, want: "ok example.com",
+		},
+		{
+			name: "and then in no other domain", user: "anna@example.com", from: "bo@example.net",
 			change: func(w *world) { w.com.UsersMaySendAs = api.DomainPolicyUsersMaySendAsDomain },
-			want:   "553 anna@example.com may not send as bo@example.net"},
-		{name: "a user of another partner's domain is told it is not registered", user: "anna@example.com", from: "x@rival.test",
-			want: "550 Sender domain rival.test is not registered for relaying"},
-		{name: "a user that was removed may not", user: "gone@example.com", from: "gone@example.com",
-			want: "553 gone@example.com may not send as gone@example.com"},
-		{name: "a user's address does not help the user", client: "192.0.2.10", user: "anna@example.com", from: "bo@example.com",
-			want: "553 anna@example.com may not send as bo@example.com"},
+			want:   "553 anna@example.com may not send as bo@example.net",
+		},
+		{
+			name: "a user of another partner's domain is told it is not registered", user: "anna@example.com", from: "x@rival.test",
+			want: "550 Sender domain rival.test is not registered for relaying",
+		},
+		{
+			name: "a user that was removed may not", user: "gone@example.com", from: "gone@example.com",
+			want: "553 gone@example.com may not send as gone@example.com",
+		},
+		{
+			name: "a user's address does not help the user", client: "192.0.2.10", user: "anna@example.com", from: "bo@example.com",
+			want: "553 anna@example.com may not send as bo@example.com",
+		},
 
 		{name: "the null sender waits for the From field", client: "192.0.2.10", from: "", want: "ok"},
 		{name: "the null sender of a user too", user: "anna@example.com", from: "", want: "ok"},
@@ -110,32 +136,58 @@ func TestTheSuspendedAreDeferredFirstAndTheAbusiveRefused(t *testing.T) {
 		user   string
 		want   string
 	}{
-		{name: "a suspended domain", change: func(w *world) { w.com.Status, w.com.StatusSince = suspended, hoursAgo(1) },
-			want: "450 Relaying is suspended for example.com; contact help@acme.example"},
-		{name: "suspended for a day", change: func(w *world) { w.com.Status, w.com.StatusSince = suspended, hoursAgo(24) },
-			want: "550 Relaying is suspended for example.com; contact help@acme.example"},
-		{name: "suspended since nobody knows when", change: func(w *world) { w.com.Status = suspended },
-			want: "450 Relaying is suspended for example.com; contact help@acme.example"},
-		{name: "a platform without patience", change: func(w *world) { w.com.Status, w.settings.SuspendedDeferHours = suspended, 0 },
-			want: "550 Relaying is suspended for example.com; contact help@acme.example"},
-		{name: "a suspended partner", change: func(w *world) { w.acme.Status, w.acme.StatusSince = suspended, hoursAgo(1) },
-			want: "450 Relaying is suspended for example.com; contact help@acme.example"},
-		{name: "a suspended user", user: "anna@example.com", change: func(w *world) { w.com.Users[0].Status, w.com.Users[0].StatusSince = suspended, hoursAgo(30) },
-			want: "550 Relaying is suspended for anna@example.com; contact help@acme.example"},
-		{name: "another suspended user", user: "anna@example.com", change: func(w *world) { w.com.Users[1].Status = suspended },
-			want: "ok example.com"},
-		{name: "an abusive domain", change: func(w *world) { w.com.Relaying = disabled() },
-			want: "550 Relaying is disabled for example.com (abuse complaints); contact help@acme.example"},
-		{name: "an abusive partner", change: func(w *world) { w.acme.Relaying = disabled() },
-			want: "550 Relaying is disabled for example.com (abuse complaints); contact help@acme.example"},
-		{name: "an abusive user", user: "anna@example.com", change: func(w *world) { w.com.Users[0].Relaying = disabled() },
-			want: "525 Relaying is disabled for anna@example.com (abuse complaints); contact help@acme.example"},
-		{name: "a user of an abusive domain", user: "anna@example.com", change: func(w *world) { w.com.Relaying = disabled() },
-			want: "525 Relaying is disabled for example.com (abuse complaints); contact help@acme.example"},
-		{name: "abusive and suspended", change: func(w *world) { w.com.Relaying, w.com.Status = disabled(), suspended },
-			want: "550 Relaying is disabled for example.com (abuse complaints); contact help@acme.example"},
-		{name: "a partner without a contact", change: func(w *world) { w.com.Relaying, w.acme.SupportContact = disabled(), nil },
-			want: "550 Relaying is disabled for example.com (abuse complaints)"},
+		{
+			name: "a suspended domain", change: func(w *world) { w.com.Status, w.com.StatusSince = suspended, hoursAgo(1) },
+			want: "450 Relaying is suspended for example.com; contact help@acme.example",
+		},
+		{
+			name: "suspended for a day", change: func(w *world) { w.com.Status, w.com.StatusSince = suspended, hoursAgo(24) },
+			want: "550 Relaying is suspended for example.com; contact help@acme.example",
+		},
+		{
+			name: "suspended since nobody knows when", change: func(w *world) { w.com.Status = suspended },
+			want: "450 Relaying is suspended for example.com; contact help@acme.example",
+		},
+		{
+			name: "a platform without patience", change: func(w *world) { w.com.Status, w.settings.SuspendedDeferHours = suspended, 0 },
+			want: "550 Relaying is suspended for example.com; contact help@acme.example",
+		},
+		{
+			name: "a suspended partner", change: func(w *world) { w.acme.Status, w.acme.StatusSince = suspended, hoursAgo(1) },
+			want: "450 Relaying is suspended for example.com; contact help@acme.example",
+		},
+		{
+			name: "a suspended user", user: "anna@example.com", change: func(w *world) { w.com.Users[0].Status, w.com.Users[0].StatusSince = suspended, hoursAgo(30) },
+			want: "550 Relaying is suspended for anna@example.com; contact help@acme.example",
+		},
+		{
+			name: "another suspended user", user: "anna@example.com", change: func(w *world) { w.com.Users[1].Status = suspended },
+			want: "ok example.com",
+		},
+		{
+			name: "an abusive domain", change: func(w *world) { w.com.Relaying = disabled() },
+			want: "550 Relaying is disabled for example.com (abuse complaints); contact help@acme.example",
+		},
+		{
+			name: "an abusive partner", change: func(w *world) { w.acme.Relaying = disabled() },
+			want: "550 Relaying is disabled for example.com (abuse complaints); contact help@acme.example",
+		},
+		{
+			name: "an abusive user", user: "anna@example.com", change: func(w *world) { w.com.Users[0].Relaying = disabled() },
+			want: "525 Relaying is disabled for anna@example.com (abuse complaints); contact help@acme.example",
+		},
+		{
+			name: "a user of an abusive domain", user: "anna@example.com", change: func(w *world) { w.com.Relaying = disabled() },
+			want: "525 Relaying is disabled for example.com (abuse complaints); contact help@acme.example",
+		},
+		{
+			name: "abusive and suspended", change: func(w *world) { w.com.Relaying, w.com.Status = disabled(), suspended },
+			want: "550 Relaying is disabled for example.com (abuse complaints); contact help@acme.example",
+		},
+		{
+			name: "a partner without a contact", change: func(w *world) { w.com.Relaying, w.acme.SupportContact = disabled(), nil },
+			want: "550 Relaying is disabled for example.com (abuse complaints)",
+		},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -180,21 +232,33 @@ func TestStalePolicyRefusesNothingForGood(t *testing.T) {
 		from         string
 		want         string
 	}{
-		{name: "unknown domain", client: "192.0.2.10", from: "a@example.org",
-			want: "451 Cannot confirm just now that sender domain example.org is registered for relaying; try again later"},
-		{name: "unknown address", client: "198.51.100.7", from: "a@example.com",
-			want: "451 Cannot confirm just now that client address 198.51.100.7 is active for example.com; try again later; contact help@acme.example"},
-		{name: "colleague", user: "anna@example.com", from: "bo@example.com",
-			want: "451 Cannot confirm just now that anna@example.com may send as bo@example.com; try again later"},
-		{name: "removed user", user: "gone@example.com", from: "gone@example.com",
-			want: "451 Cannot confirm just now that gone@example.com may send as gone@example.com; try again later"},
-		{name: "abusive domain", client: "192.0.2.10", from: "a@example.com", change: func(w *world) { w.com.Relaying = disabled() },
-			want: "451 Relaying was disabled for example.com (abuse complaints) when policy was last heard; try again later; contact help@acme.example"},
-		{name: "suspended for long", client: "192.0.2.10", from: "a@example.com",
+		{
+			name: "unknown domain", client: "192.0.2.10", from: "a@example.org",
+			want: "451 Cannot confirm just now that sender domain example.org is registered for relaying; try again later",
+		},
+		{
+			name: "unknown address", client: "198.51.100.7", from: "a@example.com",
+			want: "451 Cannot confirm just now that client address 198.51.100.7 is active for example.com; try again later; contact help@acme.example",
+		},
+		{
+			name: "colleague", user: "anna@example.com", from: "bo@example.com",
+			want: "451 Cannot confirm just now that anna@example.com may send as bo@example.com; try again later",
+		},
+		{
+			name: "removed user", user: "gone@example.com", from: "gone@example.com",
+			want: "451 Cannot confirm just now that gone@example.com may send as gone@example.com; try again later",
+		},
+		{
+			name: "abusive domain", client: "192.0.2.10", from: "a@example.com", change: func(w *world) { w.com.Relaying = disabled() },
+			want: "451 Relaying was disabled for example.com (abuse complaints) when policy was last heard; try again later; contact help@acme.example",
+		},
+		{
+			name: "suspended for long", client: "192.0.2.10", from: "a@example.com",
 			change: func(w *world) {
 				w.com.Status, w.com.StatusSince = api.AdministrativeStatusSuspended, ptr(noon().Add(-99*time.Hour))
 			},
-			want: "450 Relaying is suspended for example.com; contact help@acme.example"},
+			want: "450 Relaying is suspended for example.com; contact help@acme.example",
+		},
 		{name: "what is allowed stays allowed", client: "192.0.2.10", from: "a@example.com", want: "ok example.com"},
 	}
 	for _, s := range fresh {
@@ -227,22 +291,34 @@ func TestWhatDoesNotCompileDefersOnlyWhatNeedsIt(t *testing.T) {
 		from         string
 		want         string
 	}{
-		{name: "partner has not come", change: func(w *world) { w.without = []string{"partner/acme"} }, client: "192.0.2.10", from: "a@example.com",
-			want: "451 Cannot confirm the relaying policy of example.com just now; try again later"},
-		{name: "status of a newer control plane", change: func(w *world) { w.com.Status = "pending" }, client: "192.0.2.10", from: "a@example.com",
-			want: "451 Cannot confirm the relaying policy of example.com just now; try again later"},
-		{name: "body of another domain", change: func(w *world) { w.com.Name = "other.test" }, client: "192.0.2.10", from: "a@example.com",
-			want: "451 Cannot confirm the relaying policy of example.com just now; try again later"},
-		{name: "body of another domain, and the sender is a user's alias", change: func(w *world) { w.net.Name = "other.test" },
+		{
+			name: "partner has not come", change: func(w *world) { w.without = []string{"partner/acme"} }, client: "192.0.2.10", from: "a@example.com",
+			want: "451 Cannot confirm the relaying policy of example.com just now; try again later",
+		},
+		{
+			name: "status of a newer control plane", change: func(w *world) { w.com.Status = "pending" }, client: "192.0.2.10", from: "a@example.com",
+			want: "451 Cannot confirm the relaying policy of example.com just now; try again later",
+		},
+		{
+			name: "body of another domain", change: func(w *world) { w.com.Name = "other.test" }, client: "192.0.2.10", from: "a@example.com",
+			want: "451 Cannot confirm the relaying policy of example.com just now; try again later",
+		},
+		{
+			name: "body of another domain, and the sender is a user's alias", change: func(w *world) { w.net.Name = "other.test" },
 			user: "anna@example.com", from: "shop@example.net",
-			want: "451 Cannot confirm the relaying policy of example.net just now; try again later"},
+			want: "451 Cannot confirm the relaying policy of example.net just now; try again later",
+		},
 		{name: "a bad relay IP, and this one is good", change: badClient, client: "192.0.2.10", from: "a@example.com", want: "ok example.com"},
-		{name: "a bad relay IP, and this one is not found", change: badClient, client: "192.0.2.11", from: "a@example.com",
-			want: "451 Cannot confirm the relaying policy of example.com just now; try again later"},
+		{
+			name: "a bad relay IP, and this one is not found", change: badClient, client: "192.0.2.11", from: "a@example.com",
+			want: "451 Cannot confirm the relaying policy of example.com just now; try again later",
+		},
 		{name: "a bad relay IP, and the sender is a user", change: badClient, user: "anna@example.com", from: "anna@example.com", want: "ok example.com"},
 		{name: "a bad user, and this one is good", change: badUser, user: "anna@example.com", from: "anna@example.com", want: "ok example.com"},
-		{name: "a bad user, and this one is not found", change: badUser, user: "cy@example.com", from: "cy@example.com",
-			want: "451 Cannot confirm the relaying policy of example.com just now; try again later"},
+		{
+			name: "a bad user, and this one is not found", change: badUser, user: "cy@example.com", from: "cy@example.com",
+			want: "451 Cannot confirm the relaying policy of example.com just now; try again later",
+		},
 		{name: "a bad user, and the sender is a relay IP", change: badUser, client: "192.0.2.10", from: "a@example.com", want: "ok example.com"},
 	}
 	for _, c := range cases {
@@ -279,25 +355,39 @@ func TestTheFromFieldMustBelongToTheSamePartner(t *testing.T) {
 	}{
 		{name: "the same domain", client: "192.0.2.10", envelope: "a@example.com", from: "b@example.com", want: "ok example.com"},
 		{name: "another domain of the partner, same relay IP", change: shared, client: "192.0.2.10", envelope: "a@example.com", from: "b@example.net", want: "ok example.net"},
-		{name: "another domain of the partner, other relay IP", client: "192.0.2.10", envelope: "a@example.com", from: "b@example.net",
-			want: "550 Relaying denied: client address 192.0.2.10 is not active for example.net; contact help@acme.example"},
+		{
+			name: "another domain of the partner, other relay IP", client: "192.0.2.10", envelope: "a@example.com", from: "b@example.net",
+			want: "550 Relaying denied: client address 192.0.2.10 is not active for example.net; contact help@acme.example",
+		},
 		// 192.0.2.10 is active for rival.test too, which must not help.
-		{name: "a domain of another partner", client: "192.0.2.10", envelope: "a@example.com", from: "b@rival.test",
-			want: "550 Sender domain rival.test is not registered for relaying"},
-		{name: "a domain that is not registered", client: "192.0.2.10", envelope: "a@example.com", from: "b@example.org",
-			want: "550 Sender domain example.org is not registered for relaying"},
-		{name: "a suspended domain of the partner", change: func(w *world) { shared(w); w.net.Status = api.AdministrativeStatusSuspended },
+		{
+			name: "a domain of another partner", client: "192.0.2.10", envelope: "a@example.com", from: "b@rival.test",
+			want: "550 Sender domain rival.test is not registered for relaying",
+		},
+		{
+			name: "a domain that is not registered", client: "192.0.2.10", envelope: "a@example.com", from: "b@example.org",
+			want: "550 Sender domain example.org is not registered for relaying",
+		},
+		{
+			name: "a suspended domain of the partner", change: func(w *world) { shared(w); w.net.Status = api.AdministrativeStatusSuspended },
 			client: "192.0.2.10", envelope: "a@example.com", from: "b@example.net",
-			want: "450 Relaying is suspended for example.net; contact help@acme.example"},
+			want: "450 Relaying is suspended for example.net; contact help@acme.example",
+		},
 		{name: "null sender", client: "192.0.2.10", envelope: "", from: "b@example.com", want: "ok example.com"},
 		{name: "null sender, any domain that the address is active for", client: "192.0.2.10", envelope: "", from: "b@rival.test", want: "ok rival.test"},
-		{name: "null sender, unknown address", client: "198.51.100.7", envelope: "", from: "b@example.com",
-			want: "550 Relaying denied: client address 198.51.100.7 is not active for example.com; contact help@acme.example"},
-		{name: "a user as another", user: "anna@example.com", envelope: "anna@example.com", from: "boss@example.com",
-			want: "553 anna@example.com may not send as boss@example.com"},
+		{
+			name: "null sender, unknown address", client: "198.51.100.7", envelope: "", from: "b@example.com",
+			want: "550 Relaying denied: client address 198.51.100.7 is not active for example.com; contact help@acme.example",
+		},
+		{
+			name: "a user as another", user: "anna@example.com", envelope: "anna@example.com", from: "boss@example.com",
+			want: "553 anna@example.com may not send as boss@example.com",
+		},
 		{name: "a user with the null sender", user: "anna@example.com", envelope: "", from: "anna@example.com", want: "ok example.com"},
-		{name: "a user with the null sender as another", user: "anna@example.com", envelope: "", from: "bo@example.com",
-			want: "553 anna@example.com may not send as bo@example.com"},
+		{
+			name: "a user with the null sender as another", user: "anna@example.com", envelope: "", from: "bo@example.com",
+			want: "553 anna@example.com may not send as bo@example.com",
+		},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

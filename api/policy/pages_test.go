@@ -133,7 +133,9 @@ func FuzzDocument(f *testing.F) {
 		}),
 		partnerDoc(2, "acme"),
 		{Key: "platform", Revision: 3, Platform: &api.PlatformPolicy{Settings: settings()}},
-		{Key: "domain/", Revision: 4}, {Key: "domain/x/y", Revision: 5, Deleted: true}, {Key: "", Revision: -1},
+		{Key: "domain/", Revision: 4},
+		{Key: "domain/x/y", Revision: 5, Deleted: true},
+		{Key: "", Revision: -1},
 	} {
 		seed, err := json.Marshal(doc)
 		if err != nil {

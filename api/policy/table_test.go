@@ -100,7 +100,10 @@ func TestTheMostExactRelayIPDecides(t *testing.T) {
 		{address: "2001:db8:1::25", id: "host", state: ClientDisabled},
 		{address: "2001:db8:1:2::3%eth0", id: "six", state: ClientActive},
 		{address: "2001:db8::c000:2ff", id: "same length", state: ClientActive},
-		{address: "192.0.3.1"}, {address: "2001:db8:2::1"}, {address: "::"}, {address: "0.0.0.0"},
+		{address: "192.0.3.1"},
+		{address: "2001:db8:2::1"},
+		{address: "::"},
+		{address: "0.0.0.0"},
 	}
 	for _, c := range cases {
 		got, answer := d.Client(netip.MustParseAddr(c.address))
@@ -173,8 +176,11 @@ func TestUsersAreFoundByAddressAndOwnTheirAliases(t *testing.T) {
 		address string
 		want    bool
 	}{
-		{address: "ANNA@example.com", want: true}, {address: "info@example.com", want: true},
-		{address: "sales@example.com", want: true}, {address: "zoe@example.com"}, {address: "anna@example.net"},
+		{address: "ANNA@example.com", want: true},
+		{address: "info@example.com", want: true},
+		{address: "sales@example.com", want: true},
+		{address: "zoe@example.com"},
+		{address: "anna@example.net"},
 	} {
 		if got := anna.Owns(address(t, c.address)); got != c.want {
 			t.Errorf("anna owns %s: %v", c.address, got)

@@ -1,6 +1,9 @@
 package quota
 
-import "time"
+import (
+	"time"
+	_ "time/tzdata" // zones for machines that have none: both ends must agree on a day
+)
 
 // minDay is the shortest day after a change of zone.
 const minDay = 12 * time.Hour

@@ -80,11 +80,15 @@ func TestEachEventHasItsOwnLineWithFixedKeys(t *testing.T) {
 	}
 	want := []map[string]any{
 		with(map[string]any{"msg": "accepted", "to": "b@y.test c@y.test", "size": 5120.0}),
-		{"level": "INFO", "msg": "rejected", "from": "<>", "client": "192.0.2.10", "to": "b@y.test",
-			"reason": "ip-not-allowed", "ref": "01KAQ", "stage": "rcpt", "reply": "550 5.7.1 no"},
-		with(map[string]any{"msg": "deferred", "to": "b@y.test", "attempt": 2.0, "host": "mx.y.test[192.0.2.1]:25",
+		{
+			"level": "INFO", "msg": "rejected", "from": "<>", "client": "192.0.2.10", "to": "b@y.test",
+			"reason": "ip-not-allowed", "ref": "01KAQ", "stage": "rcpt", "reply": "550 5.7.1 no",
+		},
+		with(map[string]any{
+			"msg": "deferred", "to": "b@y.test", "attempt": 2.0, "host": "mx.y.test[192.0.2.1]:25",
 			"tls": "TLS 1.3", "code": 450.0, "enhanced": "4.2.0", "reply": "later", "error": "cut",
-			"delay": 90e9, "next": "2026-11-22T09:00:00Z"}),
+			"delay": 90e9, "next": "2026-11-22T09:00:00Z",
+		}),
 		brief("delivered", "to", "b@y.test", "attempt", 1.0, "delay", 0.0, "size", 0.0),
 		brief("bounced", "to", "b@y.test", "attempt", 1.0, "delay", 0.0),
 		brief("expired", "to", "b@y.test", "attempt", 1.0, "delay", 0.0),
