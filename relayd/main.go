@@ -107,7 +107,7 @@ func (p Program) version() string {
 	if p.Version != "" {
 		return p.Version
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return info.Main.Version
 	}
 	return "unversioned"
