@@ -38,7 +38,10 @@ func (a *API) GetDocs(context.Context, rest.GetDocsRequestObject) (rest.GetDocsR
 	if err != nil {
 		return nil, err
 	}
-	return rest.GetDocs200TextHTMLResponse{Body: bytes.NewReader(page), ContentLength: int64(len(page))}, nil
+	return rest.GetDocs200TextHTMLResponse{
+		Body: bytes.NewReader(page), ContentLength: int64(len(page)),
+		Headers: rest.GetDocs200ResponseHeaders{ContentSecurityPolicy: docsPolicy},
+	}, nil
 }
 
 // docsPage fills the script and the contract into the page. Neither may end the element that it stands in.
