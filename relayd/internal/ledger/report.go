@@ -58,7 +58,7 @@ func (l *Ledger) Report() (c api.LeaseCall, more bool, err error) {
 	more = len(l.dirty) > 0
 	l.mu.Unlock()
 	if len(leases) == 0 {
-		return c, more, nil
+		return api.LeaseCall{Leases: leases}, more, nil // not to be sent: it has no sequence
 	}
 	b := l.journal.NewBatch()
 	if err := next.put(b); err != nil {
