@@ -130,6 +130,11 @@ func (j *Journal) enter(b *Batch, sync bool) (ordinal uint64, err error) {
 	for _, fn := range b.ordered {
 		fn(b)
 	}
+	if sync && b.inner.Empty() {
+		// The engine would pass an empty batch over, without the sync that lazy
+		// batches before it are promised.
+		_ = b.inner.LogData(nil, nil)
+	}
 	j.ordinal++
 	if sync {
 		err = j.db.ApplyNoSyncWait(b.inner, pebble.Sync)

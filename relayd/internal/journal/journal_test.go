@@ -318,3 +318,26 @@ func TestALazyBatchIsDurableWithTheNextSyncedOne(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestASyncedBatchWithoutChangesMakesLazyOnesDurableToo(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, Config{Dir: dir})
+	for i := range 20 {
+		lazy := j.NewBatch()
+		lazy.Set(fmt.Appendf(nil, "t%d", i), []byte("x"))
+		if err := j.CommitLazy(lazy); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Commit(j.NewBatch()); err != nil {
+			t.Fatal(err)
+		}
+		j.Fail(errors.New("crash")) // no file changes any more
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		j = open(t, Config{Dir: dir})
+		if n := len(contents(t, j, "t")); n != i+1 {
+			t.Fatalf("%d of %d lazy batches survived", n, i+1)
+		}
+	}
+}

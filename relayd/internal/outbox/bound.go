@@ -6,7 +6,7 @@ import (
 	"activerelay/api"
 )
 
-// bound cuts the texts of strangers to what the contract allows. One event that is too long would have its whole batch
+// bound cuts texts to what the contract allows, those of strangers above all. One event that is too long would have its whole batch
 // refused, again and again, and everything behind it would wait.
 func bound(e *api.EdgeEvent) {
 	for _, field := range []struct {
@@ -20,6 +20,11 @@ func bound(e *api.EdgeEvent) {
 		{text: &e.Recipient, limit: 320},
 		{text: &e.User, limit: 254},
 		{text: &e.Domain, limit: 253},
+		{text: &e.MessageID, limit: 64},
+		{text: &e.Ref, limit: 64},
+		{text: &e.Reason, limit: 64},
+		{text: &e.ClientAddress, limit: 50},
+		{text: &e.Stage, limit: 32},
 	} {
 		if *field.text == nil || utf8.RuneCountInString(**field.text) <= field.limit {
 			continue

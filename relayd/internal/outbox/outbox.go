@@ -65,6 +65,7 @@ type Outbox struct {
 	state    state
 	assigned int64 // the last number given
 	durable  int64 // the last number known to be on the disk
+	sent     int64 // the last number that this process, or one before it, may have sent
 
 	stateMu sync.Mutex // one writer of the state record at a time
 }
@@ -138,8 +139,9 @@ func (o *Outbox) load() error {
 	} else if !errors.Is(err, journal.ErrNotFound) {
 		return err
 	}
-	// Recovery has put all that it found on the disk again.
-	o.durable = o.assigned
+	// Recovery has put all that it found on the disk again, and how much of it
+	// the last process sent is not known.
+	o.durable, o.sent = o.assigned, o.assigned
 	return nil
 }
 
@@ -158,8 +160,10 @@ func (o *Outbox) Append(b *journal.Batch, e api.EdgeEvent) error {
 		n := o.assigned
 		o.mu.Unlock()
 		b.Set(eventKey(n), text)
+		// Not once durable: an event of a lazy batch would wait for somebody
+		// else's sync. Next makes its own.
+		o.signal()
 	})
-	b.OnDurable(o.signal)
 	return nil
 }
 

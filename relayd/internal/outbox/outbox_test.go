@@ -1,15 +1,22 @@
 package outbox_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"activerelay/api"
 	"activerelay/relayd/internal/journal"
 	"activerelay/relayd/internal/outbox"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // desk is an outbox over a journal of its own, with a clock that the test moves.
@@ -31,8 +38,13 @@ func newDesk(t *testing.T) *desk {
 
 func (d *desk) open() {
 	d.t.Helper()
+	d.openWith(journal.Config{Dir: d.dir})
+}
+
+func (d *desk) openWith(c journal.Config) {
+	d.t.Helper()
 	var err error
-	if d.journal, err = journal.Open(journal.Config{Dir: d.dir}); err != nil {
+	if d.journal, err = journal.Open(c); err != nil {
 		d.t.Fatal(err)
 	}
 	d.outbox, err = outbox.Open(outbox.Config{Journal: d.journal, Now: func() time.Time { return d.now }})
@@ -78,8 +90,12 @@ func (d *desk) next(limit int) string {
 	return text
 }
 
+// ack acknowledges events once they were sent.
 func (d *desk) ack(n int64) {
 	d.t.Helper()
+	if _, err := d.outbox.Next(1000); err != nil {
+		d.t.Fatal(err)
+	}
 	if err := d.outbox.Ack(n); err != nil {
 		d.t.Fatal(err)
 	}
@@ -176,4 +192,262 @@ func TestATextLongerThanTheContractAllowsIsCutAndHoldsUpNothing(t *testing.T) {
 	if n := len([]rune(*batch.Events[0].Detail)); n != 1000 {
 		t.Errorf("detail of %d characters, want 1000", n)
 	}
+}
+
+// The disk went back to before event 3; since then others took the numbers from
+// 3 on, but they were not sent, so what the control plane acknowledges is the old ones.
+func TestAnAcknowledgementOfWhatExistsButWasNotSentShowsItToo(t *testing.T) {
+	d := newDesk(t)
+	d.note("a", "b")
+	d.want(d.next(10), "1: 1=a 2=b")
+	d.note("c", "d", "e")
+	if err := d.outbox.Ack(4); !errors.Is(err, outbox.ErrAhead) {
+		t.Fatalf("error %v, want ErrAhead", err)
+	}
+	d.want(d.next(10), "1: 1=a 2=b 3=c 4=d 5=e")
+	d.ack(5)
+}
+
+// The last process may have sent all that was on its disk, and died before it
+// noted the acknowledgement.
+func TestAfterARestartAllThatWasOnTheDiskMayBeAcknowledged(t *testing.T) {
+	d := newDesk(t)
+	d.note("a", "b", "c")
+	d.reopen()
+	d.want(d.next(1), "1: 1=a")
+	if err := d.outbox.Ack(3); err != nil {
+		t.Fatal(err)
+	}
+	d.want(d.next(10), "1:")
+	d.note("d")
+	if err := d.outbox.Ack(4); !errors.Is(err, outbox.ErrAhead) {
+		t.Fatalf("error %v, want ErrAhead", err)
+	}
+}
+
+func TestANewGenerationSendsAllThatIsKeptAgain(t *testing.T) {
+	d := newDesk(t)
+	d.note("a", "b", "c")
+	d.ack(2)
+	d.now = d.now.Add(outbox.KeepFor + time.Hour)
+	if err := d.outbox.Prune(); err != nil {
+		t.Fatal(err)
+	}
+	d.ack(3)
+	<-d.outbox.Wake()
+	for _, g := range []int64{7, 7, 3} { // the same again and an older one change nothing
+		if err := d.outbox.StartGeneration(g); err != nil {
+			t.Fatal(err)
+		}
+		if got := d.outbox.Generation(); got != 7 {
+			t.Fatalf("generation %d after StartGeneration(%d)", got, g)
+		}
+	}
+	select {
+	case <-d.outbox.Wake():
+	default:
+		t.Error("nobody is told that there is something to send")
+	}
+	d.want(d.next(10), "3: 3=c")
+	d.reopen()
+	if got := d.outbox.Generation(); got != 7 {
+		t.Errorf("generation %d after a restart", got)
+	}
+	d.want(d.next(10), "3: 3=c")
+	d.ack(3)
+	if err := d.outbox.StartGeneration(7); err != nil {
+		t.Fatal(err)
+	}
+	d.want(d.next(10), "3:")
+}
+
+func TestABatchIsBoundedInEventsAndInBytes(t *testing.T) {
+	d := newDesk(t)
+	var many []string
+	for range 2500 {
+		many = append(many, strings.Repeat("<", 1000)) // six bytes each as JSON
+	}
+	d.note(many...)
+	var after int64
+	for calls := 0; after < 2500; calls++ {
+		batch, err := d.outbox.Next(1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent, err := json.Marshal(batch)
+		if n := len(batch.Events); err != nil || n == 0 || n > 1000 || len(sent) > 1<<20 {
+			t.Fatalf("%d events in %d bytes: %v", n, len(sent), err)
+		}
+		if calls == 0 && len(sent) < outbox.BatchBytes/2 {
+			t.Errorf("a batch of only %d bytes", len(sent))
+		}
+		if batch.Events[0].Sequence != after+1 {
+			t.Fatalf("batch begins at %d after %d", batch.Events[0].Sequence, after)
+		}
+		after = batch.Events[len(batch.Events)-1].Sequence
+		if err := d.outbox.Ack(after); err != nil {
+			t.Fatal(err)
+		}
+	}
+	small := make([]string, 1500)
+	d.note(small...)
+	if batch, err := d.outbox.Next(1000); err != nil || len(batch.Events) != 1000 {
+		t.Errorf("%d events, %v", len(batch.Events), err)
+	}
+	if batch, err := d.outbox.Next(0); err != nil || len(batch.Events) != 0 {
+		t.Errorf("%d events, %v", len(batch.Events), err)
+	}
+}
+
+// An event that was seen by the control plane and then lost in a crash would
+// give its number to another one.
+func TestAnEventThatIsNotDurableIsNotSent(t *testing.T) {
+	var armed atomic.Bool
+	d := newDesk(t)
+	if err := d.journal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.openWith(journal.Config{Dir: d.dir, Faults: func(op, _ string) error {
+		if armed.Load() && op == "sync" {
+			return syscall.EIO
+		}
+		return nil
+	}})
+	d.note("a")
+	b := d.journal.NewBatch()
+	detail := "b"
+	if err := d.outbox.Append(b, api.EdgeEvent{Kind: api.EdgeEventKindMessageRefused, Detail: &detail}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.journal.CommitLazy(b); err != nil {
+		t.Fatal(err)
+	}
+	armed.Store(true)
+	if batch, err := d.outbox.Next(10); !errors.Is(err, syscall.EIO) || len(batch.Events) != 0 {
+		t.Errorf("sent %d events, %v", len(batch.Events), err)
+	}
+}
+
+// Refusals are committed lazily, and an edge may do nothing but refuse.
+func TestALazyEventWakesTheSenderWithoutWaitingForAnothersSync(t *testing.T) {
+	d := newDesk(t)
+	b := d.journal.NewBatch()
+	detail := "a"
+	if err := d.outbox.Append(b, api.EdgeEvent{Kind: api.EdgeEventKindMessageRefused, Detail: &detail}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-d.outbox.Wake():
+		t.Fatal("woken by an event that does not exist yet")
+	default:
+	}
+	if err := d.journal.CommitLazy(b); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-d.outbox.Wake():
+	default:
+		t.Fatal("nobody is told")
+	}
+	d.want(d.next(10), "1: 1=a")
+}
+
+func TestABacklogFromBeforeTheRestartWakesTheSender(t *testing.T) {
+	d := newDesk(t)
+	d.note("a")
+	d.reopen()
+	select {
+	case <-d.outbox.Wake():
+	default:
+		t.Error("nobody is told")
+	}
+	d.ack(1)
+	d.reopen()
+	select {
+	case <-d.outbox.Wake():
+		t.Error("woken for nothing")
+	default:
+	}
+}
+
+func TestTheBacklogIsMeasured(t *testing.T) {
+	d, registry := newDesk(t), prometheus.NewRegistry()
+	var err error
+	d.outbox, err = outbox.Open(outbox.Config{Journal: d.journal, Now: time.Now, Metrics: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.note("a", "b", "c")
+	d.ack(1)
+	families, err := registry.Gather()
+	if err != nil || len(families) != 1 || families[0].GetName() != "relayd_outbox_backlog" || families[0].GetMetric()[0].GetGauge().GetValue() != 2 {
+		t.Errorf("metrics %v, %v", families, err)
+	}
+}
+
+// Whatever is appended, the contract takes it: checked against the contract
+// itself, so that a new field without a bound is found.
+func TestNoEventIsRefusedByTheContractForItsLength(t *testing.T) {
+	contract, err := openapi3.NewLoader().LoadFromFile("../../../openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := contract.Components.Schemas["EdgeEvent"].Value
+	for _, stranger := range []string{strings.Repeat("ü", 5000), strings.Repeat("😀", 5000), strings.Repeat("\xff", 5000), strings.Repeat("<\x00", 2500)} {
+		d := newDesk(t)
+		e := api.EdgeEvent{Time: d.now, Kind: api.EdgeEventKindMessageRefused}
+		fields := reflect.ValueOf(&e).Elem()
+		for i := range fields.NumField() {
+			if _, ok := fields.Field(i).Interface().(*string); ok {
+				fields.Field(i).Set(reflect.ValueOf(&stranger))
+			}
+		}
+		b := d.journal.NewBatch()
+		if err := errors.Join(d.outbox.Append(b, e), d.journal.Commit(b)); err != nil {
+			t.Fatal(err)
+		}
+		batch, err := d.outbox.Next(1)
+		if err != nil || len(batch.Events) != 1 {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(batch.Events[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sent any
+		if err := json.Unmarshal(text, &sent); err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.VisitJSON(sent); err != nil {
+			t.Errorf("the contract refuses it: %v", err)
+		}
+	}
+}
+
+func TestAnEventIsKeptForTheWholeDayWheneverItWasAcknowledged(t *testing.T) {
+	for _, minute := range []int{0, 1, 29, 30, 59} {
+		d := newDesk(t)
+		d.now = d.now.Add(time.Duration(minute) * time.Minute)
+		d.note("a")
+		d.ack(1)
+		d.now = d.now.Add(outbox.KeepFor - time.Minute)
+		if err := d.outbox.Prune(); err != nil {
+			t.Fatal(err)
+		}
+		d.ack(0)
+		d.want(d.next(10), "1: 1=a")
+	}
+}
+
+func TestNumbersGoOnWhenNoEventIsKeptAnyMore(t *testing.T) {
+	d := newDesk(t)
+	d.note("a", "b")
+	d.ack(2)
+	d.now = d.now.Add(outbox.KeepFor + time.Hour)
+	if err := d.outbox.Prune(); err != nil {
+		t.Fatal(err)
+	}
+	d.reopen()
+	d.note("c")
+	d.want(d.next(10), "3: 3=c")
 }

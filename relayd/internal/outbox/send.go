@@ -38,6 +38,11 @@ func (o *Outbox) Next(limit int) (api.EventBatch, error) {
 	if err != nil {
 		return api.EventBatch{}, fmt.Errorf("next events: %w", err)
 	}
+	if n := len(batch.Events); n > 0 {
+		o.mu.Lock()
+		o.sent = max(o.sent, batch.Events[n-1].Sequence)
+		o.mu.Unlock()
+	}
 	return batch, nil
 }
 
@@ -71,12 +76,14 @@ func (o *Outbox) sendable() (int64, error) {
 
 // Ack records that the control plane has all events up to n. An n smaller than
 // before means that the control plane was restored: events are sent again from
-// there, as far as they are still kept. An n that was never given is ErrAhead.
+// there, as far as they are still kept. An n that was never sent is ErrAhead,
+// even if there is such an event by now: what the control plane has under that
+// number is another.
 func (o *Outbox) Ack(n int64) error {
 	now := o.now()
 	err := o.change(o.journal.CommitLazy, func(s *state) error {
-		if n > o.assigned {
-			return fmt.Errorf("%d of %d: %w", n, o.assigned, ErrAhead)
+		if n > o.sent {
+			return fmt.Errorf("%d of %d: %w", n, o.sent, ErrAhead)
 		}
 		s.Acknowledged = max(n, s.Pruned)
 		s.note(now)
@@ -129,10 +136,11 @@ func (o *Outbox) Prune() error {
 
 // StartGeneration begins generation g: all that is kept is sent again, under
 // g, since what was sent in the old one may have been taken for something
-// else. The generation that is already running is no change.
+// else. One that is running already, or is over, is no change: generations only
+// grow.
 func (o *Outbox) StartGeneration(g int64) error {
 	err := o.change(o.journal.Commit, func(s *state) error {
-		if s.Generation == g {
+		if g <= s.Generation {
 			return nil
 		}
 		s.Generation = g
