@@ -69,6 +69,7 @@ func (f *fleet) actions() map[string]func(*rapid.T) {
 		"accept more": f.accept,
 		"want":        f.want,
 		"begin":       f.begin,
+		"begin more":  f.begin,
 		"finish":      f.finish,
 		"call":        f.call,
 		"arrive":      f.arrive,
@@ -126,7 +127,7 @@ func (e *edge) want(n int64) {
 
 // begin takes units for a message that is stored, or given up, later.
 func (f *fleet) begin(t *rapid.T) {
-	e, n := f.pick(t), units(t)
+	e, n := f.pick(t), rapid.Int64Range(1, firstLimit/2).Draw(t, "units")
 	b := e.journal.NewBatch()
 	spending, d := e.ledger.Spend(b, domain, n)
 	if d.Outcome != quota.Granted {

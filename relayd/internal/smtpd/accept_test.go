@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -164,26 +165,39 @@ func TestChunkedMailIsAcceptedAsItCame(t *testing.T) {
 	}
 }
 
-func TestChunkedMailThatWasResetLeavesNothingAndDoesNotTouchTheNext(t *testing.T) {
+// What the engine makes of a chunked message after RSET could reach the next
+// message: so there is none on that connection.
+func TestChunkedMailThatWasResetLeavesNothingAndEndsTheConnection(t *testing.T) {
 	e := startEdge(t, nil)
-	c := e.hello()
 	for range 20 {
+		c := e.hello()
 		c.raw("MAIL FROM:<anna@ok.test>\r\nRCPT TO:<carl@sink.test>\r\nBDAT 13\r\nFrom: x@y.z\r\nRSET\r\n" +
-			"MAIL FROM:<bo@ok.test>\r\nRCPT TO:<dora@sink.test>\r\n")
-		for range 6 {
+			"MAIL FROM:<x@other.test>\r\nRCPT TO:<dora@sink.test>\r\nBDAT 18 LAST\r\nFrom: x@other.test")
+		for range 3 {
 			c.want("250 .*")
 		}
-		whole := text("bo@ok.test")
-		c.send(fmt.Sprintf("BDAT %d LAST", len(whole)))
-		c.raw(whole)
-		c.want(queuedAs)
-	}
-	messages, _ := e.stored()
-	for _, m := range messages {
-		if m.From.String() != "bo@ok.test" || m.Recipients[0].Address.String() != "dora@sink.test" {
-			t.Errorf("stored %s to %v", m.From, m.Recipients)
+		// RSET is answered unless the client's bytes behind it were refused first.
+		rest, err := io.ReadAll(c.in)
+		if isDeadline(err) || strings.Contains(string(rest), "queued as") {
+			t.Fatalf("after RSET came %q (%v)", rest, err)
 		}
 	}
+	if messages, _ := e.stored(); len(messages) != 0 || strings.Contains(e.log.String(), "msg=accepted") {
+		t.Errorf("%d messages stored, want none", len(messages))
+	}
+}
+
+func TestChunkedMailThatIsRefusedEarlyIsAnsweredAtItsEndOnly(t *testing.T) {
+	e := startEdge(t, nil)
+	c := e.hello()
+	for range 5 {
+		c.envelope("anna@ok.test", "carl@sink.test")
+		c.raw("BDAT 12\r\nbare\nnewline")
+		c.want("250 .*")
+		c.raw("BDAT 2 LAST\r\n\r\n")
+		c.want("(?s)550-5\\.5\\.2 .*reason=bare-newline .*")
+	}
+	c.mail("anna@ok.test", text("anna@ok.test"), queuedAs)
 }
 
 func TestTruncatedLastChunkIsNotAMessage(t *testing.T) {

@@ -29,6 +29,7 @@ func (s *session) Data(r io.Reader) (err error) {
 	defer s.guard.endMessage(number)
 	var first []byte
 	if chunked {
+		defer s.drain(r)
 		// Chunks come while the engine runs commands. As long as it waits for
 		// the rest of this one to be read, the transaction is the right one.
 		first = make([]byte, 1)
@@ -52,15 +53,23 @@ func (s *session) Data(r io.Reader) (err error) {
 	return in.run(s.guard.ctx, first, r)
 }
 
-// beginChunks makes Reset wait until the function that it returns was called:
-// the engine gives the outcome of a chunked message that was taken back to the
-// next one, if that has begun.
+// beginChunks makes Reset wait until the function that it returns was called: by
+// then the message that Reset takes back has ended the connection.
 func (s *session) beginChunks() (end func()) {
 	done := make(chan struct{})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.chunks = done
 	return func() { close(done) }
+}
+
+// drain reads what is left of a chunked message that was refused before its end.
+// The engine mixes up the outcomes of messages where one ends before its chunks
+// do and the next begins; so a message that was taken back ends the connection.
+func (s *session) drain(r io.Reader) {
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		s.guard.end()
+	}
 }
 
 // takeTransaction takes the message out of the session: see session.

@@ -28,7 +28,8 @@
 //   - It takes a connection that closes within the last chunk of BDAT for a whole
 //     message: receive.go asks the guard first.
 //   - It runs a chunked message (it always offers CHUNKING) beside the commands
-//     that follow: see session.
+//     that follow, and can give its outcome to the next one: see session and
+//     drain. RSET within a chunked message ends the connection.
 //   - It accepts MAIL and AUTH within a message: the session refuses.
 //   - It waits for idle clients for ever when it shuts down, so the server keeps
 //     its own account of connections and never calls the engine's Shutdown.

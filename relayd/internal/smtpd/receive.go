@@ -29,9 +29,6 @@ func (in *intake) receive(first []byte, r io.Reader) error {
 	defer in.server.metrics.took("receive", began)
 	over, buf := in.take(first), make([]byte, readBytes)
 	for !over {
-		if in.no != nil && in.chunked {
-			return in.no // the engine reads the rest of the chunks
-		}
 		n, err := r.Read(buf)
 		over = in.take(buf[:n])
 		switch {
@@ -108,15 +105,12 @@ func (in *intake) refuseLine() error {
 // cutShort ends a message that did not come whole: the client was silent for too
 // long, went away, or took the message back.
 func (in *intake) cutShort(err error) error {
+	in.session.guard.end()
 	if in.no != nil {
 		return in.no
 	}
 	if errors.Is(err, smtp.ErrTooLongLine) {
-		in.session.guard.end()
 		return in.refuseLine()
-	}
-	if !errors.Is(err, smtp.ErrDataReset) {
-		in.session.guard.end()
 	}
 	return in.refuse(refusal{slug: reason.SessionTimeout, cause: fmt.Errorf("message was cut short: %w", err), quiet: true})
 }
