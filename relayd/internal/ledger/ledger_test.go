@@ -305,6 +305,7 @@ func TestRecalledUnitsGoBackAndServeAnotherEdge(t *testing.T) {
 	one.crash(t) // nothing was promised yet: the recall is forgotten
 	one.ledger.Recall(domain)
 	one.talk(t)
+	one.crash(t) // what was given back stays given back
 	two.stock(t, firstLimit-1)
 	if !two.accept(t, firstLimit-1) || one.accept(t, 1) {
 		t.Error("the returned units are not where they should be")
