@@ -141,8 +141,8 @@ type stack struct {
 
 type edgeProcess struct {
 	*process
-	relay, submission, tls, admin string
-	dir                           string
+	relay, admin string
+	dir          string
 }
 
 // newStack starts a control plane on the embedded default and waits until it is ready.
@@ -158,6 +158,17 @@ func newStack(t *testing.T, args ...string) *stack {
 	must(t, err)
 	s.token = strings.TrimSpace(string(token))
 	return s
+}
+
+// replica starts another control plane on the same database, with the key of the first.
+func (s *stack) replica(database string) *stack {
+	s.t.Helper()
+	listen := "127.0.0.1:" + freePort(s.t)
+	second := &stack{t: s.t, dir: s.dir, url: "http://" + listen, token: s.token}
+	second.server = launch(s.t, "relay-server", nil, "--listen", listen, "--data-dir", filepath.Join(s.dir, "replica"), "--database", database,
+		"--secrets-key-file", filepath.Join(s.dir, "server", "secrets.key"))
+	s.waitReady(second.url + "/readyz")
+	return second
 }
 
 // addEdge joins an edge and waits until it has its first policy.

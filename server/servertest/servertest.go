@@ -39,6 +39,8 @@ type Server struct {
 	// Token is the operator's, made at the first start. It is empty where the database was begun from another DataDir.
 	Token   string
 	DataDir string
+	// Contract is the transport of the clients that the server hands out; it holds every response to the contract.
+	Contract *Contract
 
 	tb   testing.TB
 	stop func() error
@@ -61,7 +63,7 @@ func Start(tb testing.TB, config Config) *Server {
 	if config.Configure != nil {
 		config.Configure(&settings)
 	}
-	s := &Server{DataDir: settings.DataDir, tb: tb}
+	s := &Server{DataDir: settings.DataDir, Contract: NewContract(tb), tb: tb}
 	address := s.run(settings)
 	scheme := "http://"
 	if settings.TLSCert != "" {
@@ -112,11 +114,16 @@ func (s *Server) Client() *client.ClientWithResponses { return s.ClientAs(s.Toke
 // ClientAs returns a client with a token; "" sends none.
 func (s *Server) ClientAs(token string) *client.ClientWithResponses {
 	s.tb.Helper()
-	c, err := client.New(client.Config{URL: s.URL, Token: func() string { return token }})
+	c, err := client.New(client.Config{URL: s.URL, Token: func() string { return token }, Transport: s.Contract})
 	if err != nil {
 		s.tb.Fatal(err)
 	}
 	return c
+}
+
+// Do makes a request, for what the generated client cannot say, and holds the response to the contract.
+func (s *Server) Do(request *http.Request) (*http.Response, error) {
+	return (&http.Client{Transport: s.Contract}).Do(request)
 }
 
 // Request returns a request as the operator, for what the generated client cannot say.
