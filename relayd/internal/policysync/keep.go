@@ -89,26 +89,17 @@ func decode(value []byte) (api.PolicyDocument, error) {
 func (k keeper) add(documents []api.PolicyDocument, at position) error {
 	batch := k.journal.NewBatch()
 	defer batch.Discard()
-	for _, document := range documents {
-		if document.Deleted {
-			batch.Delete(documentKey(at.Pass, document.Key))
-			continue
-		}
-		value, err := encode(document)
-		if err != nil {
-			return err
-		}
-		batch.Set(documentKey(at.Pass, document.Key), value)
+	if err := put(batch, documents, at.Pass); err != nil {
+		return err
 	}
 	return k.commit(batch, at)
 }
 
-// stage is add for a pass that is not enforced yet: the state goes on naming the one that is.
-func (k keeper) stage(documents []api.PolicyDocument, pass uint64) error {
-	batch := k.journal.NewBatch()
-	defer batch.Discard()
+// put adds the documents of a page to a batch. One that an earlier page of the same pass brought may have been deleted since.
+func put(batch *journal.Batch, documents []api.PolicyDocument, pass uint64) error {
 	for _, document := range documents {
 		if document.Deleted {
+			batch.Delete(documentKey(pass, document.Key))
 			continue
 		}
 		value, err := encode(document)
@@ -116,6 +107,16 @@ func (k keeper) stage(documents []api.PolicyDocument, pass uint64) error {
 			return err
 		}
 		batch.Set(documentKey(pass, document.Key), value)
+	}
+	return nil
+}
+
+// stage is add for a pass that is not enforced yet: the state goes on naming the one that is.
+func (k keeper) stage(documents []api.PolicyDocument, pass uint64) error {
+	batch := k.journal.NewBatch()
+	defer batch.Discard()
+	if err := put(batch, documents, pass); err != nil {
+		return err
 	}
 	return k.journal.CommitLazy(batch)
 }
@@ -134,6 +135,15 @@ func (k keeper) clear(pass uint64) error {
 	defer batch.Discard()
 	batch.DeleteRange(passPrefix(pass), []byte("pe"))
 	return k.journal.CommitLazy(batch)
+}
+
+// reset drops everything, documents and position as one: a position without its documents would be an empty policy.
+func (k keeper) reset() error {
+	batch := k.journal.NewBatch()
+	defer batch.Discard()
+	batch.DeleteRange([]byte("pd"), []byte("pe"))
+	batch.Delete(stateKey)
+	return k.journal.Commit(batch)
 }
 
 func (k keeper) commit(batch *journal.Batch, at position) error {

@@ -16,8 +16,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,7 +84,10 @@ func Open(c Config) (*Syncer, error) {
 	switch {
 	case errors.Is(err, errDamaged):
 		c.Log.Error("policy on disk is damaged; pulling it anew", "error", err)
-		at, documents = position{Pass: at.Pass + 1}, nil
+		if err := s.keep.reset(); err != nil {
+			return nil, fmt.Errorf("drop damaged policy: %w", err)
+		}
+		at, documents = position{}, nil
 	case err != nil:
 		return nil, err
 	}
@@ -177,6 +178,9 @@ func (s *Syncer) poll(ctx context.Context, wait int) (*api.PolicyPage, error) {
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("pull policy: %w", err)
+	case reply.StatusCode() == http.StatusNoContent && at.Epoch == "":
+		// Even an empty policy is a page to whoever begins: this says nothing about what is enforced.
+		return nil, errors.New("pull policy: nothing in reply to a pass from the beginning")
 	case reply.StatusCode() == http.StatusNoContent:
 		return nil, nil
 	case reply.JSON200 == nil || reply.JSON200.Epoch == "" || reply.JSON200.Next == "":
@@ -224,8 +228,8 @@ func (s *Syncer) take(ctx context.Context, page *api.PolicyPage) error {
 	if at.Epoch != "" && at.Epoch != page.Epoch {
 		return s.restart()
 	}
-	if behind(page.Next, at.After) {
-		return fmt.Errorf("pull policy: page ends at %q, before %q which is enforced", page.Next, at.After)
+	if err := check(page, at.After); err != nil {
+		return fmt.Errorf("pull policy: %w", err)
 	}
 	next, rejected := policy.Apply(table, page.Documents)
 	if len(rejected) > 0 && s.config.Rejected != nil {
@@ -241,17 +245,6 @@ func (s *Syncer) take(ctx context.Context, page *api.PolicyPage) error {
 		s.succeeded()
 	}
 	return nil
-}
-
-// behind tells whether a cursor lies before another: within one epoch policy never goes back.
-func behind(next, after string) bool {
-	return cursor(next).Compare(cursor(after)) < 0
-}
-
-func cursor(text string) policy.Cursor {
-	revision, key, _ := strings.Cut(text, ",")
-	n, _ := strconv.ParseInt(revision, 10, 64)
-	return policy.Cursor{Revision: n, Key: key}
 }
 
 func (s *Syncer) persist(page *api.PolicyPage, at position, beside bool) error {
