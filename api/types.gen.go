@@ -28,6 +28,33 @@ func (e AdministrativeStatus) Valid() bool {
 	}
 }
 
+// Defines values for AuditActorRole.
+const (
+	AuditActorRoleCustomer AuditActorRole = "customer"
+	AuditActorRoleEdge     AuditActorRole = "edge"
+	AuditActorRoleOperator AuditActorRole = "operator"
+	AuditActorRolePartner  AuditActorRole = "partner"
+	AuditActorRoleSystem   AuditActorRole = "system"
+)
+
+// Valid indicates whether the value is a known member of the AuditActorRole enum.
+func (e AuditActorRole) Valid() bool {
+	switch e {
+	case AuditActorRoleCustomer:
+		return true
+	case AuditActorRoleEdge:
+		return true
+	case AuditActorRoleOperator:
+		return true
+	case AuditActorRolePartner:
+		return true
+	case AuditActorRoleSystem:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for BulkMode.
 const (
 	BulkModeAllow   BulkMode = "allow"
@@ -786,10 +813,13 @@ type AuditActor struct {
 	Name    *string `json:"name,omitempty"`
 	Partner *string `json:"partner,omitempty"`
 
-	// Role What a token may be used as.
-	Role    Role   `json:"role"`
-	TokenID string `json:"token_id"`
+	// Role What it acted as; `system` is the control plane itself.
+	Role    AuditActorRole `json:"role"`
+	TokenID string         `json:"token_id"`
 }
+
+// AuditActorRole What it acted as; `system` is the control plane itself.
+type AuditActorRole string
 
 // AuditEntry One change.
 //

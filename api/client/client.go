@@ -33,6 +33,9 @@ type Config struct {
 	// ReplyTimeout bounds the wait for the head of a reply. It must be longer than the longest long poll that is asked for.
 	// 0 means 60 s. The whole of a call is bounded by its context.
 	ReplyTimeout time.Duration
+	// Transport makes the calls, so that a test can look at what passes; RootCAs and ReplyTimeout are then its own affair.
+	// nil means one with the limits of this package.
+	Transport http.RoundTripper
 }
 
 // New answers a client that turns every problem reply into a *problem.Problem.
@@ -43,7 +46,15 @@ func New(config Config) (*ClientWithResponses, error) {
 	if config.ReplyTimeout == 0 {
 		config.ReplyTimeout = time.Minute
 	}
-	transport := &http.Transport{
+	if config.Transport == nil {
+		config.Transport = newTransport(config)
+	}
+	doer := &problems{config: config, http: &http.Client{Transport: config.Transport, CheckRedirect: noRedirects}}
+	return NewClientWithResponses(config.URL, WithHTTPClient(doer))
+}
+
+func newTransport(config Config) *http.Transport {
+	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		TLSClientConfig:       &tls.Config{RootCAs: config.RootCAs, MinVersion: tls.VersionTLS12},
@@ -52,8 +63,6 @@ func New(config Config) (*ClientWithResponses, error) {
 		IdleConnTimeout:       90 * time.Second,
 		ForceAttemptHTTP2:     true,
 	}
-	doer := &problems{config: config, http: &http.Client{Transport: transport, CheckRedirect: noRedirects}}
-	return NewClientWithResponses(config.URL, WithHTTPClient(doer))
 }
 
 // CloseIdleConnections lets go of the connections that no call is using, for a program that ends in good order.

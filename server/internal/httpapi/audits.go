@@ -57,7 +57,7 @@ func auditToAPI(row store.AuditRow) (api.AuditEntry, error) {
 	shown := api.AuditEntry{
 		ID: row.ID, Time: row.OccurredAt,
 		Actor: api.AuditActor{
-			TokenID: row.TokenID, Name: optional(row.ActorName), Role: api.Role(row.ActorRole),
+			TokenID: row.TokenID, Name: optional(row.ActorName), Role: api.AuditActorRole(row.ActorRole),
 			Partner: optional(row.ActorPartner),
 		},
 		Action: row.Action, Object: row.Object, Partner: optional(row.Partner), Reason: optional(row.Reason),
