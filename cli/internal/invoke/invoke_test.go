@@ -374,8 +374,12 @@ func TestAnAnswerOfSomethingElseIsNotTakenForOurs(t *testing.T) {
 		want   failure.Code
 		says   string
 	}{
-		{"a proxy's page", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<h1>Bad gateway</h1>", http.StatusBadGateway) }, failure.Unavailable, "not from the control plane"},
-		{"a redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://evil.example/", http.StatusFound) }, failure.Failed, "https://evil.example/"},
+		{"a proxy's page", func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "<h1>Bad gateway</h1>", http.StatusBadGateway)
+		}, failure.Unavailable, "not from the control plane"},
+		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://evil.example/", http.StatusFound)
+		}, failure.Failed, "https://evil.example/"},
 		{"half a document", jsonAnswer(200, `{"name":`), failure.Failed, "not the JSON"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
