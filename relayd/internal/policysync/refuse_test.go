@@ -248,7 +248,9 @@ func TestDroppingDamagedPolicyLeavesNeitherItsPositionNorItsDocuments(t *testing
 			}
 			e.journal.Close()
 		}
-		p.remove("one.example")
+		p.mu.Lock()
+		delete(p.documents, "domain/one.example") // so long ago that nothing tells of it any more
+		p.mu.Unlock()
 		e = open(t, p, dir)
 		e.pull(t, 1)
 		e.journal.Close()
