@@ -86,7 +86,7 @@ func New(config Config) (*Publisher, error) {
 		config.PageBytes = 1 << 20
 	}
 	p := &Publisher{config: config, store: config.Store, closing: make(chan struct{}), metrics: newMetrics(config.Metrics)}
-	p.latest, p.dirty = map[string]store.EdgeSeen{}, map[string]store.EdgeSeen{}
+	p.latest, p.dirty, p.passes = map[string]store.EdgeSeen{}, map[string]store.EdgeSeen{}, map[string]int64{}
 	return p, nil
 }
 
@@ -153,6 +153,9 @@ func (p *Publisher) look(ctx context.Context, poll Poll, after store.PolicyCurso
 		return nil, err
 	}
 	epoch := edgeEpoch(found.epoch, poll.Partners)
+	if after == (store.PolicyCursor{}) {
+		p.begin(poll.Edge, found.revision)
+	}
 	if poll.Epoch != "" {
 		if err := p.check(ctx, poll, after, found, epoch); err != nil {
 			return nil, err
@@ -177,11 +180,16 @@ func (p *Publisher) look(ctx context.Context, poll Poll, after store.PolicyCurso
 // check holds a poll to the history that it names.
 func (p *Publisher) check(ctx context.Context, poll Poll, after store.PolicyCursor, found *page, epoch string) error {
 	switch {
-	case poll.Epoch != epoch, after.Revision != 0 && after.Revision < found.horizon:
+	case poll.Epoch != epoch:
 		p.metrics.polls.WithLabelValues("gone").Inc()
 		return ErrGone
 	case after.Revision <= found.revision:
-		return nil
+		missed, err := p.missed(ctx, poll.Edge, after, found.horizon)
+		if missed && err == nil {
+			p.metrics.polls.WithLabelValues("gone").Inc()
+			return ErrGone
+		}
+		return err
 	}
 	// The page may be older than a commit whose revision the edge has seen already, through another process.
 	restored := false

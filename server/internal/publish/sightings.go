@@ -2,6 +2,7 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 
@@ -14,6 +15,46 @@ type sightings struct {
 	mu sync.Mutex
 	// latest is all that this process has seen, dirty what is not written down yet.
 	latest, dirty map[string]store.EdgeSeen
+	// passes are the revisions from which on edges miss no deletion: a pass from nothing misses none before it began.
+	passes map[string]int64
+}
+
+// begin notes that an edge misses no deletion from a revision on.
+func (p *Publisher) begin(edge string, revision int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.passes[edge] = revision
+}
+
+// missed reports whether an edge may have missed a deletion whose tombstone was removed. Where a pass stands between two
+// documents its cursor does not tell: a pass from nothing begins before all tombstones. Who is in the middle of one that
+// this process did not see begin has missed none if it called within the life of a tombstone.
+func (p *Publisher) missed(ctx context.Context, edge string, after store.PolicyCursor, horizon int64) (bool, error) {
+	if after.Key == lastKey {
+		p.begin(edge, after.Revision)
+	}
+	if after == (store.PolicyCursor{}) || after.Revision >= horizon {
+		return false, nil
+	}
+	p.mu.Lock()
+	from, known := p.passes[edge]
+	p.mu.Unlock()
+	if known {
+		return from < horizon, nil
+	}
+	var row store.Edge
+	err := p.store.Read(ctx, store.System(), func(tx *store.Tx) (err error) {
+		row, err = tx.Edge(edge)
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return true, nil
+	}
+	called := row.JoinedAt
+	if row.LastSeenAt != nil {
+		called = *row.LastSeenAt
+	}
+	return p.config.Now().Sub(called) >= TombstoneAge, err
 }
 
 // enforced notes what an edge enforces. A revision without a document in its scope is enforced by doing nothing.
