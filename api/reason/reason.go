@@ -81,6 +81,10 @@ const (
 	FirstBurst Variant = "burst"
 	// BackendDown: the question could not be answered, so it is not a "no".
 	BackendDown Variant = "backend"
+	// InMessage and InAuth: not in a command but in the lines of a message or of
+	// an authentication.
+	InMessage Variant = "message"
+	InAuth    Variant = "auth"
 )
 
 // Alternative is the reply of a reason under one variant.

@@ -4,6 +4,7 @@ package reason
 const (
 	TooManyConnections Slug = "too-many-connections"
 	EarlyTalker        Slug = "early-talker"
+	NotSMTP            Slug = "not-smtp"
 	ShuttingDown       Slug = "shutting-down"
 	SessionLimit       Slug = "session-limit"
 	SessionTimeout     Slug = "session-timeout"
@@ -11,11 +12,15 @@ const (
 	CommandUnknown     Slug = "command-unknown"
 	CommandSyntax      Slug = "command-syntax"
 	CommandSequence    Slug = "command-sequence"
+	CommandNotOffered  Slug = "command-not-offered"
+	LineTooLong        Slug = "line-too-long"
 	ParameterUnknown   Slug = "parameter-unknown"
 	TLSUnavailable     Slug = "tls-unavailable"
 	TLSRequired        Slug = "tls-required"
 	AuthRequired       Slug = "auth-required"
 	AuthFailed         Slug = "auth-failed"
+	AuthCancelled      Slug = "auth-cancelled"
+	AuthMechanism      Slug = "auth-mechanism"
 	RateLimited        Slug = "rate-limited"
 
 	SenderAddressBad    Slug = "sender-address-bad"

@@ -116,8 +116,11 @@ func platformReasons() []Reason {
 			Sentence:    "Something went wrong on our side; try again later",
 			Explanation: "An error of ours. Quote the reference to support.",
 			Reply:       Code{451, Enhanced{4, 3, 0}},
-			HTTPStatus:  500,
-			Retry:       true, Scope: ScopePlatform, Exit: ExitFailure,
+			Alternatives: []Alternative{
+				{When: AtConnect, Code: Code{421, Enhanced{4, 3, 0}}},
+			},
+			HTTPStatus: 500,
+			Retry:      true, Scope: ScopePlatform, Exit: ExitFailure,
 		},
 	}
 }

@@ -25,6 +25,14 @@ func connectionReasons() []Reason {
 			Retry:       true, Scope: ScopeTenant, Exit: ExitFailure,
 		},
 		{
+			Slug: NotSMTP, Stages: []Stage{StageConnect},
+			Title:       "Not a mail client",
+			Sentence:    "This port speaks SMTP only; closing the connection",
+			Explanation: "The client sent HTTP or another protocol to the mail port. Check what program connects to it.",
+			Reply:       Code{421, Enhanced{4, 7, 0}},
+			Retry:       true, Scope: ScopeTenant, Exit: ExitFailure,
+		},
+		{
 			Slug: ShuttingDown, Stages: []Stage{StageConnect, StageMail},
 			Title:       "Service closing",
 			Sentence:    "Service is closing; try again later",
@@ -99,6 +107,34 @@ func conversationReasons() []Reason {
 			Scope:       ScopeTenant, Exit: ExitFailure,
 		},
 		{
+			Slug: CommandNotOffered, Stages: []Stage{StageConnect},
+			Title:       "Command not offered",
+			Sentence:    "Command is not offered here",
+			Explanation: "The client sent a command of SMTP, or of an extension, that the edge does not offer.",
+			Reply:       Code{502, Enhanced{5, 5, 1}},
+			Scope:       ScopeTenant, Exit: ExitFailure,
+		},
+		{
+			// RFC 5321 4.5.3.1.9 names the 500.
+			Slug: LineTooLong, Stages: []Stage{StageConnect, StageData},
+			Title:       "Line too long",
+			Sentence:    "Line is longer than {limit} bytes",
+			Explanation: "The client sent a command line, or a message with a line, longer than the edge reads. A message can be sent encoded as base64 or quoted-printable.",
+			Reply:       Code{500, Enhanced{5, 5, 2}},
+			Alternatives: []Alternative{
+				{
+					When: InMessage, Code: Code{554, Enhanced{5, 6, 0}},
+					Sentence: "Message has a line longer than {limit} bytes",
+				},
+				// RFC 4954 4.
+				{
+					When: InAuth, Code: Code{500, Enhanced{5, 5, 6}},
+					Sentence: "Authentication line is longer than {limit} bytes",
+				},
+			},
+			Scope: ScopeTenant, Exit: ExitFailure,
+		},
+		{
 			Slug: ParameterUnknown, Stages: []Stage{StageMail, StageRcpt},
 			Title:       "Parameter not supported",
 			Sentence:    "Parameter is not supported: {detail}",
@@ -145,6 +181,23 @@ func conversationReasons() []Reason {
 				},
 			},
 			Scope: ScopeTenant, Exit: ExitAuth,
+		},
+		{
+			// RFC 4954 4: the answer to "*".
+			Slug: AuthCancelled, Stages: []Stage{StageAuth},
+			Title:       "Authentication cancelled",
+			Sentence:    "Authentication was cancelled",
+			Explanation: "The client broke the authentication off.",
+			Reply:       Code{501, Enhanced{5, 7, 0}},
+			Scope:       ScopeTenant, Exit: ExitAuth,
+		},
+		{
+			Slug: AuthMechanism, Stages: []Stage{StageAuth},
+			Title:       "Authentication mechanism not offered",
+			Sentence:    "Authentication mechanism is not offered; use PLAIN or LOGIN",
+			Explanation: "The client wanted to authenticate in a way that the edge does not offer. Set the client to a normal password over TLS.",
+			Reply:       Code{504, Enhanced{5, 5, 4}},
+			Scope:       ScopeTenant, Exit: ExitAuth,
 		},
 	}
 }
