@@ -195,3 +195,5 @@ func parametersOf(template string) []string {
 	}
 	return names
 }
+
+func newULID() ulid.ULID { return ulid.Make() }
