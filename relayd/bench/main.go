@@ -13,12 +13,13 @@ import (
 	"time"
 )
 
-const usage = `smtpload sends SMTP load, or takes it in.
+const usage = `smtpload sends SMTP load, takes it in, or relays it as barely as can be.
 
   smtpload send --server 127.0.0.1:2525 --from anna@example.com --to bob@example.net --messages 1000 --sessions 20
   smtpload sink --listen 127.0.0.1:2526
+  smtpload ceiling --listen 127.0.0.1:2525 --next 127.0.0.1:2526 --dir /var/tmp/ceiling
 
-Run "smtpload send -h" or "smtpload sink -h" for the flags.
+Run "smtpload send -h", "smtpload sink -h" or "smtpload ceiling -h" for the flags.
 `
 
 // Main runs the program and answers its exit code: 0 done, 1 failure, 2 usage.
@@ -33,6 +34,8 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = sendMain(ctx, args[1:], stdout, stderr)
 	case "sink":
 		err = sinkMain(ctx, args[1:], stdout, stderr)
+	case "ceiling":
+		err = ceilingMain(ctx, args[1:], stdout, stderr)
 	default:
 		fmt.Fprintf(stderr, "smtpload: unknown command %q\n\n%s", args[0], usage)
 		return 2
@@ -118,6 +121,29 @@ func sinkMain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	}
 	fmt.Fprintf(stdout, "received %d messages, %d bytes\n", sink.Messages(), sink.Bytes())
 	return err
+}
+
+func ceilingMain(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("smtpload ceiling", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	listen := flags.String("listen", "127.0.0.1:0", "address to listen on")
+	next := flags.String("next", "", "address of the server that gets the mail, host:port")
+	dir := flags.String("dir", "", "directory of the log")
+	senders := flags.Int("senders", 20, "connections to the next server")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", *listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	ceiling, err := NewCeiling(listener, *next, *dir, *senders)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(stdout, "ceiling listens on %s\n", listener.Addr())
+	<-ctx.Done()
+	return ceiling.Close()
 }
 
 // idLog answers a function that appends ids to the file, a line each, and one that finishes it.

@@ -50,7 +50,8 @@ type Outcome struct {
 	Broken int
 	// Elapsed runs from the first connection to the last reply.
 	Elapsed time.Duration
-	// Transactions are how long each accepted message took from MAIL to the reply after the dot, in ascending order.
+	// Transactions are how long each accepted message took from MAIL to the reply after the dot, in ascending order; with
+	// one message for each connection, from the dialling on.
 	Transactions []time.Duration
 }
 
@@ -69,7 +70,7 @@ func Send(ctx context.Context, load Load) (Outcome, error) {
 		return Outcome{}, errors.New("load: server, from and to are required")
 	}
 	load = load.withDefaults()
-	run := &run{load: load, outcome: Outcome{Replies: map[string]int{}}}
+	run := &run{load: load, pad: padding(load.SizeBytes), outcome: Outcome{Replies: map[string]int{}}}
 	start := time.Now()
 	var sessions sync.WaitGroup
 	for range load.Sessions {
@@ -98,6 +99,7 @@ func (l Load) withDefaults() Load {
 
 type run struct {
 	load    Load
+	pad     []byte
 	next    atomic.Int64
 	mu      sync.Mutex
 	outcome Outcome
@@ -118,7 +120,8 @@ func (r *run) take() (int64, bool) {
 
 // connection sends messages over one connection, starting with number, and answers the message to go on with.
 func (r *run) connection(ctx context.Context, number int64) (int64, bool) {
-	c, err := dial(ctx, r.load)
+	start := time.Now()
+	c, err := dial(ctx, r.load, r.pad)
 	if err != nil {
 		return r.broken(ctx, number, err)
 	}
@@ -128,7 +131,9 @@ func (r *run) connection(ctx context.Context, number int64) (int64, bool) {
 			return number, true
 		}
 		id := fmt.Sprintf("%s-%d", r.load.RunID, number)
-		start := time.Now()
+		if r.load.PerConnection != 1 {
+			start = time.Now()
+		}
 		refusal, err := c.send(id)
 		if err != nil {
 			return r.broken(ctx, number, err)
@@ -195,14 +200,13 @@ type conn struct {
 	pad  []byte
 }
 
-func dial(ctx context.Context, load Load) (*conn, error) {
+func dial(ctx context.Context, load Load, pad []byte) (*conn, error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "tcp", load.Server)
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
-	c := &conn{load: load, net: nc, in: bufio.NewReader(nc)}
-	c.pad = padding(load.SizeBytes)
+	c := &conn{load: load, net: nc, in: bufio.NewReader(nc), pad: pad}
 	if _, err := c.reply(); err != nil {
 		nc.Close()
 		return nil, err
@@ -247,7 +251,11 @@ func (c *conn) send(id string) (refusal string, err error) {
 		c.out.Write(c.pad[:rest])
 	}
 	c.out.WriteString("\r\n.\r\n")
-	reply, err := c.command(c.out.String())
+	_ = c.net.SetDeadline(time.Now().Add(c.load.Timeout))
+	if _, err := c.net.Write(c.out.Bytes()); err != nil {
+		return "", fmt.Errorf("write: %w", err)
+	}
+	reply, err := c.reply()
 	if err != nil || reply[0] == '2' {
 		return "", err
 	}
