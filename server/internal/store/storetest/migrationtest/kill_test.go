@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
 
@@ -20,13 +21,15 @@ const helperDSN = "MIGRATIONS_TEST_DSN"
 
 func isHelper() bool { return os.Getenv(helperDSN) != "" }
 
-// slow is a migration that stops after a half of its work until it is killed: the SELECT never ends.
-const slow = `-- Slow.
--- +goose Up
-CREATE TABLE slow (id BIGINT);
-INSERT INTO slow (id) VALUES (1);
-INSERT INTO slow (id) WITH RECURSIVE n (id) AS (SELECT 1 UNION ALL SELECT 1 - id FROM n) SELECT id FROM n WHERE id > 1;
-`
+// slow is a migration that stops after a half of its work, long enough to be killed there. PostgreSQL notices that its
+// client is gone when a statement ends, so there the statement does end.
+func (d database) slow() string {
+	stop := "SELECT pg_sleep(2);"
+	if d.dialect == migrations.SQLite {
+		stop = "INSERT INTO slow (id) WITH RECURSIVE n (id) AS (SELECT 1 UNION ALL SELECT 1 FROM n) SELECT id FROM n WHERE id > 1;"
+	}
+	return "-- Slow.\n-- +goose Up\nCREATE TABLE slow (id BIGINT);\nINSERT INTO slow (id) VALUES (1);\n" + stop + "\n"
+}
 
 // finished is what the migration was meant to be.
 const finished = `-- Finished.
@@ -62,10 +65,15 @@ func helperMain() int {
 func TestKilledMigrationIsResumed(t *testing.T) {
 	onBoth(t, func(t *testing.T, d database) {
 		files := t.TempDir()
-		if err := os.CopyFS(files, own(t, d, map[string]string{"90001_next.sql": slow})); err != nil {
+		if err := os.CopyFS(files, own(t, d, map[string]string{"90001_next.sql": d.slow()})); err != nil {
+			t.Fatal(err)
+		}
+		// The file is there and in its mode: two processes that make it at once may find it locked.
+		if err := d.open(t).Ping(); err != nil {
 			t.Fatal(err)
 		}
 		command := exec.CommandContext(t.Context(), os.Args[0])
+		command.Stderr = os.Stderr
 		command.Env = append(os.Environ(), helperDSN+"="+string(d.dialect)+"|"+d.dsn, "MIGRATIONS_TEST_LOCK="+d.lockPath, "MIGRATIONS_TEST_FILES="+files)
 		output, err := command.StdoutPipe()
 		if err != nil {
@@ -77,11 +85,13 @@ func TestKilledMigrationIsResumed(t *testing.T) {
 		if line, err := bufio.NewReader(output).ReadString('\n'); err != nil {
 			t.Fatalf("%q, %v", line, err)
 		}
-		d.waitForFirst(t)
+		ended := make(chan error, 1)
+		go func() { ended <- command.Wait() }()
+		d.waitForFirst(t, ended)
 		if err := command.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		_ = command.Wait()
+		<-ended
 
 		// The first migration is done, the second is not begun.
 		status, err := d.migrator(t, own(t, d, map[string]string{"90001_next.sql": finished})).Status(context.Background())
@@ -111,7 +121,7 @@ func TestKilledMigrationIsResumed(t *testing.T) {
 }
 
 // waitForFirst waits until the embedded migrations are done, so the killed one is under way.
-func (d database) waitForFirst(t *testing.T) {
+func (d database) waitForFirst(t *testing.T, ended <-chan error) {
 	t.Helper()
 	db := d.open(t)
 	for {
@@ -120,8 +130,10 @@ func (d database) waitForFirst(t *testing.T) {
 		if err == nil && applied > 0 {
 			return
 		}
-		if t.Context().Err() != nil {
-			t.Fatal(t.Context().Err())
+		select {
+		case err := <-ended:
+			t.Fatalf("the migrating process ended by itself: %v", err)
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
