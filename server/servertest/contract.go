@@ -32,6 +32,7 @@ type Contract struct {
 	spec *openapi3.T
 
 	ended     atomic.Bool
+	internal  atomic.Bool
 	mu        sync.Mutex
 	exercised map[string]map[int]bool
 }
@@ -63,6 +64,9 @@ var spec = sync.OnceValues(rest.GetSpec)
 
 // CloseIdleConnections lets go of the connections that no call is using.
 func (c *Contract) CloseIdleConnections() { c.next.CloseIdleConnections() }
+
+// AllowInternal says whether a response may be an internal error, for a test that breaks the database.
+func (c *Contract) AllowInternal(allowed bool) { c.internal.Store(allowed) }
 
 // Exercised returns the statuses that each operation has answered so far, by operation id.
 func (c *Contract) Exercised() map[string][]int {
@@ -254,6 +258,9 @@ func (c *Contract) checkProblem(route *routers.Route, reply *http.Response, body
 func (c *Contract) declares(route *routers.Route, slug reason.Slug) bool {
 	if route == nil {
 		return slug == reason.NotFound || slug == reason.MethodNotAllowed || slices.Contains(commonReasons, slug)
+	}
+	if slug == reason.Internal && c.internal.Load() {
+		return true
 	}
 	return slices.Contains(Problems(route.Operation), slug) || slices.Contains(commonReasons, slug)
 }

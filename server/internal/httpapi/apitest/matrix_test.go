@@ -103,7 +103,15 @@ func preparations() map[string]func(t *testing.T, w *world, s scene, token strin
 	activate := func(t *testing.T, w *world, s scene, _ string) {
 		w.ask(t, "POST", "/v1/relay-ips/"+s.ids["relay_ip_id"]+"/activate", nil)
 	}
+	suspend := func(path func(scene) string) func(*testing.T, *world, scene, string) {
+		return func(t *testing.T, w *world, s scene, _ string) {
+			w.ask(t, "POST", path(s)+"/suspend", map[string]any{"reason": "test"})
+		}
+	}
 	return map[string]func(*testing.T, *world, scene, string){
+		"resumePartner":    suspend(func(s scene) string { return "/v1/partners/" + s.partner }),
+		"resumeDomain":     suspend(func(s scene) string { return "/v1/domains/" + s.domain }),
+		"resumeUser":       suspend(func(s scene) string { return "/v1/users/" + s.ids["address"] }),
 		"getQuotaOverride": override, "deleteQuotaOverride": override, "getBulkException": bulk, "deleteBulkException": bulk,
 		"disableRelayIP": activate,
 		"enableRelayIP": func(t *testing.T, w *world, s scene, token string) {
