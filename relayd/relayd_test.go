@@ -60,6 +60,45 @@ func TestTheLimitOfADayIsToldWithItsFiguresAndTheMidnightOfTheDomain(t *testing.
 	eventually(t, "mail of the next day", func() bool { return strings.HasPrefix(send(t, e.Relay, "anna@example.com", "next day"), "250 ") })
 }
 
+// Days of 23 and 25 hours, and days that begin at one o'clock because their midnight does not exist: the limit holds to the
+// last second of the day, and not a second longer.
+func TestTheLimitStartsAgainAtTheFirstInstantOfTheLocalDay(t *testing.T) {
+	for _, test := range []struct{ name, zone, begins, ends string }{
+		{name: "23 hours", zone: "Europe/Berlin", begins: "2026-03-29T00:00:00+01:00", ends: "2026-03-30T00:00:00+02:00"},
+		{name: "25 hours", zone: "Europe/Berlin", begins: "2026-10-25T00:00:00+02:00", ends: "2026-10-26T00:00:00+01:00"},
+		{name: "no midnight follows", zone: "America/Havana", begins: "2026-03-07T00:00:00-05:00", ends: "2026-03-08T01:00:00-04:00"},
+		{name: "no midnight came before", zone: "America/Santiago", begins: "2026-09-06T01:00:00-03:00", ends: "2026-09-07T00:00:00-03:00"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			begins, err := time.Parse(time.RFC3339, test.begins)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends, err := time.Parse(time.RFC3339, test.ends)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := newWorldAt(t, begins, test.zone)
+			w.call("PATCH", "/v1/settings", `{"quota_floor":2}`, nil)
+			e := w.addEdge(nil)
+			var last string
+			for n := range 3 {
+				last = send(t, e.Relay, "anna@example.com", fmt.Sprint(n))
+			}
+			want := "450 4.7.1 Relay limit reached for example.com: 2 of 2 messages today; resets " + test.ends
+			if first, _, _ := strings.Cut(last, "\n"); first != want {
+				t.Fatalf("reply %q, want %q", first, want)
+			}
+			w.advance(ends.Sub(begins) - time.Second)
+			if last = send(t, e.Relay, "anna@example.com", "a second too early"); strings.HasPrefix(last, "250 ") {
+				t.Fatalf("a second before the end of the day: %q", last)
+			}
+			w.advance(time.Second)
+			eventually(t, "mail of the next day", func() bool { return strings.HasPrefix(send(t, e.Relay, "anna@example.com", "next day"), "250 ") })
+		})
+	}
+}
+
 func TestAChangeOfPolicyIsEnforcedWithoutARestart(t *testing.T) {
 	w := newWorld(t)
 	e := w.addEdge(nil)

@@ -37,11 +37,17 @@ type world struct {
 // newWorld registers example.com of partner acme, reachable from 127.0.0.1, with the MX as its smarthost.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, now: time.Now().UTC().Truncate(time.Second), mx: relaytest.StartMX(t, relaytest.Script{})}
+	return newWorldAt(t, time.Now(), "Europe/Berlin")
+}
+
+// newWorldAt is newWorld at an instant, with the domain in a zone.
+func newWorldAt(t *testing.T, now time.Time, zone string) *world {
+	t.Helper()
+	w := &world{t: t, now: now.UTC().Truncate(time.Second), mx: relaytest.StartMX(t, relaytest.Script{})}
 	w.plane = servertest.Start(t, servertest.Config{Now: w.clock})
 	w.call("PATCH", "/v1/settings", `{"allow_unscanned":true,"relay_ip_activation":"automatic","allow_target_networks":["127.0.0.0/8"]}`, nil)
 	w.call("PUT", "/v1/partners/acme", `{"name":"Acme IT","support_contact":"support@acme.example"}`, nil)
-	w.call("PUT", "/v1/domains/example.com", `{"partner":"acme","time_zone":"Europe/Berlin"}`, nil)
+	w.call("PUT", "/v1/domains/example.com", fmt.Sprintf(`{"partner":"acme","time_zone":%q}`, zone), nil)
 	w.call("POST", "/v1/relay-ips", `{"domain":"example.com","address":"127.0.0.1"}`, nil)
 	w.call("POST", "/v1/routes", fmt.Sprintf(`{"domain":"example.com","host":"127.0.0.1","port":%d,"tls":"none"}`, w.mx.Port()), nil)
 	return w
