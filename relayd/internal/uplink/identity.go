@@ -145,7 +145,10 @@ func writeJSON(path string, value any) error {
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(append(data, '\n'))
+	err = file.Chmod(0o600) // it may be there from before, as something else
+	if err == nil {
+		_, err = file.Write(append(data, '\n'))
+	}
 	if err == nil {
 		err = file.Sync()
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -38,8 +39,15 @@ type attempt struct {
 	PrivateKey     string `json:"private_key"`
 }
 
+// ErrJoined means that the data directory holds an identity already, sound or not. It is never overwritten: a lost key
+// makes every sealed secret useless, a lost edge id leaves its leases behind.
+var ErrJoined = errors.New("the data directory holds an identity already")
+
 // Join exchanges the join token for an identity and puts it into the data directory.
 func Join(ctx context.Context, c JoinConfig) (*Store, error) {
+	if _, err := os.Lstat(filepath.Join(c.Dir, identityFile)); !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("join %s: %w: %s", c.Server, ErrJoined, filepath.Join(c.Dir, identityFile))
+	}
 	try, err := prepare(c)
 	if err != nil {
 		return nil, fmt.Errorf("prepare to join: %w", err)
@@ -48,14 +56,13 @@ func Join(ctx context.Context, c JoinConfig) (*Store, error) {
 		JoinToken: &try.JoinToken, Name: c.Name, PublicKey: try.PublicKey, Version: c.Version, CapabilityVersion: api.CapabilityVersion,
 	})
 	if err != nil {
-		var refused *problem.Problem
-		if errors.As(err, &refused) && refused.Status < 500 {
+		if refused(err) {
 			// The token is used up, expired or mistyped: the next one is a new attempt.
 			_ = os.Remove(filepath.Join(c.Dir, joiningFile))
 		}
 		return nil, fmt.Errorf("join %s: %w", c.Server, err)
 	}
-	if reply.JSON201 == nil {
+	if reply.JSON201 == nil || reply.JSON201.EdgeID == "" || reply.JSON201.Credential == "" {
 		return nil, fmt.Errorf("join %s: unexpected reply %s", c.Server, reply.Status())
 	}
 	identity := Identity{
@@ -75,13 +82,19 @@ func JoinPatiently(ctx context.Context, c JoinConfig, log *slog.Logger) (*Store,
 	var wait pause
 	for {
 		store, err := Join(ctx, c)
-		var refused *problem.Problem
-		if err == nil || ctx.Err() != nil || errors.As(err, &refused) && refused.Status < 500 {
+		if err == nil || ctx.Err() != nil || refused(err) || errors.Is(err, ErrJoined) {
 			return store, err
 		}
 		log.WarnContext(ctx, "not joined yet; trying again", "error", err)
 		wait.sleep(ctx)
 	}
+}
+
+// refused tells whether the control plane will never take this attempt. One that it may take later (its rate limit, a first
+// call that still runs) must be made again as it was: a new one would find the token used up.
+func refused(err error) bool {
+	var p *problem.Problem
+	return errors.As(err, &p) && p.Status < 500 && p.RetryAfter == 0 && p.Status != http.StatusTooManyRequests
 }
 
 // prepare answers the attempt that was begun with this token, or begins one.

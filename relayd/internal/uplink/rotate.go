@@ -56,7 +56,7 @@ func (r *Rotator) rotateIfOld(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if reply.JSON200 == nil {
+	if reply.JSON200 == nil || reply.JSON200.Credential == "" || reply.JSON200.EdgeID != r.Store.Identity().EdgeID {
 		return errUnexpected(reply.Status())
 	}
 	return r.Store.replaceCredential(reply.JSON200.Credential, r.Now().UTC().Format(time.RFC3339))

@@ -50,7 +50,7 @@ func (v *Vault) Secret(ctx context.Context, id string, version int64) ([]byte, e
 		return nil, err
 	}
 	if sealed == nil || sealed.Version < version {
-		if sealed, err = v.fetch(ctx, id); err != nil {
+		if sealed, err = v.fetch(ctx, id, version); err != nil {
 			return nil, err
 		}
 	}
@@ -92,7 +92,7 @@ func (v *Vault) kept(id string) (*api.SealedSecret, error) {
 	return &sealed, nil
 }
 
-func (v *Vault) fetch(ctx context.Context, id string) (*api.SealedSecret, error) {
+func (v *Vault) fetch(ctx context.Context, id string, version int64) (*api.SealedSecret, error) {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	reply, err := v.client.GetEdgeSecretsWithResponse(call, &api.GetEdgeSecretsParams{ID: []string{id}})
@@ -103,6 +103,9 @@ func (v *Vault) fetch(ctx context.Context, id string) (*api.SealedSecret, error)
 		return nil, fmt.Errorf("fetch secret %s: %w", id, errUnexpected(reply.Status()))
 	}
 	sealed := reply.JSON200.Secrets[0]
+	if sealed.Version < version {
+		return nil, fmt.Errorf("fetch secret %s: control plane has version %d, policy names %d", id, sealed.Version, version)
+	}
 	data, err := json.Marshal(sealed)
 	if err != nil {
 		return nil, fmt.Errorf("keep secret %s: %w", id, err)

@@ -1,0 +1,269 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"activerelay/api"
+	"activerelay/api/problem"
+	"activerelay/relayd/internal/journal"
+	"activerelay/relayd/internal/outbox"
+)
+
+// reporter is an outbox with its sender.
+type reporter struct {
+	t       *testing.T
+	journal *journal.Journal
+	outbox  *outbox.Outbox
+	sender  *EventSender
+	made    int
+}
+
+func newReporter(t *testing.T, p *plane, dir string) *reporter {
+	t.Helper()
+	r := &reporter{t: t}
+	var err error
+	if r.journal, err = journal.Open(journal.Config{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if r.outbox, err = outbox.Open(outbox.Config{Journal: r.journal, Now: time.Now}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.outbox.StartGeneration(1); err != nil {
+		t.Fatal(err)
+	}
+	r.sender = &EventSender{Client: p.inside(), Outbox: r.outbox, Log: quiet}
+	return r
+}
+
+// happen commits n events, each in a batch of its own.
+func (r *reporter) happen(n int) {
+	r.t.Helper()
+	for range n {
+		r.made++
+		detail := fmt.Sprint(r.made)
+		b := r.journal.NewBatch()
+		e := api.EdgeEvent{Time: noon, Kind: api.EdgeEventKindMessageAccepted, Detail: &detail}
+		if err := errors.Join(r.outbox.Append(b, e), r.journal.CommitLazy(b)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+func (r *reporter) close() {
+	r.t.Helper()
+	if err := r.journal.Close(); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// has demands that the plane took the events 1 to n, each once.
+func (p *plane) has(t *testing.T, n int) {
+	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.events) != n {
+		t.Errorf("the control plane has %d events, want %d", len(p.events), n)
+	}
+	for i, e := range p.events {
+		if *e.Detail != fmt.Sprint(i+1) {
+			t.Fatalf("event %d there is %s", i+1, *e.Detail)
+		}
+	}
+}
+
+func TestEventsGoOverTheWireAsTheContractWants(t *testing.T) {
+	p := newPlane(t)
+	s, _ := joinedEdge(t, p)
+	r := newReporter(t, p, t.TempDir())
+	defer r.close()
+	r.sender.Client = p.client(func() *Store { return s })
+	r.happen(2500)
+	if err := r.sender.Flush(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	p.has(t, 2500)
+	if n := r.outbox.Backlog(); n != 0 || p.count("events") != 3 {
+		t.Errorf("backlog %d after %d calls", n, p.count("events"))
+	}
+}
+
+// run starts the sender in the bubble and returns what ends it.
+func (r *reporter) run() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- r.sender.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-ended; err != nil {
+			r.t.Error(err)
+		}
+	}
+}
+
+func TestEventsAreSentAgainUntilTheyAreAcknowledgedAndNoneTwice(t *testing.T) {
+	p, dir := newPlane(t), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := newReporter(t, p, dir)
+		defer r.close()
+		stop := r.run()
+		defer func() { stop() }()
+		r.happen(10)
+		synctest.Wait()
+		p.has(t, 10)
+
+		p.set(func() { p.lost = true }) // they arrive, and nobody hears of it
+		r.happen(10)
+		time.Sleep(time.Minute)
+		if n := r.outbox.Backlog(); n != 10 {
+			t.Errorf("backlog %d while every reply is lost", n)
+		}
+		r.happen(5)
+		p.set(func() { p.lost = false })
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		p.has(t, 25)
+		if n := r.outbox.Backlog(); n != 0 {
+			t.Errorf("backlog %d at the end", n)
+		}
+	})
+}
+
+func TestTheSenderBacksOffWhileCallsFailAndComesBackSoon(t *testing.T) {
+	p, dir := newPlane(t), t.TempDir()
+	var calls []time.Time
+	var outcomes []error
+	synctest.Test(t, func(t *testing.T) {
+		r := newReporter(t, p, dir)
+		defer r.close()
+		p.trouble = func(string) *problem.Problem {
+			calls = append(calls, time.Now())
+			return problem.Unavailable(time.Second)
+		}
+		r.sender.OnReply = func(err error) { outcomes = append(outcomes, err) }
+		stop := r.run()
+		r.happen(3)
+		time.Sleep(24 * time.Hour)
+		synctest.Wait()
+		for i := 1; i < len(calls); i++ {
+			full := min(250*time.Millisecond<<min(i-1, 10), 5*time.Second)
+			if gap := calls[i].Sub(calls[i-1]); gap < full/2 || gap > full {
+				t.Fatalf("pause %d is %v, want %v to %v", i, gap, full/2, full)
+			}
+		}
+		if n := len(calls); n < 24*3600/5 || n > 24*3600*2/5+20 {
+			t.Errorf("%d calls in a day", n)
+		}
+		if len(outcomes) != len(calls) || outcomes[0] == nil {
+			t.Errorf("%d outcomes told of %d calls", len(outcomes), len(calls))
+		}
+		p.set(func() { p.trouble = nil })
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		p.has(t, 3)
+		if outcomes[len(outcomes)-1] != nil {
+			t.Error("the success was not told")
+		}
+
+		calls = nil // and the next trouble begins with a short pause
+		p.set(func() {
+			p.trouble = func(string) *problem.Problem {
+				calls = append(calls, time.Now())
+				return problem.Unavailable(time.Second)
+			}
+		})
+		r.happen(1)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(calls) < 2 || calls[1].Sub(calls[0]) > 250*time.Millisecond {
+			t.Errorf("calls after a success: %v", calls)
+		}
+		stop()
+	})
+}
+
+// A session that only refuses commits lazily and waits for no sync; its events
+// leave all the same.
+func TestAnIdleSenderWakesForOneEvent(t *testing.T) {
+	p, dir := newPlane(t), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := newReporter(t, p, dir)
+		defer r.close()
+		stop := r.run()
+		defer func() { stop() }()
+		time.Sleep(10 * time.Minute)
+		if n := p.count("events"); n != 0 {
+			t.Errorf("%d calls with nothing to say", n)
+		}
+		r.happen(1)
+		synctest.Wait()
+		p.has(t, 1)
+	})
+}
+
+func TestTheSenderPrunesWhatIsOldWhileItRuns(t *testing.T) {
+	p, dir := newPlane(t), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := newReporter(t, p, dir)
+		defer r.close()
+		stop := r.run()
+		defer func() { stop() }()
+		r.happen(5)
+		time.Sleep(outbox.KeepFor - time.Hour)
+		if batch, err := r.outbox.Next(1); err != nil || batch.FirstKept != 1 {
+			t.Errorf("first kept after 23 hours: %d, %v", batch.FirstKept, err)
+		}
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		if batch, err := r.outbox.Next(1); err != nil || batch.FirstKept != 6 {
+			t.Errorf("first kept after 26 hours: %d, %v", batch.FirstKept, err)
+		}
+	})
+}
+
+func TestARestoredControlPlaneIsToldAgainWhatItLost(t *testing.T) {
+	p, dir := newPlane(t), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := newReporter(t, p, dir)
+		defer r.close()
+		stop := r.run()
+		defer func() { stop() }()
+		r.happen(20)
+		synctest.Wait()
+		p.set(func() { p.events, p.acked = p.events[:7], 7 }) // its backup
+		r.happen(1)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		p.has(t, 21)
+	})
+}
+
+func TestAnEdgeWhoseDiskWentBackStartsANewGeneration(t *testing.T) {
+	for name, before := range map[string]func(*plane){
+		"it acknowledges what this disk never sent": func(p *plane) { p.acked = 100 },
+		"it knows a later generation":               func(p *plane) { p.generation, p.acked = 4, 100 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, dir := newPlane(t), t.TempDir()
+			before(p)
+			synctest.Test(t, func(t *testing.T) {
+				r := newReporter(t, p, dir)
+				defer r.close()
+				generation := p.generation
+				stop := r.run()
+				defer func() { stop() }()
+				r.happen(3)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				p.has(t, 3)
+				if got := r.outbox.Generation(); got != generation+1 || r.outbox.Backlog() != 0 {
+					t.Errorf("generation %d, want %d; backlog %d", got, generation+1, r.outbox.Backlog())
+				}
+			})
+		})
+	}
+}
