@@ -1,0 +1,55 @@
+package smtpwire
+
+import (
+	"crypto/tls"
+	"net"
+
+	"github.com/emersion/go-smtp"
+)
+
+// Peer is what a session may ask of its connection on either engine: *Conn and
+// *smtp.Conn both are one.
+type Peer interface {
+	// Hostname is what the client called itself.
+	Hostname() string
+	// Conn is the network connection: a *tls.Conn once there is TLS.
+	Conn() net.Conn
+	TLSConnectionState() (tls.ConnectionState, bool)
+	// Reject ends the connection with 421.
+	Reject()
+}
+
+var (
+	_ Peer = (*Conn)(nil)
+	_ Peer = (*smtp.Conn)(nil)
+)
+
+// Backend makes sessions, one at the first EHLO or HELO of a connection and
+// another at the first after STARTTLS.
+type Backend interface {
+	NewSession(c *Conn) (smtp.Session, error)
+}
+
+// BackendFunc is a function as a Backend.
+type BackendFunc func(c *Conn) (smtp.Session, error)
+
+// NewSession calls f(c).
+func (f BackendFunc) NewSession(c *Conn) (smtp.Session, error) { return f(c) }
+
+// ForPeer is the Backend of sessions that need no more than a Peer.
+func ForPeer(newSession func(Peer) (smtp.Session, error)) Backend {
+	return BackendFunc(func(c *Conn) (smtp.Session, error) { return newSession(c) })
+}
+
+// Stock is ForPeer for the engine of go-smtp.
+func Stock(newSession func(Peer) (smtp.Session, error)) smtp.Backend {
+	return smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) { return newSession(c) })
+}
+
+// Announcer is a session that knows better than Config what EHLO should
+// announce, for example because it follows a policy. It is asked at each EHLO.
+type Announcer interface {
+	// Announce returns the largest message and the most recipients of one; 0
+	// announces no figure. Keeping to them is the session's business.
+	Announce() (maxMessageBytes int64, maxRecipients int)
+}
