@@ -45,6 +45,7 @@ type DNS struct {
 	mu      sync.Mutex
 	zone    Zone
 	faults  map[string]DNSFault
+	signed  map[string]bool
 	queries []string
 }
 
@@ -55,7 +56,7 @@ func StartDNS(t testing.TB, zone Zone) *DNS {
 	packet, listener := listenBoth(t)
 	d := &DNS{
 		addr: listener.Addr().(*net.TCPAddr).AddrPort(),
-		zone: zone, faults: make(map[string]DNSFault),
+		zone: zone, faults: make(map[string]DNSFault), signed: make(map[string]bool),
 	}
 	for _, server := range []*dns.Server{{PacketConn: packet, Handler: d}, {Listener: listener, Handler: d}} {
 		started, ended := make(chan struct{}), make(chan struct{})
@@ -115,6 +116,46 @@ func (d *DNS) Set(name string, records ...string) {
 	d.zone = next
 }
 
+// Sign makes answers about name and everything below it validated: they carry
+// AD for clients that ask for it (RFC 6840 5.7). An answer that goes through
+// several names has it only when all of them are signed.
+func (d *DNS) Sign(name string) { d.setSigned(name, true) }
+
+// Unsign takes name and everything below it out of what is signed above it.
+func (d *DNS) Unsign(name string) { d.setSigned(name, false) }
+
+func (d *DNS) setSigned(name string, signed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.signed[strings.ToLower(name)] = signed
+}
+
+// isSigned goes up from name to what was last said about it.
+func (d *DNS) isSigned(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name = strings.ToLower(strings.TrimSuffix(name, ".")); name != ""; _, name, _ = strings.Cut(name, ".") {
+		if signed, ok := d.signed[name]; ok {
+			return signed
+		}
+	}
+	return false
+}
+
+// validated reports whether an answer to query deserves AD.
+func (d *DNS) validated(query, reply *dns.Msg) bool {
+	opt := query.IsEdns0()
+	asked := query.AuthenticatedData || opt != nil && opt.Do()
+	all := d.isSigned(query.Question[0].Name)
+	for _, rr := range reply.Answer {
+		all = all && d.isSigned(rr.Header().Name)
+		if alias, ok := rr.(*dns.CNAME); ok {
+			all = all && d.isSigned(alias.Target)
+		}
+	}
+	return asked && all
+}
+
 // Queries returns "TYPE name" for every question so far.
 func (d *DNS) Queries() []string {
 	d.mu.Lock()
@@ -144,6 +185,7 @@ func (d *DNS) ServeDNS(w dns.ResponseWriter, query *dns.Msg) {
 		return
 	default:
 		zone.answer(reply, name, question.Qtype)
+		reply.AuthenticatedData = d.validated(query, reply)
 	}
 	_, udp := w.LocalAddr().(*net.UDPAddr)
 	switch {

@@ -35,6 +35,7 @@
 //	'p'   policysync
 //	'q'   queue
 //	's'   spool
+//	't'   tlspolicy
 //
 // No other package knows that pebble is the engine.
 package journal
