@@ -133,9 +133,11 @@ func (c *Conn) hello(extended bool, arg []byte) {
 		c.badSyntax(reason.StageConnect, "a host name or address literal is required")
 		return
 	}
-	before := c.helo
+	before, again := c.helo, c.session != nil
 	c.helo = string(name)
-	if c.session == nil {
+	if again {
+		c.reset()
+	} else {
 		ses, err := c.server.backend.NewSession(c)
 		if err == nil && !c.ended {
 			c.session = ses
@@ -144,18 +146,15 @@ func (c *Conn) hello(extended bool, arg []byte) {
 			c.noSession(ses, err)
 			return
 		}
-	} else {
-		c.countJunk()
-		c.reset()
-	}
-	if c.ended {
-		return
 	}
 	c.esmtp = extended
 	if extended {
 		c.announce()
 	} else {
 		c.put("250 " + c.server.config.Hostname + "\r\n")
+	}
+	if again {
+		c.countJunk()
 	}
 }
 

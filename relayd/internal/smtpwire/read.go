@@ -148,18 +148,23 @@ func (c *Conn) fillBody() error {
 	return err
 }
 
+// maxEmptyReads is how often a connection may return nothing without an error.
+const maxEmptyReads = 100
+
 // read is one read of the network. Bytes that come with an error count.
 func (c *Conn) read() error {
-	n, err := c.conn.Read(c.buf[c.w:])
-	c.w += n
-	c.full = c.w == len(c.buf)
-	if n > 0 {
-		return nil
+	for range maxEmptyReads {
+		n, err := c.conn.Read(c.buf[c.w:])
+		c.w += n
+		c.full = c.w == len(c.buf)
+		if n > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		err = io.ErrNoProgress
-	}
-	return err
+	return io.ErrNoProgress
 }
 
 // armLine sets the deadline of a command line. It stands for the whole line:

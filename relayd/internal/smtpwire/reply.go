@@ -90,7 +90,7 @@ func (c *Conn) write(a answer) {
 			c.out = append(c.out, text...)
 			c.out = append(c.out, ' ')
 		}
-		c.out = appendClean(c.out, line, maxReplyText-len(text))
+		c.out = appendClean(c.out, line, maxReplyText-len(text)-len(" "))
 		c.out = append(c.out, '\r', '\n')
 	}
 	if len(c.out) >= flushBytes {
