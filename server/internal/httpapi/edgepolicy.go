@@ -31,17 +31,13 @@ func (a *API) PullPolicy(ctx context.Context, r rest.PullPolicyRequestObject) (r
 	switch {
 	case errors.Is(err, publish.ErrGone):
 		return nil, problem.PolicyGone()
+	case errors.Is(err, publish.ErrRetired):
+		return nil, problem.Unauthenticated()
 	case errors.Is(err, publish.ErrCursor):
 		return nil, invalid("query/after", "cursor", "must be `revision,key` as an answer of this operation gave it, with the epoch that it is of")
 	case err != nil:
 		return nil, err
-	}
-	if poll.Wait > 0 {
-		if err := a.stillActive(ctx, edge); err != nil {
-			return nil, err
-		}
-	}
-	if page == nil {
+	case page == nil:
 		return rest.PullPolicy204Response{}, nil
 	}
 	return pageResponse(page, a.Now())
@@ -65,19 +61,6 @@ func (a *API) acknowledge(ctx context.Context, edge Principal, number *int64) er
 		return nil
 	}
 	return a.Store.Write(ctx, edge.Tenant(), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(*number) })
-}
-
-// stillActive refuses an edge that was retired while its poll waited.
-func (a *API) stillActive(ctx context.Context, edge Principal) error {
-	var row store.Edge
-	err := a.Store.Read(ctx, edge.Tenant(), func(tx *store.Tx) (err error) {
-		row, err = tx.Edge(edge.Edge)
-		return err
-	})
-	if errors.Is(err, store.ErrNotFound) || err == nil && row.Status != store.EdgeActive {
-		return problem.Unauthenticated()
-	}
-	return err
 }
 
 // encodedPage is the contract's PolicyPage around documents that are encoded once for many edges.

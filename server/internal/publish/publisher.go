@@ -20,6 +20,9 @@ import (
 // ErrGone means that deltas from where an edge stands cannot be given: it starts again.
 var ErrGone = errors.New("policy gone")
 
+// ErrRetired means that the edge was retired, maybe while its poll waited.
+var ErrRetired = errors.New("edge is retired")
+
 // ErrCursor means that an `after` is none.
 var ErrCursor = errors.New("not a policy cursor")
 
@@ -211,8 +214,16 @@ func (p *Publisher) check(ctx context.Context, poll Poll, after store.PolicyCurs
 	return ErrGone
 }
 
+// instructions are what an edge has not carried out yet. A retired one gets neither them nor the page.
 func (p *Publisher) instructions(ctx context.Context, tenant store.Tenant) (rows []store.Instruction, err error) {
-	err = p.store.Read(ctx, tenant, func(tx *store.Tx) (err error) {
+	err = p.store.Read(ctx, tenant, func(tx *store.Tx) error {
+		edge, err := tx.Edge(tenant.Edge)
+		switch {
+		case err == nil && edge.Status == store.EdgeRetired:
+			return ErrRetired
+		case err != nil && !errors.Is(err, store.ErrNotFound):
+			return err
+		}
 		rows, err = tx.Instructions(instructionsPerPage)
 		return err
 	})
