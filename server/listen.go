@@ -7,10 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"time"
-
-	"github.com/labstack/echo/v4"
 
 	"activerelay/server/internal/httpapi"
 )
@@ -53,18 +50,4 @@ func newHTTPServer(ctx context.Context, config Config, handler http.Handler, pai
 		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.get}
 	}
 	return server
-}
-
-// clientAddress says who a request is from: who connected, or what the last trusted proxy has seen.
-func clientAddress(proxies []netip.Prefix) echo.IPExtractor {
-	if len(proxies) == 0 {
-		return echo.ExtractIPDirect()
-	}
-	trust := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
-	for _, proxy := range proxies {
-		trust = append(trust, echo.TrustIPRange(&net.IPNet{
-			IP: proxy.Addr().AsSlice(), Mask: net.CIDRMask(proxy.Bits(), proxy.Addr().BitLen()),
-		}))
-	}
-	return echo.ExtractIPFromXFFHeader(trust...)
 }

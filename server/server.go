@@ -7,16 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
 
-	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"activerelay/api/rest"
 	"activerelay/server/internal/httpapi"
 	"activerelay/server/internal/publish"
 	"activerelay/server/internal/store"
@@ -76,7 +73,7 @@ func Run(ctx context.Context, config Config) (err error) {
 	}
 	background := inBackground(ctx, publisher.Run, (&upkeep{store: opened, log: config.Log, now: config.Now}).run)
 	defer func() { err = errors.Join(err, background()) }()
-	return serve(ctx, config, newHTTPServer(ctx, config, routes(api, proxies), pair), listener, publisher)
+	return serve(ctx, config, newHTTPServer(ctx, config, api.Handler(), pair), listener, publisher)
 }
 
 // openStore opens the database of the settings; what it works with beside them comes in base.
@@ -95,29 +92,6 @@ func openHistory(ctx context.Context, config Config, opened *store.Store) error 
 		config.Log.WarnContext(ctx, "the database was restored from a backup or moved without its mark: a new epoch begins, and edges start their policy again")
 	}
 	return err
-}
-
-// routes is what every request passes, in this order. Recover comes twice, so that a panic in a handler has its line in
-// the access log and one in the access log does not end the program.
-func routes(api *httpapi.API, proxies []netip.Prefix) http.Handler {
-	e := echo.New()
-	e.HideBanner, e.HidePort = true, true
-	e.HTTPErrorHandler = api.HandleError
-	e.IPExtractor = clientAddress(proxies)
-	e.Use(
-		api.Recover,
-		api.Name,
-		api.AccessLog,
-		api.Recover,
-		api.LimitByAddress,
-		api.Limit,
-		api.Authenticate,
-		api.LimitByPrincipal,
-		api.Authorise,
-		api.Validate,
-	)
-	rest.RegisterHandlers(e, api.Handlers())
-	return e
 }
 
 func newMetrics(opened *store.Store) *prometheus.Registry {

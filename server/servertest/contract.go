@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ import (
 // reason of a problem to those that the operation declares. A response that breaks it fails the test.
 type Contract struct {
 	tb   testing.TB
-	next *http.Transport
+	next http.RoundTripper
 	spec *openapi3.T
 
 	ended     atomic.Bool
@@ -63,7 +64,24 @@ func NewContract(tb testing.TB) *Contract {
 var spec = sync.OnceValues(rest.GetSpec)
 
 // CloseIdleConnections lets go of the connections that no call is using.
-func (c *Contract) CloseIdleConnections() { c.next.CloseIdleConnections() }
+func (c *Contract) CloseIdleConnections() {
+	if transport, ok := c.next.(*http.Transport); ok {
+		transport.CloseIdleConnections()
+	}
+}
+
+// Serve makes all calls go to a handler in this process instead of over the network.
+func (c *Contract) Serve(handler http.Handler) { c.next = inProcess{handler} }
+
+type inProcess struct{ handler http.Handler }
+
+func (p inProcess) RoundTrip(request *http.Request) (*http.Response, error) {
+	served := httptest.NewRequestWithContext(request.Context(), request.Method, request.URL.RequestURI(), request.Body)
+	served.Header, served.ContentLength = request.Header.Clone(), request.ContentLength
+	recorder := httptest.NewRecorder()
+	p.handler.ServeHTTP(recorder, served)
+	return recorder.Result(), nil
+}
 
 // AllowInternal says whether a response may be an internal error, for a test that breaks the database.
 func (c *Contract) AllowInternal(allowed bool) { c.internal.Store(allowed) }
@@ -96,13 +114,14 @@ func (c *Contract) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	reply.Body = io.NopCloser(bytes.NewReader(body))
-	if broken := c.check(request, reply, body); broken != nil && !c.ended.Load() {
+	if broken := c.Check(request, reply, body); broken != nil && !c.ended.Load() {
 		c.tb.Errorf("%s %s answers %d against the contract: %v", request.Method, request.URL.EscapedPath(), reply.StatusCode, broken)
 	}
 	return reply, nil
 }
 
-func (c *Contract) check(request *http.Request, reply *http.Response, body []byte) error {
+// Check says what is wrong with the response to a request, whose body was read.
+func (c *Contract) Check(request *http.Request, reply *http.Response, body []byte) error {
 	broken := []error{checkHeaders(request, reply)}
 	route, parameters := FindRoute(c.spec, request.Method, request.URL.EscapedPath())
 	if reply.StatusCode >= http.StatusBadRequest && !(route != nil && slices.Contains(declaredStatuses(route), reply.StatusCode)) {

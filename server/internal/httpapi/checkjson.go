@@ -120,3 +120,11 @@ func checkText(pointer, text string) error {
 func forbiddenControl(r rune) bool {
 	return r < ' ' && r != '\n' && r != '\t' && r != '\r' || r == 0x7f
 }
+
+// checkLine refuses line breaks and tabs too: a key or filter is one line.
+func checkLine(pointer, text string) error {
+	if strings.ContainsAny(text, "\n\r\t") {
+		return invalid(pointer, "characters", "must not contain control characters")
+	}
+	return checkText(pointer, text)
+}

@@ -108,7 +108,7 @@ func unknownParameters(c echo.Context, op *operation) error {
 			return invalid("query/"+name, "unknown", "is not a parameter of this operation", known...)
 		}
 		for _, value := range values {
-			if err := checkText("query/"+name, value); err != nil {
+			if err := checkLine("query/"+name, value); err != nil {
 				return err
 			}
 		}
@@ -128,7 +128,7 @@ func pathParameters(c echo.Context) (map[string]string, error) {
 			}
 			value = unescaped
 		}
-		if err := checkText("path/"+name, value); err != nil {
+		if err := checkLine("path/"+name, value); err != nil {
 			return nil, err
 		}
 		parameters[name] = value
