@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"log/slog"
 	"os"
 	"testing"
@@ -21,7 +22,15 @@ import (
 // server is the PostgreSQL server of this package's tests.
 var server pgtest.Server
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m, &server)) }
+// propertyChecks is how often a property is tried, each time with a few dozen transactions; -rapid.checks tries longer.
+const propertyChecks = "25"
+
+func TestMain(m *testing.M) {
+	if err := flag.Set("rapid.checks", propertyChecks); err != nil {
+		panic(err)
+	}
+	os.Exit(pgtest.Main(m, &server))
+}
 
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 

@@ -79,7 +79,11 @@ func (tx *Tx) Lease(call LeaseCall) (LeaseReply, error) {
 	l := &leasing{tx: tx, edge: &edge, call: call, standing: edge.judge(call)}
 	switch l.standing {
 	case callOfCopy:
+		edge.adoptNonce(call.BootNonce)
 		return tx.fence(&edge, "the edge also runs elsewhere, with another boot nonce")
+	case callOfSetBack:
+		edge.adoptNonce(call.BootNonce)
+		return tx.fence(&edge, "the edge has forgotten calls that it made before its restart")
 	case callOfDead:
 		return LeaseReply{Fenced: "a later start of the edge has taken over"}, nil
 	}
@@ -113,10 +117,12 @@ const (
 	callOfOldGeneration                     // the edge does not know yet that its leases were written off
 	callOfDead                              // a late call of a start that is over
 	callOfCopy                              // two are running at once
+	callOfSetBack                           // the first call of a start on an older state of the disk
 )
 
 // judge places a call. A boot nonce that was replaced by another one comes back only when two run at once, or when a
-// call of the one that ended was held up on its way: the sequence, which goes on over restarts, tells them apart.
+// call of the one that ended was held up on its way: the sequence, which goes on over restarts, tells them apart. A new
+// start that does not go on with the sequence has lost what came after, and perhaps what it spent of it.
 func (e *Edge) judge(call LeaseCall) callStanding {
 	newStart := call.BootNonce != e.BootNonce
 	switch {
@@ -127,6 +133,8 @@ func (e *Edge) judge(call LeaseCall) callStanding {
 		return callOfCopy
 	case call.Generation < e.Generation:
 		return callOfOldGeneration
+	case newStart && call.Generation == e.Generation && call.Sequence <= e.LeaseSequence:
+		return callOfSetBack
 	case newStart:
 		return callOfRestart
 	case call.Generation == e.Generation && call.Sequence <= e.LeaseSequence:
@@ -142,7 +150,7 @@ func (tx *Tx) fence(edge *Edge, why string) (LeaseReply, error) {
 	before := edge.Generation
 	// An edge that was set back may have begun the next generation of its events by itself.
 	edge.Generation, edge.LeaseSequence = max(edge.Generation, edge.EventGeneration)+1, 0
-	if err := tx.updateEdge(edge, "generation", "lease_sequence"); err != nil {
+	if err := tx.updateEdge(edge, "generation", "lease_sequence", "boot_nonce", "previous_boot_nonces"); err != nil {
 		return LeaseReply{}, err
 	}
 	tx.Audit(AuditRow{
@@ -163,8 +171,6 @@ type leasing struct {
 	edge     *Edge
 	call     LeaseCall
 	standing callStanding
-	// lastSequence is the edge's before this call.
-	lastSequence int64
 
 	rules   *quotaRules
 	domains map[string]Domain
@@ -191,20 +197,27 @@ type dayKey struct {
 
 func keyOf(domain string, start time.Time) dayKey { return dayKey{domain: domain, start: start.Unix()} }
 
+// adoptNonce makes a start of the edge the running one. Of two that run at once it is the last that called: if the other
+// was only a late call, this one goes on in the next generation, and if it calls again, both are refused again.
+func (e *Edge) adoptNonce(nonce string) {
+	if nonce == e.BootNonce {
+		return
+	}
+	e.PreviousBootNonces = slices.DeleteFunc(e.PreviousBootNonces, func(previous string) bool { return previous == nonce })
+	if e.BootNonce != "" {
+		e.PreviousBootNonces = append(e.PreviousBootNonces, e.BootNonce)
+		e.PreviousBootNonces = e.PreviousBootNonces[max(0, len(e.PreviousBootNonces)-maxPreviousBootNonces):]
+	}
+	e.BootNonce = nonce
+}
+
 // adopt makes the boot nonce, the generation and the sequence of the call those of the edge.
 func (l *leasing) adopt() error {
 	e := l.edge
-	l.lastSequence = e.LeaseSequence
 	if l.standing == callDelayed {
 		return nil
 	}
-	if l.call.BootNonce != e.BootNonce {
-		if e.BootNonce != "" {
-			e.PreviousBootNonces = append(e.PreviousBootNonces, e.BootNonce)
-			e.PreviousBootNonces = e.PreviousBootNonces[max(0, len(e.PreviousBootNonces)-maxPreviousBootNonces):]
-		}
-		e.BootNonce = l.call.BootNonce
-	}
+	e.adoptNonce(l.call.BootNonce)
 	if l.standing != callOfOldGeneration {
 		// An edge that finds out by itself that it was set back starts the next generation itself.
 		e.Generation, e.LeaseSequence = l.call.Generation, l.call.Sequence

@@ -127,11 +127,15 @@ func TestTwoProcessesOfOneEdgeAreRefused(t *testing.T) {
 		if got := call("one", 1, 4, held); got.Fenced == "" {
 			t.Errorf("a second process is answered %+v, want that it is refused", got)
 		}
-		got := call("two", 1, 4, held)
-		if got.Generation != 2 || len(got.Leases) != 0 {
-			t.Errorf("the first is answered %+v, want that its units are written off", got)
+		if got := call("two", 1, 4, held); got.Fenced == "" {
+			t.Errorf("the first is answered %+v, want that it is refused too", got)
 		}
-		if got := call("two", 2, 5, quota.Counters{}); got.Leases[0].Granted == nil || *got.Leases[0].Granted != 100 {
+		// The other is silent now: what called last goes on, with nothing.
+		got := call("two", 1, 5, held)
+		if got.Generation != 3 || len(got.Leases) != 0 {
+			t.Errorf("the last is answered %+v, want that its units are written off", got)
+		}
+		if got := call("two", 3, 6, quota.Counters{}); got.Leases[0].Granted == nil || *got.Leases[0].Granted != 100 {
 			t.Errorf("in the next generation it is answered %+v, want fresh units", got)
 		}
 		f.read(t, store.Operator(), func(tx *store.Tx) error {

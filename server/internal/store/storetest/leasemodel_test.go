@@ -47,7 +47,12 @@ type modelEdge struct {
 	// silent: it must hear from the control plane before it spends, since it has just started.
 	silent, retired bool
 	// backup is an older state of its disk.
-	backup map[unitsOf]modelLease
+	backup *modelDisk
+}
+
+type modelDisk struct {
+	generation, sequence int64
+	leases               map[unitsOf]modelLease
 }
 
 type modelLease struct {
@@ -183,24 +188,28 @@ func (g *fleet) restart(e *modelEdge) {
 
 // backUp copies the disk of an edge.
 func (e *modelEdge) backUp() {
-	e.backup = map[unitsOf]modelLease{}
+	e.backup = &modelDisk{e.generation, e.sequence, map[unitsOf]modelLease{}}
 	for key, lease := range e.leases {
-		e.backup[key] = *lease
+		e.backup.leases[key] = *lease
 	}
 }
 
-// restore sets the disk of an edge back, where that can be found out: its counters are behind what it has reported.
+// restore sets the disk of an edge back, where that can be found out: a call that it has forgotten was taken.
 func (g *fleet) restore(t *rapid.T, e *modelEdge) {
-	provable := false
-	for key, lease := range e.backup {
-		reported := g.stored(t, key, e.id, e.generation)
-		provable = provable || lease.counters.Spent < reported.Spent || lease.counters.Returned < reported.Returned
+	if e.backup == nil {
+		return
 	}
+	provable := false
+	g.read(t, store.System(), func(tx *store.Tx) error {
+		row, err := tx.Edge(e.id)
+		provable = e.backup.generation < row.Generation || e.backup.sequence < row.LeaseSequence
+		return err
+	})
 	if !provable {
 		return
 	}
-	e.leases = map[unitsOf]*modelLease{}
-	for key, lease := range e.backup {
+	e.generation, e.sequence, e.leases = e.backup.generation, e.backup.sequence, map[unitsOf]*modelLease{}
+	for key, lease := range e.backup.leases {
 		e.leases[key] = &lease
 	}
 	g.restart(e)

@@ -3,6 +3,7 @@ package storetest_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"os"
 	"strings"
 	"testing"
@@ -16,9 +17,15 @@ import (
 // server is the PostgreSQL server of this package's tests.
 var server pgtest.Server
 
+// propertyChecks is how often a property is tried, each time with a few dozen transactions; -rapid.checks tries longer.
+const propertyChecks = "50"
+
 func TestMain(m *testing.M) {
 	if isHelper() {
 		os.Exit(helperMain())
+	}
+	if err := flag.Set("rapid.checks", propertyChecks); err != nil {
+		panic(err)
 	}
 	os.Exit(pgtest.Main(m, &server))
 }
