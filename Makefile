@@ -44,13 +44,11 @@ lint: ## formatting, vet, staticcheck, contract linter
 	bash -n .ci/run .ci/setup .ci/stack
 
 drift: ## fail when generated files or go.mod differ from their sources
-	@set -e; before=$$(git status --porcelain); git diff > .run-drift-before; \
+	@before=$$(git diff; git status --porcelain); \
 	  go generate ./... && go mod tidy; \
-	  git diff > .run-drift-after; \
-	  if ! cmp -s .run-drift-before .run-drift-after || [ "$$before" != "$$(git status --porcelain)" ]; then \
+	  if [ "$$before" != "$$(git diff; git status --porcelain)" ]; then \
 	    echo "generated files or go.mod are stale; commit what 'make generate' and 'go mod tidy' wrote:"; \
-	    git status --short; rm -f .run-drift-before .run-drift-after; exit 1; fi; \
-	  rm -f .run-drift-before .run-drift-after
+	    git status --short; exit 1; fi
 	go test -run 'Architecture' ./cli/e2e/
 
 fuzz: ## run each fuzz target for FUZZ_TIME (default 20s)
