@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -27,7 +28,7 @@ type conn struct {
 	host     string // "mx1.example.net[192.0.2.1]:25"
 	addr     netip.Addr
 	loopback bool
-	tls      string // queue.Result.TLS
+	tls      string // version and verdict; empty for plain text
 	ext      extensions
 
 	// limit is when the part before the message must be over.
@@ -37,7 +38,9 @@ type conn struct {
 	// dirty says that a transaction is open at the server.
 	dirty    bool
 	messages int
-	opened   time.Time
+	// noted says that the use of TLS was remembered.
+	noted  bool
+	opened time.Time
 
 	mu  sync.Mutex
 	ctx context.Context // of the attempt that uses the connection now
@@ -139,6 +142,9 @@ func (c *conn) fail(step string, err error) *failure {
 	c.broken = true
 	return broken(step, c.cause(err))
 }
+
+// channel is what queue.Result.TLS says of the connection.
+func (c *conn) channel() string { return cmp.Or(c.tls, channelNone) }
 
 // usable reports whether the connection may carry another message.
 func (c *conn) usable() bool {

@@ -204,7 +204,7 @@ func (t *transaction) message(body io.Reader) *failure {
 	for _, i := range t.accepted {
 		t.out.decide(i, queue.Result{
 			Class: queue.Delivered, Code: r.code, Enhanced: orElse(r.enhanced, "2.0.0"), Text: r.text,
-			Host: t.c.host, TLS: t.c.tls, StatusPassedOn: t.c.ext.dsn,
+			Host: t.c.host, TLS: t.c.channel(), StatusPassedOn: t.c.ext.dsn,
 		})
 	}
 	return nil
@@ -226,9 +226,11 @@ func (t *transaction) refuseUnsuited() *failure {
 		// RFC 1870 6.1.
 		return permanent(552, "5.3.4", fmt.Sprintf("the message has %d bytes, and %s takes at most %d",
 			t.job.SizeBytes, t.c.host, e.maxSizeBytes))
-	case t.job.RequireTLS && !e.requireTLS:
-		// RFC 8689 4.2.1.
-		return permanent(0, "5.7.30", "the sender requires TLS all the way, which "+t.c.host+" does not promise")
+	case demandsTLS(t.job) && (!e.requireTLS || t.c.tls == ""):
+		// RFC 8689 4.2.1: another host of the destination may promise it.
+		f := permanent(0, "5.7.30", "the sender requires TLS all the way (REQUIRETLS), which "+t.c.host+" does not promise")
+		f.transport = true
+		return f
 	case e.smtpUTF8 || !t.job.UTF8 && t.ascii():
 		return nil
 	case t.ascii() && headerIsASCII(t.job.Open):
@@ -260,7 +262,7 @@ func (t *transaction) mailCommand() string {
 	if e.smtpUTF8 && (t.job.UTF8 || !t.ascii()) {
 		b.WriteString(" SMTPUTF8")
 	}
-	if t.job.RequireTLS {
+	if t.job.RequireTLS && e.requireTLS && t.c.tls != "" {
 		b.WriteString(" REQUIRETLS")
 	}
 	if !e.dsn {

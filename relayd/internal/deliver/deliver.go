@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"activerelay/relayd/internal/queue"
+	"activerelay/relayd/internal/tlspolicy"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -28,6 +29,9 @@ type Config struct {
 	// Resolvers are recursive DNS resolvers, asked in this order. Empty means
 	// those of /etc/resolv.conf.
 	Resolvers []netip.AddrPort
+	// TrustResolvers believes resolvers beyond loopback too when they say that
+	// DNSSEC vouches for an answer. Those on loopback are always believed.
+	TrustResolvers bool
 	// AllowTargetNetworks are the networks that may be delivered to although
 	// they are private, loopback or our own, as they are now: it is asked for
 	// each address, so that a changed setting holds at once. nil means none.
@@ -37,9 +41,17 @@ type Config struct {
 	OwnAddresses []netip.Addr
 	// MXPort is the port of mail servers found by MX. 0 means 25.
 	MXPort uint16
-	// RootCAs verify certificates where the route requires TLS. nil means the
-	// system's.
+	// RootCAs verify certificates of mail servers and policy hosts, unless
+	// TLSA records do. nil means the system's.
 	RootCAs *x509.CertPool
+	// Memory keeps MTA-STS policies and who took TLS before. nil means that
+	// policies are not asked for and nobody is remembered.
+	Memory *tlspolicy.Memory
+	// AllowPlainText says which destinations may get plain text though they
+	// took TLS before. nil means none.
+	AllowPlainText func(domain string) bool
+	// PolicyPort is the port of MTA-STS policy hosts. 0 means 443.
+	PolicyPort uint16
 	// Timeouts bound every wait. Zero fields mean their defaults.
 	Timeouts Timeouts
 	// IdleConnections is how many connections are kept for the next message.
@@ -58,6 +70,8 @@ type Config struct {
 type Timeouts struct {
 	// Lookup is for one question to one resolver. Default 5 s.
 	Lookup time.Duration
+	// Policy is for fetching one MTA-STS policy. Default 30 s.
+	Policy time.Duration
 	// Dial is for one TCP connection. Default 30 s.
 	Dial time.Duration
 	// Greeting, Hello, Mail, Rcpt and DataStart are for one reply each.
@@ -90,6 +104,7 @@ func (t Timeouts) withDefaults() Timeouts {
 		}
 	}
 	fill(&t.Lookup, 5*time.Second)
+	fill(&t.Policy, 30*time.Second)
 	fill(&t.Dial, 30*time.Second)
 	fill(&t.Greeting, 5*time.Minute)
 	fill(&t.Hello, 5*time.Minute)
@@ -109,6 +124,9 @@ type Sender struct {
 	hostname string
 	port     uint16
 	dns      *resolver
+	finder   *tlspolicy.Finder // nil: without memory
+	memory   *tlspolicy.Memory
+	allow    func(domain string) bool
 	targets  *targets
 	roots    *x509.CertPool
 	timeouts Timeouts
@@ -127,7 +145,7 @@ func New(c Config) (*Sender, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	timeouts := c.Timeouts.withDefaults()
-	dns, err := newResolver(c.Resolvers, timeouts.Lookup)
+	dns, err := newResolver(c.Resolvers, c.TrustResolvers, timeouts.Lookup)
 	if err != nil {
 		return nil, fmt.Errorf("new sender: %w", err)
 	}
@@ -144,9 +162,16 @@ func New(c Config) (*Sender, error) {
 		timeouts: timeouts, log: c.Log, metrics: metrics,
 		dialer: &net.Dialer{Timeout: timeouts.Dial},
 		pool:   newPool(c.IdleConnections, timeouts.Idle),
+		memory: c.Memory, allow: c.AllowPlainText,
 	}
 	if s.port == 0 {
 		s.port = smtpPort
+	}
+	if c.Memory != nil {
+		s.finder = tlspolicy.NewFinder(tlspolicy.FinderConfig{
+			Memory: c.Memory, TXT: dns.texts, Log: c.Log,
+			Fetcher: tlspolicy.Fetcher{Dial: s.dialPolicyHost, Roots: c.RootCAs, Port: c.PolicyPort, Within: timeouts.Policy},
+		})
 	}
 	return s, nil
 }
@@ -230,6 +255,7 @@ func (s *Sender) converse(ctx context.Context, c *conn, job queue.Job, out *outc
 	if f != nil && (!f.transport || f.uncertain) {
 		out.failRest(f)
 	}
+	s.remember(c, job, out)
 	if c.usable() {
 		s.pool.put(poolKey(job), c)
 	} else {

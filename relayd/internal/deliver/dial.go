@@ -13,20 +13,21 @@ import (
 var errForbiddenTarget = errors.New("address may not be dialled")
 
 // connect opens a connection to t that is ready for MAIL: greeted, encrypted
-// as the route demands, logged in.
+// as t demands, logged in.
 func (s *Sender) connect(ctx context.Context, t target, job queue.Job) (*conn, *failure) {
-	rule := effectiveRule(job, t)
-	c, f := s.open(ctx, t, job.Route, rule)
-	if f == nil || !f.transport || rule != queue.TLSOpportunistic || !errors.Is(f.err, errHandshake) {
+	c, f := s.open(ctx, t, job.Route)
+	if f == nil || !f.transport || t.demand.level != ifOffered || !errors.Is(f.err, errHandshake) {
 		return c, f
 	}
 	// RFC 7435: opportunistic means that a broken TLS is not worse than none.
 	s.metrics.connection("tls-fallback")
 	s.log.Info("TLS did not come about, going on in plain text", "host", t.String(), "err", f.err)
-	return s.open(ctx, t, job.Route, queue.TLSNone)
+	s.noteWatched(t.demand, t.String(), f.err)
+	t.demand = demand{level: plainText}
+	return s.open(ctx, t, job.Route)
 }
 
-func (s *Sender) open(ctx context.Context, t target, route queue.Route, rule queue.TLSRule) (*conn, *failure) {
+func (s *Sender) open(ctx context.Context, t target, route queue.Route) (*conn, *failure) {
 	c, f := s.dial(ctx, t)
 	if f != nil {
 		s.metrics.connection("failed")
@@ -34,14 +35,14 @@ func (s *Sender) open(ctx context.Context, t target, route queue.Route, rule que
 	}
 	stop := c.attach(ctx)
 	defer stop()
-	if f := s.prepare(ctx, c, t, route, rule); f != nil {
+	if f := s.prepare(ctx, c, t, route); f != nil {
 		s.metrics.connection("unusable")
 		c.close()
 		s.log.Debug("connection not usable", "host", c.host, "err", f)
 		return nil, f.at(c)
 	}
 	s.metrics.connection("opened")
-	s.log.Debug("connection ready", "host", c.host, "tls", c.tls)
+	s.log.Debug("connection ready", "host", c.host, "tls", c.channel())
 	return c, nil
 }
 
@@ -65,9 +66,9 @@ func (s *Sender) dial(ctx context.Context, t target) (*conn, *failure) {
 }
 
 // prepare goes from the first byte to the point before MAIL.
-func (s *Sender) prepare(ctx context.Context, c *conn, t target, route queue.Route, rule queue.TLSRule) *failure {
+func (s *Sender) prepare(ctx context.Context, c *conn, t target, route queue.Route) *failure {
 	if implicitTLS(route) {
-		if f := s.handshake(ctx, c, t, rule); f != nil {
+		if f := s.handshake(ctx, c, t); f != nil {
 			return f
 		}
 	}
@@ -83,8 +84,8 @@ func (s *Sender) prepare(ctx context.Context, c *conn, t target, route queue.Rou
 	if f := s.hello(c); f != nil {
 		return f
 	}
-	if c.tls == "" && rule != queue.TLSNone {
-		if f := s.startTLS(ctx, c, t, rule); f != nil {
+	if c.tls == "" && t.demand.level != plainText {
+		if f := s.startTLS(ctx, c, t); f != nil {
 			return f
 		}
 	}

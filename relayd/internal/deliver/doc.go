@@ -3,13 +3,16 @@
 // recipient. [Sender.Attempt] reads in that order:
 //
 //	mx.go       which hosts, which addresses: MX, null MX, our own address
+//	dane.go     which TLSA records a host has
+//	demand.go   what its channel must be: route, REQUIRETLS, DANE, MTA-STS, ratchet
 //	targets.go  which addresses are never dialled
 //	dial.go     one TCP connection, greeting, EHLO
-//	tls.go      STARTTLS or TLS from the first byte, by the route's rule
+//	tls.go      STARTTLS or TLS from the first byte, as demanded
 //	auth.go     AUTH for routes with credentials
 //	convo.go    MAIL, RCPT, DATA, message, the reply after the dot
 //	result.go   what a reply or a failure means
 //	pool.go     connections kept for the next message
+//	remember.go who took TLS, for the next time
 //
 // The SMTP client is our own, because what answers is hostile until proved
 // otherwise. Every reply is read with one deadline for the whole of it, so
@@ -18,6 +21,6 @@
 // checked again before they are written. The message leaves as it was stored,
 // byte for byte, but for the dots of RFC 5321 4.5.2.
 //
-// The package keeps no state about destinations and decides nothing about
-// retries: that is the queue's.
+// The package decides nothing about retries: that is the queue's. What is
+// remembered about destinations is in package tlspolicy.
 package deliver

@@ -1,7 +1,9 @@
 package deliver
 
 import (
+	"cmp"
 	"errors"
+	"strings"
 
 	"activerelay/relayd/internal/queue"
 
@@ -10,9 +12,11 @@ import (
 
 // metrics count what attempts come to.
 type metrics struct {
-	results     *prometheus.CounterVec // class: delivered, temporary, permanent; tls: yes, no
+	results     *prometheus.CounterVec // class: delivered, temporary, permanent; tls: "", none, encrypted, verified, dane, sts
 	connections *prometheus.CounterVec // event: opened, reused, failed, unusable, tls-fallback
 	uncertain   prometheus.Counter
+	tlsRefusals *prometheus.CounterVec // channel: encrypted, verified, dane, sts
+	stsTesting  prometheus.Counter
 }
 
 func newMetrics(registry prometheus.Registerer) (*metrics, error) {
@@ -29,19 +33,30 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Name: "relayd_deliver_uncertain_total",
 			Help: "Messages whose reply to the final dot was lost: each may arrive twice.",
 		}),
+		tlsRefusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "relayd_deliver_tls_refusals_total",
+			Help: "Connections given up because their TLS was less than demanded, by what the channel had to be.",
+		}, []string{"channel"}),
+		stsTesting: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "relayd_deliver_sts_testing_failures_total",
+			Help: "Connections to servers that would fail an MTA-STS policy that is in testing mode.",
+		}),
 	}
 	if registry == nil {
 		return m, nil
 	}
-	return m, errors.Join(registry.Register(m.results), registry.Register(m.connections), registry.Register(m.uncertain))
+	return m, errors.Join(registry.Register(m.results), registry.Register(m.connections), registry.Register(m.uncertain),
+		registry.Register(m.tlsRefusals), registry.Register(m.stsTesting))
 }
 
 func (m *metrics) result(r queue.Result) {
-	tls := "no"
-	if r.TLS != "" {
-		tls = "yes"
-	}
-	m.results.WithLabelValues(r.Class.String(), tls).Inc()
+	// "TLS 1.3 dane": the version would only multiply the series.
+	channel := r.TLS[strings.LastIndexByte(r.TLS, ' ')+1:]
+	m.results.WithLabelValues(r.Class.String(), channel).Inc()
+}
+
+func (m *metrics) tlsRefused(d demand) {
+	m.tlsRefusals.WithLabelValues(cmp.Or(d.channel, channelEncrypted)).Inc()
 }
 
 func (m *metrics) connection(event string) { m.connections.WithLabelValues(event).Inc() }

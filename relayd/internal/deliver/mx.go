@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"activerelay/relayd/internal/queue"
+	"activerelay/relayd/internal/tlspolicy"
 
 	"github.com/miekg/dns"
 )
@@ -28,8 +29,9 @@ var errNullMX = errors.New("null MX")
 
 // target is one address that may be tried.
 type target struct {
-	host string // the name to check a certificate against
-	addr netip.AddrPort
+	host   string // the name to check a certificate against
+	addr   netip.AddrPort
+	demand demand
 }
 
 // String is the form for logs, results and notices.
@@ -43,14 +45,25 @@ type host struct {
 	preference uint16
 	addrs      []netip.Addr
 	err        error // why addrs is empty
+	// tied says that DNSSEC ties the name to the destination.
+	tied bool
+	// dane are the TLSA records of the host and the names that its certificate
+	// may be for, the one to ask for first.
+	dane  tlspolicy.DANE
+	names []string
+	// demand is what its channel must be, barred why it gets no mail at all.
+	demand demand
+	barred *failure
 }
 
-// targetsFor returns where the job may be tried, best first, or why nowhere.
+// targetsFor returns where the job may be tried, best first. The failure says
+// why nowhere, or why one of its hosts is not among them.
 func (s *Sender) targetsFor(ctx context.Context, job queue.Job) ([]target, *failure) {
 	if !job.Route.IsMX() {
 		port := cmp.Or(job.Route.Port, smtpPort)
-		out, f := s.usable([]host{s.resolveHost(ctx, host{name: job.Route.Host})}, port, job.Route.Host)
-		return out, waitForRoute(f)
+		h := s.resolveHost(ctx, host{name: job.Route.Host, demand: routeDemand(job)})
+		out, f := s.usable([]host{h}, port, job.Route.Host)
+		return demandForSecrets(out, job.Route), waitForRoute(f)
 	}
 	hosts, err := s.mailHosts(ctx, job.RecipientDomain)
 	if err != nil {
@@ -61,6 +74,9 @@ func (s *Sender) targetsFor(ctx context.Context, job queue.Job) ([]target, *fail
 		wait.Go(func() { hosts[i] = s.resolveHost(ctx, hosts[i]) })
 	}
 	wait.Wait()
+	if f := s.demandOfHosts(ctx, job, hosts); f != nil {
+		return nil, f
+	}
 	return s.usable(hosts, s.port, job.RecipientDomain)
 }
 
@@ -78,19 +94,20 @@ func waitForRoute(f *failure) *failure {
 // mailHosts returns the domain's mail servers by preference, equals in random
 // order (RFC 5321 5.1). Without MX records the domain is its own server.
 func (s *Sender) mailHosts(ctx context.Context, domain string) ([]host, error) {
-	records, err := s.dns.lookup(ctx, domain, dns.TypeMX)
+	found, err := s.dns.lookup(ctx, domain, dns.TypeMX)
 	if errors.Is(err, errNoRecords) {
-		return []host{{name: domain}}, nil
+		return []host{{name: domain, tied: found.secure, names: []string{domain}}}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	var hosts []host
-	for _, rr := range records {
+	for _, rr := range found.records {
 		mx, ok := rr.(*dns.MX)
 		// A "." among others is an error of theirs that RFC 7505 3 leaves to us.
 		if ok && mx.Mx != "." {
-			hosts = append(hosts, host{name: strings.ToLower(strings.TrimSuffix(mx.Mx, ".")), preference: mx.Preference})
+			name := strings.ToLower(strings.TrimSuffix(mx.Mx, "."))
+			hosts = append(hosts, host{name: name, preference: mx.Preference, tied: found.secure, names: []string{domain, found.name}})
 		}
 	}
 	if len(hosts) == 0 {
@@ -110,13 +127,13 @@ func (s *Sender) resolveHost(ctx context.Context, h host) host {
 	}
 	a, errA := s.dns.lookup(ctx, h.name, dns.TypeA)
 	aaaa, errAAAA := s.dns.lookup(ctx, h.name, dns.TypeAAAA)
-	for _, rr := range append(a, aaaa...) {
+	for _, rr := range append(a.records, aaaa.records...) {
 		if addr, ok := addressOf(rr); ok {
 			h.addrs = append(h.addrs, addr)
 		}
 	}
 	if len(h.addrs) > 0 {
-		return h
+		return s.withTLSA(ctx, h, a, aaaa)
 	}
 	// One temporary error leaves open whether the host exists.
 	h.err = errA
@@ -150,8 +167,13 @@ func (s *Sender) usable(hosts []host, port uint16, name string) ([]target, *fail
 	hosts, loop := s.beforeOurselves(hosts)
 	var out []target
 	var unresolved error
+	var barred *failure
 	forbidden := false
 	for _, h := range hosts {
+		if h.barred != nil {
+			barred = worse(barred, h.barred)
+			continue
+		}
 		if h.err != nil && (unresolved == nil || certain(unresolved)) {
 			unresolved = h.err
 		}
@@ -160,12 +182,17 @@ func (s *Sender) usable(hosts []host, port uint16, name string) ([]target, *fail
 				forbidden = true
 				continue
 			}
-			out = append(out, target{host: h.name, addr: netip.AddrPortFrom(addr, port)})
+			out = append(out, target{host: h.name, addr: netip.AddrPortFrom(addr, port), demand: h.demand})
 		}
 	}
 	switch {
 	case len(out) > 0:
-		return spread(out), nil
+		if barred == nil && unresolved != nil && !certain(unresolved) {
+			barred = lookupFailure(name, unresolved)
+		}
+		return spread(out), barred
+	case barred != nil:
+		return nil, barred
 	case unresolved != nil && !certain(unresolved):
 		return nil, lookupFailure(name, unresolved)
 	case loop:

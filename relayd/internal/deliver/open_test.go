@@ -23,7 +23,9 @@ func TestImplicitTLSIsSpokenFromTheFirstByteOnPort465(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, f := s.open(t.Context(), target{host: "127.0.0.1", addr: mx.Addr()}, queue.Route{Host: "127.0.0.1", Port: 465}, queue.TLSRequired)
+	c, f := s.open(t.Context(), target{
+		host: "127.0.0.1", addr: mx.Addr(), demand: routeDemand(queue.Job{Route: queue.Route{TLS: queue.TLSRequired}}),
+	}, queue.Route{Host: "127.0.0.1", Port: 465})
 	if f != nil {
 		t.Fatal(f)
 	}
@@ -38,8 +40,8 @@ func TestARouteMayAskForImplicitTLSOnAnyPort(t *testing.T) {
 	if !implicitTLS(route) {
 		t.Error("the channel starts in plain text")
 	}
-	if rule := effectiveRule(queue.Job{Route: route}, target{}); rule != queue.TLSRequired {
-		t.Errorf("rule %d, want required", rule)
+	if d := routeDemand(queue.Job{Route: route}); d.level != verified {
+		t.Errorf("demand %+v, want a verified channel", d)
 	}
 }
 
@@ -49,14 +51,11 @@ func TestAPasswordIsNeverSentInPlainTextBeyondLoopback(t *testing.T) {
 	if f == nil || f.class != queue.TempFail || !strings.Contains(f.text, "without TLS") {
 		t.Errorf("got %v", f)
 	}
-	job := queue.Job{Route: queue.Route{Host: "smart.test", Credentials: creds}}
-	away := target{addr: netip.MustParseAddrPort("192.0.2.1:587")}
-	if rule := effectiveRule(job, away); rule != queue.TLSRequired {
-		t.Errorf("rule %d for a route with a password, want required", rule)
-	}
-	here := target{addr: netip.MustParseAddrPort("127.0.0.1:587")}
-	if rule := effectiveRule(job, here); rule != queue.TLSOpportunistic {
-		t.Errorf("rule %d on loopback", rule)
+	ways := demandForSecrets([]target{
+		{addr: netip.MustParseAddrPort("192.0.2.1:587")}, {addr: netip.MustParseAddrPort("127.0.0.1:587")},
+	}, queue.Route{Host: "smart.test", Credentials: creds})
+	if away, here := ways[0].demand.level, ways[1].demand.level; away != verified || here != ifOffered {
+		t.Errorf("a route with a password demands %d away and %d on loopback", away, here)
 	}
 }
 

@@ -30,15 +30,24 @@ var (
 
 // resolver asks recursive resolvers.
 type resolver struct {
-	servers []string // host:port
+	servers []nameServer
 	timeout time.Duration
 }
 
-// newResolver takes the configured servers, or the system's when there are none.
-func newResolver(servers []netip.AddrPort, timeout time.Duration) (*resolver, error) {
+// nameServer is one recursive resolver.
+type nameServer struct {
+	addr string // host:port
+	// validates says that its word on DNSSEC counts. On any other path than
+	// loopback, whoever sits on it could set the bit.
+	validates bool
+}
+
+// newResolver takes the configured servers, or the system's when there are
+// none. Beyond loopback their word on DNSSEC counts only with trusted.
+func newResolver(servers []netip.AddrPort, trusted bool, timeout time.Duration) (*resolver, error) {
 	r := &resolver{timeout: timeout}
 	for _, s := range servers {
-		r.servers = append(r.servers, s.String())
+		r.servers = append(r.servers, nameServer{addr: s.String(), validates: trusted || s.Addr().Unmap().IsLoopback()})
 	}
 	if len(r.servers) > 0 {
 		return r, nil
@@ -49,7 +58,9 @@ func newResolver(servers []netip.AddrPort, timeout time.Duration) (*resolver, er
 		return nil, fmt.Errorf("reading resolvers from %s: %w", path, err)
 	}
 	for _, s := range conf.Servers {
-		r.servers = append(r.servers, net.JoinHostPort(s, conf.Port))
+		addr, err := netip.ParseAddr(s)
+		local := err == nil && addr.Unmap().IsLoopback()
+		r.servers = append(r.servers, nameServer{addr: net.JoinHostPort(s, conf.Port), validates: trusted || local})
 	}
 	if len(r.servers) == 0 {
 		return nil, fmt.Errorf("no resolver configured, and none in %s", path)
@@ -57,25 +68,63 @@ func newResolver(servers []netip.AddrPort, timeout time.Duration) (*resolver, er
 	return r, nil
 }
 
+// answer is what a lookup found.
+type answer struct {
+	records []dns.RR
+	// name is where the records are, the end of all aliases, without dot.
+	name string
+	// secure says that DNSSEC vouches for all of it, also for a "no".
+	secure bool
+}
+
 // lookup returns the records of qtype that name leads to, aliases followed.
-func (r *resolver) lookup(ctx context.Context, name string, qtype uint16) ([]dns.RR, error) {
+func (r *resolver) lookup(ctx context.Context, name string, qtype uint16) (answer, error) {
 	owner := dns.Fqdn(strings.ToLower(name))
+	a := answer{secure: true}
 	for range maxAliases {
-		answer, err := r.ask(ctx, owner, qtype)
+		reply, secure, err := r.ask(ctx, owner, qtype)
+		a.secure = a.secure && secure
 		if err != nil {
-			return nil, err
+			return a, err
 		}
-		records, last := follow(answer, owner, qtype)
+		records, last := follow(reply.Answer, owner, qtype)
+		a.name = strings.TrimSuffix(last, ".")
 		if len(records) > 0 {
-			return records, nil
+			a.records = records
+			return a, nil
 		}
 		if last == owner {
-			return nil, fmt.Errorf("%s %s: %w", dns.TypeToString[qtype], name, errNoRecords)
+			return a, fmt.Errorf("%s %s: %w", dns.TypeToString[qtype], name, errNoRecords)
 		}
 		// The resolver stopped at an alias; ask for what it stands for.
 		owner = last
 	}
-	return nil, fmt.Errorf("%s %s: more than %d aliases", dns.TypeToString[qtype], name, maxAliases)
+	return answer{}, fmt.Errorf("%s %s: more than %d aliases", dns.TypeToString[qtype], name, maxAliases)
+}
+
+// secureAlias reports whether DNSSEC vouches for name being an alias, wherever
+// it leads.
+func (r *resolver) secureAlias(ctx context.Context, name string) (bool, error) {
+	reply, secure, err := r.ask(ctx, dns.Fqdn(strings.ToLower(name)), dns.TypeCNAME)
+	if err != nil {
+		return false, err
+	}
+	return secure && len(reply.Answer) > 0, nil
+}
+
+// texts returns the TXT records of name, each as one text.
+func (r *resolver) texts(ctx context.Context, name string) ([]string, error) {
+	a, err := r.lookup(ctx, name, dns.TypeTXT)
+	if certain(err) {
+		return nil, nil
+	}
+	var out []string
+	for _, rr := range a.records {
+		if txt, ok := rr.(*dns.TXT); ok {
+			out = append(out, strings.Join(txt.Txt, ""))
+		}
+	}
+	return out, err
 }
 
 // follow walks the CNAMEs of an answer from owner and returns the records at
@@ -103,26 +152,36 @@ func follow(answer []dns.RR, owner string, qtype uint16) (records []dns.RR, last
 }
 
 // ask puts one question to the resolvers in turn until one has an answer that
-// counts: records, no records, or no such name.
-func (r *resolver) ask(ctx context.Context, owner string, qtype uint16) ([]dns.RR, error) {
+// counts: records, no records, or no such name. secure says that the resolver
+// validated it, and that its word counts.
+func (r *resolver) ask(ctx context.Context, owner string, qtype uint16) (reply *dns.Msg, secure bool, err error) {
 	query := new(dns.Msg)
 	query.SetQuestion(owner, qtype)
 	query.SetEdns0(dnsUDPBytes, false)
 	var last error
+	validated := false
 	for range dnsRounds {
 		for _, server := range r.servers {
+			if validated && !server.validates {
+				// What failed validation must not come in by another door.
+				continue
+			}
 			query.Id = dns.Id()
-			reply, err := r.exchange(ctx, query, server)
+			// RFC 6840 5.7: asks for the verdict, and not for all signatures.
+			query.AuthenticatedData = server.validates
+			reply, err := r.exchange(ctx, query, server.addr)
+			secure := reply != nil && server.validates && reply.AuthenticatedData
+			validated = validated || reply != nil && server.validates
 			if err == nil {
-				return reply.Answer, nil
+				return reply, secure, nil
 			}
 			last = fmt.Errorf("%s %s: %w", dns.TypeToString[qtype], strings.TrimSuffix(owner, "."), err)
 			if errors.Is(err, errNoSuchName) || ctx.Err() != nil {
-				return nil, last
+				return nil, secure, last
 			}
 		}
 	}
-	return nil, last
+	return nil, false, last
 }
 
 // exchange asks one server, over TCP when UDP was too small.

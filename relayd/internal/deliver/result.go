@@ -125,7 +125,7 @@ func (o *outcome) failRest(f *failure) {
 
 // at notes which connection saw the failure.
 func (f *failure) at(c *conn) *failure {
-	f.host, f.tls = c.host, c.tls
+	f.host, f.tls = c.host, c.channel()
 	return f
 }
 

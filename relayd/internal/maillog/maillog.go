@@ -95,7 +95,8 @@ type Attempt struct {
 	To string
 	// Number counts attempts from 1.
 	Number int
-	// Host is the server that decided, TLS its channel.
+	// Host is the server that decided, TLS its channel: "none" for plain text,
+	// else version and verdict.
 	Host, TLS string
 	// Code, Enhanced and Reply are its answer, or our own words for a failure.
 	Code            int

@@ -98,8 +98,10 @@ type Result struct {
 	// Host is the server that decided, "mx1.example.net[192.0.2.1]:25"; empty
 	// when no server was reached.
 	Host string
-	// TLS describes the channel, such as "TLSv1.3 verified"; empty for plain
-	// text.
+	// TLS describes the channel to Host: "none" for plain text, else version and
+	// verdict, such as "TLS 1.3 dane". The verdict is "encrypted" (with whoever
+	// answered), "verified" (valid certificate), "dane" or "sts" (as the
+	// destination publishes it). Empty without Host.
 	TLS string
 	// Uncertain says that the connection broke between the final dot and its
 	// reply: the server may have taken the message.
