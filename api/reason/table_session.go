@@ -1,9 +1,11 @@
 package reason
 
+import "slices"
+
 // sessionReasons are the answers about the connection and the conversation,
 // before any message is spoken of.
 func sessionReasons() []Reason {
-	return append(connectionReasons(), conversationReasons()...)
+	return slices.Concat(connectionReasons(), commandReasons(), entitlementReasons())
 }
 
 func connectionReasons() []Reason {
@@ -80,7 +82,8 @@ func connectionReasons() []Reason {
 	}
 }
 
-func conversationReasons() []Reason {
+// commandReasons answer commands that cannot be carried out as they were given.
+func commandReasons() []Reason {
 	return []Reason{
 		{
 			Slug: CommandUnknown, Stages: []Stage{StageConnect},
@@ -142,6 +145,12 @@ func conversationReasons() []Reason {
 			Reply:       Code{555, Enhanced{5, 5, 4}},
 			Scope:       ScopeTenant, Exit: ExitFailure,
 		},
+	}
+}
+
+// entitlementReasons answer who may not speak yet.
+func entitlementReasons() []Reason {
+	return []Reason{
 		{
 			Slug: TLSRequired, Stages: []Stage{StageAuth, StageMail},
 			Title:       "Encryption required",
