@@ -20,9 +20,22 @@ func (s *session) run() {
 		}
 		line = strings.TrimRight(line, "\r\n")
 		s.mx.record(func() { s.mx.commands = append(s.mx.commands, line) })
+		s.countPlain(line)
 		if !s.command(line) {
 			return
 		}
+	}
+}
+
+// countPlain counts what a command tells of a message to whoever listens in.
+func (s *session) countPlain(line string) {
+	if s.tls {
+		return
+	}
+	switch verb, _, _ := strings.Cut(strings.ToUpper(line), " "); verb {
+	case "EHLO", "HELO", "STARTTLS", "RSET", "NOOP", "QUIT":
+	default:
+		s.mx.record(func() { s.mx.plain += len(line) })
 	}
 }
 
@@ -197,6 +210,9 @@ func (s *session) readBody() (wire []byte, ok bool) {
 			return wire, true
 		}
 		wire = append(wire, line...)
+		if !s.tls {
+			s.mx.record(func() { s.mx.plain += len(line) })
+		}
 		if early != nil && len(wire) >= early.AfterBytes {
 			if !s.perform(early.Action) {
 				return nil, false

@@ -149,7 +149,7 @@ func (d *DNS) validated(query, reply *dns.Msg) bool {
 	all := d.isSigned(query.Question[0].Name)
 	for _, rr := range reply.Answer {
 		all = all && d.isSigned(rr.Header().Name)
-		if alias, ok := rr.(*dns.CNAME); ok {
+		if alias, ok := rr.(*dns.CNAME); ok && query.Question[0].Qtype != dns.TypeCNAME {
 			all = all && d.isSigned(alias.Target)
 		}
 	}

@@ -57,6 +57,7 @@ type MX struct {
 	messages    []Message
 	commands    []string
 	connections int
+	plain       int
 	open        map[net.Conn]struct{}
 	closed      bool
 }
@@ -109,6 +110,14 @@ func (mx *MX) Connections() int {
 	mx.mu.Lock()
 	defer mx.mu.Unlock()
 	return mx.connections
+}
+
+// PlainTextMail returns how many bytes of mail, envelope commands included,
+// have come over channels that were not encrypted.
+func (mx *MX) PlainTextMail() int {
+	mx.mu.Lock()
+	defer mx.mu.Unlock()
+	return mx.plain
 }
 
 // WaitMessages returns as soon as n messages have been taken, with all of

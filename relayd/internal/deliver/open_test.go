@@ -8,6 +8,8 @@ import (
 
 	"activerelay/relayd/internal/queue"
 	"activerelay/relayd/relaytest"
+
+	"github.com/miekg/dns"
 )
 
 // These tests are inside the package because they need what the outside
@@ -93,5 +95,55 @@ func TestNoConnectionIsOpenedToAForbiddenAddressWhateverWasResolved(t *testing.T
 	}
 	if n := mx.Connections(); n != 0 {
 		t.Errorf("%d connections", n)
+	}
+}
+
+func TestWhoseWordOnDNSSECCounts(t *testing.T) {
+	for _, c := range []struct {
+		addr    string
+		trusted bool
+		want    bool
+	}{
+		{addr: "127.0.0.1:53", want: true},
+		{addr: "127.0.0.53:53", want: true},
+		{addr: "[::1]:53", want: true},
+		{addr: "[::ffff:127.0.0.1]:53", want: true},
+		{addr: "192.0.2.1:53"},
+		{addr: "10.0.0.1:53"},
+		{addr: "192.0.2.1:53", trusted: true, want: true},
+	} {
+		r, err := newResolver([]netip.AddrPort{netip.MustParseAddrPort(c.addr)}, c.trusted, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := r.servers[0].validates; got != c.want {
+			t.Errorf("%s, trusted %v: %v, want %v", c.addr, c.trusted, got, c.want)
+		}
+	}
+}
+
+// A resolver that validates answers SERVFAIL for what failed; the next one,
+// which does not, would hand it out.
+func TestWhatFailedValidationIsNotAskedOfAResolverThatDoesNotValidate(t *testing.T) {
+	strict := relaytest.StartDNS(t, relaytest.Zone{})
+	strict.Fail("y.test", relaytest.ServFail)
+	strict.Sign("y.test")
+	lax := relaytest.StartDNS(t, relaytest.Zone{"y.test": {"A 127.0.0.1"}})
+	r, err := newResolver([]netip.AddrPort{strict.Addr(), lax.Addr()}, false, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.servers[1].validates = false // as one beyond loopback
+	if a, err := r.lookup(t.Context(), "y.test", dns.TypeA); err == nil || certain(err) {
+		t.Errorf("got %v, %v; want a temporary failure", a.records, err)
+	}
+	if q := lax.Queries(); len(q) != 0 {
+		t.Errorf("the other resolver was asked %q", q)
+	}
+	// One that does not answer at all said nothing about validity.
+	strict.Fail("y.test", relaytest.Silent)
+	r.timeout = 100 * time.Millisecond
+	if a, err := r.lookup(t.Context(), "y.test", dns.TypeA); err != nil || a.secure {
+		t.Errorf("got %v, secure %v", err, a.secure)
 	}
 }
