@@ -18,7 +18,7 @@ import (
 var server pgtest.Server
 
 // propertyChecks is how often a property is tried, each time with a few dozen transactions; -rapid.checks tries longer.
-const propertyChecks = "50"
+const propertyChecks = "25"
 
 func TestMain(m *testing.M) {
 	if isHelper() {
