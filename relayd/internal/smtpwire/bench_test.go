@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -147,4 +148,39 @@ func BenchmarkBody(b *testing.B) {
 		c.cancel()
 		c.release()
 	}
+}
+
+// BenchmarkIdle measures what a connection costs the server's side while its
+// client is silent after a message; the client's side is small and the same for
+// both.
+func BenchmarkIdle(b *testing.B) {
+	for name, build := range map[string]func(*testing.B) engine{"smtpwire": oursDiscarding, "go-smtp": stockDiscarding} {
+		b.Run(name, func(b *testing.B) {
+			address, body := listen(b, build(b), nil), content(5<<10)
+			const connections = 300
+			var perConnection float64
+			for b.Loop() {
+				before := inUse()
+				open := make([]*sender, connections)
+				for i := range open {
+					open[i] = &sender{b: b, address: address, body: body, keep: true}
+					open[i].timed()
+					open[i].in = nil
+				}
+				perConnection = float64(inUse()-before) / connections
+				for _, s := range open {
+					s.conn.Close()
+				}
+			}
+			b.ReportMetric(perConnection, "bytes/connection")
+		})
+	}
+}
+
+func inUse() int64 {
+	runtime.GC()
+	runtime.GC() // pools are emptied by the second
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapInuse + m.StackInuse)
 }

@@ -3,6 +3,7 @@ package smtpwire
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -349,6 +350,43 @@ func TestReadErrorsThatAreNotTimeoutsSayNothing(t *testing.T) {
 		s.enter(conn).serve()
 		if got := codes(t, conn.out.String()); len(got) > 0 && got[len(got)-1][0] != '2' && got[len(got)-1] != "354" {
 			t.Errorf("after %q: %q", said, got)
+		}
+	}
+}
+
+// The reasons that only the engine gives, each on the wire.
+func TestEveryReasonOfTheEngineIsSaid(t *testing.T) {
+	hello := "EHLO c.test\r\n"
+	long := strings.Repeat("x", maxLineBytes+1) + "\r\n"
+	cases := []struct {
+		slug reason.Slug
+		v    reason.Variant
+		said string
+	}{
+		{slug: reason.NotSMTP, said: "GET / HTTP/1.1\r\n"},
+		{slug: reason.CommandUnknown, said: "FROB\r\n"},
+		{slug: reason.CommandNotOffered, said: "ETRN x\r\n"},
+		{slug: reason.CommandSyntax, said: hello + "MAIL FROM:x\r\n"},
+		{slug: reason.CommandSequence, said: "RCPT TO:<a@ok.test>\r\n"},
+		{slug: reason.ParameterUnknown, said: hello + "MAIL FROM:<a@ok.test> X=1\r\n"},
+		{slug: reason.TooManyErrors, said: strings.Repeat("FROB\r\n", 30)},
+		{slug: reason.LineTooLong, said: strings.Repeat("x", maxCommandBytes) + "\r\n"},
+		{slug: reason.LineTooLong, v: reason.InAuth, said: hello + "AUTH PLAIN\r\n" + strings.Repeat("x", maxAuthBytes) + "\r\n"},
+		{slug: reason.LineTooLong, v: reason.InMessage, said: envelope + long + ".\r\n"},
+		{slug: reason.AuthCancelled, said: hello + "AUTH PLAIN\r\n*\r\n"},
+		{slug: reason.AuthMechanism, said: hello + "AUTH NTLM\r\n"},
+		{slug: reason.MessageTooLarge, said: envelope + strings.Repeat("x\r\n", 40000) + ".\r\n"},
+		{slug: reason.MessageTooLarge, said: hello + "MAIL FROM:<a@ok.test> SIZE=100001\r\n"},
+		{slug: reason.Internal, v: reason.AtConnect, said: hello + "MAIL FROM:<a@ok.test>\r\nRCPT TO:<panic@ok.test>\r\n"},
+	}
+	for _, c := range cases {
+		d := &diary{read: func(r io.Reader) error { _, err := io.Copy(io.Discard, r); return err }}
+		out := play(t, d, func(config *Config) { config.MaxMessageBytes = 100000 }, c.said).out.String()
+		row, _ := reason.Lookup(c.slug)
+		code, _ := row.Under(c.v)
+		want := fmt.Sprintf("%d %s reason=%s", code.SMTP, code.Enhanced, c.slug)
+		if !strings.Contains(out, want) {
+			t.Errorf("%s under %q: want %q in %q", c.slug, c.v, want, out)
 		}
 	}
 }
