@@ -7,11 +7,16 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"activerelay/api/mailaddr"
 	"activerelay/api/setting"
 )
+
+// defaultTLSMemory is a quarter: longer than the outages and holidays of most, shorter than for ever.
+const defaultTLSMemory = 90 * 24 * time.Hour
 
 // Config is everything that an edge is told from outside. See the usage of each flag for unit, default and zero meaning;
 // start from [DefaultConfig]. The fields at the end are no settings of the user.
@@ -29,6 +34,9 @@ type Config struct {
 	TLSKey           string
 	AdminListen      string
 	Resolvers        []string
+	TrustResolvers   bool
+	TLSMemory        time.Duration
+	AllowPlainText   []string
 	MXPort           uint16
 	Clamd            string
 	MaxConnections   int
@@ -74,6 +82,9 @@ func newSettings(c *Config) *setting.Set {
 	f.StringVar(&c.TLSKey, "tls-key", "", "PEM `file` with its key")
 	f.StringVar(&c.AdminListen, "admin-listen", "127.0.0.1:8081", "`address` for /healthz, /readyz and /metrics; empty = none")
 	f.StringSliceVar(&c.Resolvers, "resolver", nil, "DNS server as `host:port`, several with commas; empty = those of /etc/resolv.conf")
+	f.BoolVar(&c.TrustResolvers, "trust-resolver", false, "believe a resolver beyond loopback too when it says that DNSSEC vouches for an answer, which DANE rests on; only where nobody else is on the path to it")
+	f.DurationVar(&c.TLSMemory, "tls-memory", defaultTLSMemory, "for how long a destination that took TLS is not sent mail in plain text, by MX; 0 = do not remember")
+	f.StringSliceVar(&c.AllowPlainText, "allow-plain-text", nil, "recipient `domains` that may be sent plain text though they took TLS before, several with commas")
 	f.Uint16Var(&c.MXPort, "mx-port", 25, "`port` of the mail servers that MX records name; another than 25 is for tests")
 	f.StringVar(&c.Clamd, "clamd", "", "clamd's socket, as unix:/path or `host:port`; empty = no scanner: mail is deferred unless the platform allows unscanned mail")
 	f.IntVar(&c.MaxConnections, "max-connections", 2000, "SMTP `connections` at once over all listeners; more are answered 421")
@@ -113,7 +124,7 @@ func (c *Config) complete() error {
 	return errors.Join(
 		c.checkListener("listen", c.Listen), c.checkListener("submission-listen", c.SubmissionListen),
 		c.checkListener("tls-listen", c.TLSListen), c.checkListener("admin-listen", c.AdminListen),
-		c.checkAnyListener(), c.checkTLS(), c.checkDNS(), c.checkClamd(),
+		c.checkAnyListener(), c.checkTLS(), c.checkDNS(), c.checkTLSMemory(), c.checkClamd(),
 		positive("max-connections", c.MaxConnections), positive("max-connections-per-address", c.MaxPerAddress),
 	)
 }
@@ -166,6 +177,26 @@ func (c *Config) resolvers() ([]netip.AddrPort, error) {
 		all = append(all, addr)
 	}
 	return all, nil
+}
+
+// checkTLSMemory refuses what would mean something else than it says.
+func (c *Config) checkTLSMemory() error {
+	if c.TLSMemory < 0 {
+		return fmt.Errorf("tls-memory: %s is in the past; want 0 or more", c.TLSMemory)
+	}
+	for i, domain := range c.AllowPlainText {
+		canonical, err := mailaddr.ParseDomain(domain)
+		if err != nil {
+			return fmt.Errorf("allow-plain-text: %q is no domain: %w", domain, err)
+		}
+		c.AllowPlainText[i] = canonical
+	}
+	return nil
+}
+
+// allowsPlainText reports whether a destination may get plain text though it took TLS before.
+func (c *Config) allowsPlainText(domain string) bool {
+	return slices.Contains(c.AllowPlainText, domain)
 }
 
 func (c *Config) checkClamd() error {

@@ -35,6 +35,8 @@ func TestABadSettingIsNamedWithWhatIsPossible(t *testing.T) {
 		{name: "no listener", args: []string{"--listen", ""}, want: "are all empty"},
 		{name: "a resolver by name", args: []string{"--resolver", "dns.example"}, want: `resolver: "dns.example" is no address and port`},
 		{name: "a scanner without a port", args: []string{"--clamd", "scanner"}, want: "want unix:/run/clamav/clamd.ctl or HOST:PORT"},
+		{name: "a memory before now", args: []string{"--tls-memory", "-1h"}, want: "tls-memory: -1h0m0s is in the past"},
+		{name: "a destination that is no domain", args: []string{"--allow-plain-text", "a@b"}, want: `allow-plain-text: "a@b" is no domain`},
 		{name: "no connections", args: []string{"--max-connections", "0"}, want: "want at least 1"},
 		{name: "a level by environment", env: map[string]string{"RELAYD_LOG_LEVEL": "loud"}, want: "choices are debug, info, warn, error"},
 		{name: "a typing error in the file", args: []string{"--config", file}, want: file + `:2: unknown key "listne"`},

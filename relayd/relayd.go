@@ -21,6 +21,7 @@ import (
 	"activerelay/relayd/internal/queue"
 	"activerelay/relayd/internal/scan"
 	"activerelay/relayd/internal/smtpd"
+	"activerelay/relayd/internal/tlspolicy"
 	"activerelay/relayd/internal/uplink"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -102,9 +103,13 @@ func (e *edge) build() (err error) {
 	if err != nil {
 		return err
 	}
+	memory, err := tlspolicy.OpenMemory(tlspolicy.MemoryConfig{Journal: e.journal, RememberTLS: e.TLSMemory, Log: e.Log, Now: e.Now})
+	if err != nil {
+		return err
+	}
 	e.sender, err = deliver.New(deliver.Config{
-		Hostname: e.Hostname, Resolvers: resolvers, MXPort: e.MXPort, Log: e.Log, Metrics: e.metrics,
-		AllowTargetNetworks: e.allowedTargets,
+		Hostname: e.Hostname, Resolvers: resolvers, TrustResolvers: e.TrustResolvers, MXPort: e.MXPort, Log: e.Log, Metrics: e.metrics,
+		AllowTargetNetworks: e.allowedTargets, Memory: memory, AllowPlainText: e.allowsPlainText,
 	})
 	if err != nil {
 		return err

@@ -56,9 +56,14 @@ func (s *settlement) stage(a dsn.Action, told []dsn.Recipient) (*spool.Writer, s
 	if err != nil {
 		return nil, "", err
 	}
+	returned := s.m.Ret
+	if s.m.RequireTLS {
+		// RFC 8689 5: the way back may not be encrypted, so the text stays here.
+		returned = "HDRS"
+	}
 	n, err := dsn.Compose(dsn.Report{
 		ID: id, Date: s.now, Hostname: s.q.Hostname, To: s.m.From, Action: a, Recipients: told,
-		MessageID: s.m.ID, AcceptedAt: s.m.AcceptedAt, EnvelopeID: s.m.EnvID, Return: s.m.Ret,
+		MessageID: s.m.ID, AcceptedAt: s.m.AcceptedAt, EnvelopeID: s.m.EnvID, Return: returned,
 		Original: beginning, OriginalBytes: s.m.Size,
 	})
 	if err != nil {

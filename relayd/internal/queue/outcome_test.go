@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"activerelay/relayd/internal/queue"
+	"activerelay/relayd/internal/spool"
 )
 
 func TestMailWaitsWhileItsWayOutIsNotKnownAndThenTakesIt(t *testing.T) {
@@ -98,6 +99,31 @@ func TestTheSenderIsToldOfARecipientThatIsRefused(t *testing.T) {
 		}
 		if s := e.queue.Stats(); s != (queue.Stats{}) {
 			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// RFC 8689 5.
+func TestTheTextOfMailThatRequiresTLSIsNotReturned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEdge(t, nil)
+		defer e.close()
+		e.courier.decide = func(_ context.Context, job queue.Job, _ string, _ int) queue.Result {
+			if job.Sender.IsNull() {
+				return delivered()
+			}
+			return queue.Result{Class: queue.PermFail, Enhanced: "5.7.30", Text: "the next server does not promise TLS"}
+		}
+		e.run()
+		for _, required := range []bool{false, true} {
+			e.queue.Add(e.storeWith(func(m *spool.Message) { m.Ret, m.RequireTLS = "FULL", required }, "anna@example.com", "b@y.test"))
+			synctest.Wait()
+			all := e.courier.all()
+			notice := all[len(all)-1]
+			_, body, _ := strings.Cut(mail, "\r\n\r\n")
+			if !notice.job.Sender.IsNull() || strings.Contains(notice.text, body) == required || required && !strings.Contains(notice.text, "5.7.30") {
+				t.Errorf("TLS required: %v; notification:\n%s", required, notice.text)
+			}
 		}
 	})
 }
