@@ -127,7 +127,7 @@ func TestControl11AnEntrySaysWhoDidWhatToWhatAndWhy(t *testing.T) {
 	}
 }
 
-// Every secret that passes through the API, by all ways in and out; the contract's x-secrets would be the list.
+// Every secret that passes through the API, by all ways in and out.
 func TestControl24NoSecretIsInLogsAuditOrProblems(t *testing.T) {
 	w := newWorld(t)
 	s := w.scene(t, "acme")

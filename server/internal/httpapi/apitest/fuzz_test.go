@@ -35,10 +35,9 @@ func newBodyTarget(tb testing.TB) *bodyTarget {
 			b.taking = append(b.taking, op)
 		}
 	}
-	made := scene{partner: "acme", domain: "acme.example"}
 	b.mustSend(tb, "PUT", "/v1/partners/acme", `{"name":"Acme"}`)
 	b.mustSend(tb, "PUT", "/v1/domains/acme.example", `{"partner":"acme"}`)
-	b.scene.ids["partner"], b.scene.ids["domain"] = made.partner, made.domain
+	b.scene.ids["partner"], b.scene.ids["domain"] = "acme", "acme.example"
 	for parameter, one := range map[string]struct{ path, body, key string }{
 		"address":     {"/v1/users", `{"address":"anna@acme.example"}`, "address"},
 		"relay_ip_id": {"/v1/relay-ips", `{"domain":"acme.example","address":"192.0.2.1"}`, "id"},

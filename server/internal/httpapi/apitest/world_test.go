@@ -35,9 +35,8 @@ type world struct {
 	clock    *storetest.Clock
 	log      *logBook
 
-	edgeGeneration int64
-	edgeEvents     int64
-	serial         int
+	// serial makes addresses and names that nobody has yet.
+	serial int
 }
 
 // settings change how the control plane of a world runs.
