@@ -253,12 +253,17 @@ const (
 	EdgeEventKindInstructionUnknown EdgeEventKind = "instruction-unknown"
 	EdgeEventKindMessageAccepted    EdgeEventKind = "message-accepted"
 	EdgeEventKindMessageBounced     EdgeEventKind = "message-bounced"
+	EdgeEventKindMessageCancelled   EdgeEventKind = "message-cancelled"
 	EdgeEventKindMessageDeferred    EdgeEventKind = "message-deferred"
 	EdgeEventKindMessageDelivered   EdgeEventKind = "message-delivered"
 	EdgeEventKindMessageExpired     EdgeEventKind = "message-expired"
+	EdgeEventKindMessageHeld        EdgeEventKind = "message-held"
+	EdgeEventKindMessageQuarantined EdgeEventKind = "message-quarantined"
 	EdgeEventKindMessageRefused     EdgeEventKind = "message-refused"
+	EdgeEventKindMessageReleased    EdgeEventKind = "message-released"
 	EdgeEventKindNoticeQueued       EdgeEventKind = "notice-queued"
 	EdgeEventKindPolicyRejected     EdgeEventKind = "policy-rejected"
+	EdgeEventKindQueueOperationDone EdgeEventKind = "queue-operation-done"
 )
 
 // Valid indicates whether the value is a known member of the EdgeEventKind enum.
@@ -272,17 +277,27 @@ func (e EdgeEventKind) Valid() bool {
 		return true
 	case EdgeEventKindMessageBounced:
 		return true
+	case EdgeEventKindMessageCancelled:
+		return true
 	case EdgeEventKindMessageDeferred:
 		return true
 	case EdgeEventKindMessageDelivered:
 		return true
 	case EdgeEventKindMessageExpired:
 		return true
+	case EdgeEventKindMessageHeld:
+		return true
+	case EdgeEventKindMessageQuarantined:
+		return true
 	case EdgeEventKindMessageRefused:
+		return true
+	case EdgeEventKindMessageReleased:
 		return true
 	case EdgeEventKindNoticeQueued:
 		return true
 	case EdgeEventKindPolicyRejected:
+		return true
+	case EdgeEventKindQueueOperationDone:
 		return true
 	default:
 		return false
@@ -327,12 +342,24 @@ func (e HealthCheckStatus) Valid() bool {
 
 // Defines values for InstructionKind.
 const (
-	InstructionKindSendNotice InstructionKind = "send-notice"
+	InstructionKindQueueCancel  InstructionKind = "queue-cancel"
+	InstructionKindQueueHold    InstructionKind = "queue-hold"
+	InstructionKindQueueRelease InstructionKind = "queue-release"
+	InstructionKindQueueRetry   InstructionKind = "queue-retry"
+	InstructionKindSendNotice   InstructionKind = "send-notice"
 )
 
 // Valid indicates whether the value is a known member of the InstructionKind enum.
 func (e InstructionKind) Valid() bool {
 	switch e {
+	case InstructionKindQueueCancel:
+		return true
+	case InstructionKindQueueHold:
+		return true
+	case InstructionKindQueueRelease:
+		return true
+	case InstructionKindQueueRetry:
+		return true
 	case InstructionKindSendNotice:
 		return true
 	default:
@@ -1275,17 +1302,28 @@ type EdgeCredential struct {
 //
 // Example: {"client_address":"192.0.2.10","day_start":"2026-11-21T23:00:00Z","domain":"example.com","kind":"message-accepted","message_id":"01KAQ7M2Z8Y3F6N5T4R1W0X9VB","recipients":1,"sender":"anna@example.com","sequence":1,"size_bytes":5120,"time":"2026-11-22T09:00:00Z","units":1}
 type EdgeEvent struct {
+	// Attempts How many attempts were made so far.
+	Attempts      *int64  `json:"attempts,omitempty"`
 	ClientAddress *string `json:"client_address,omitempty"`
 
 	// DayStart The quota day that was charged.
-	DayStart       *time.Time    `json:"day_start,omitempty"`
-	Detail         *string       `json:"detail,omitempty"`
-	Domain         *string       `json:"domain,omitempty"`
-	Kind           EdgeEventKind `json:"kind"`
-	MessageID      *string       `json:"message_id,omitempty"`
-	PolicyRevision *int64        `json:"policy_revision,omitempty"`
-	Reason         *string       `json:"reason,omitempty"`
-	Recipient      *string       `json:"recipient,omitempty"`
+	DayStart  *time.Time    `json:"day_start,omitempty"`
+	Detail    *string       `json:"detail,omitempty"`
+	Domain    *string       `json:"domain,omitempty"`
+	Kind      EdgeEventKind `json:"kind"`
+	MessageID *string       `json:"message_id,omitempty"`
+
+	// Messages How many messages a queue operation changed.
+	Messages *int64 `json:"messages,omitempty"`
+
+	// NextAttemptAt When the next attempt is due.
+	NextAttemptAt  *time.Time `json:"next_attempt_at,omitempty"`
+	PolicyRevision *int64     `json:"policy_revision,omitempty"`
+	Reason         *string    `json:"reason,omitempty"`
+	Recipient      *string    `json:"recipient,omitempty"`
+
+	// RecipientDomains The domains of an accepted message's recipients, one for each recipient; of a held or released message the destinations that this is about.
+	RecipientDomains []string `json:"recipient_domains,omitempty"`
 
 	// Recipients How many recipients the message has, or this outcome is about.
 	Recipients *int64    `json:"recipients,omitempty"`
@@ -1419,6 +1457,11 @@ type Instruction struct {
 	// Notice A mail to the contacts of a domain that the edge is to send.
 	Notice *Notice `json:"notice,omitempty"`
 	Number int64   `json:"number"`
+
+	// Queue Which recipients that wait in the queue of the edge an operation is about: those that fit all that is named, when it is carried out.
+	//
+	// Example: {"destination":"example.net","operation_id":"qop_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","partner":"acme"}
+	Queue *QueueInstruction `json:"queue,omitempty"`
 }
 
 // InstructionKind An edge acknowledges kinds that it does not know, and reports them as an event.
@@ -1739,6 +1782,32 @@ type Problem struct {
 
 	// Type `urn:activerelay:reason:` and the slug of the reason.
 	Type string `json:"type"`
+}
+
+// QueueInstruction Which recipients that wait in the queue of the edge an operation is about: those that fit all that is named, when it is carried out.
+//
+// Example: {"destination":"example.net","operation_id":"qop_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","partner":"acme"}
+type QueueInstruction struct {
+	// Destination The domain of the recipients.
+	Destination *string `json:"destination,omitempty"`
+
+	// Domain The sender domain that was charged.
+	Domain *string `json:"domain,omitempty"`
+
+	// MessageIDs Absent = whichever messages.
+	MessageIDs []string `json:"message_ids,omitempty"`
+
+	// OperationID Comes back as `ref` of the event that says what was done.
+	OperationID string `json:"operation_id"`
+
+	// Partner The key of a partner.
+	//
+	// Example: acme
+	Partner *Slug   `json:"partner,omitempty"`
+	Reason  *string `json:"reason,omitempty"`
+
+	// Sender The envelope sender.
+	Sender *string `json:"sender,omitempty"`
 }
 
 // QuotaOverride Another limit for a while.

@@ -4,7 +4,7 @@
 //
 // Each event is a method, and each method's message is constant: "accepted",
 // "rejected", "deferred", "delivered", "bounced", "expired", "cancelled",
-// "held", "notified". Values come from strangers, so every one is made safe
+// "on hold", "released", "held", "notified". Values come from strangers, so every one is made safe
 // before it is handed to the logger: no control bytes, no text direction
 // tricks, no endless text. The package knows no secrets and takes none.
 package maillog
@@ -155,6 +155,17 @@ func (l *Log) Cancelled(m Message, to, reason string) {
 // error.
 func (l *Log) Held(m Message, reason string, err error) {
 	l.log.Error("held", m.attrs(), text(KeyReason, reason), cause(err))
+}
+
+// OnHold notes that an operator keeps a recipient from being tried; ref is the
+// operation.
+func (l *Log) OnHold(m Message, to, ref string) {
+	l.log.Info("on hold", m.attrs(), text(KeyTo, to), text(KeyRef, ref))
+}
+
+// Released notes that a recipient on hold may be tried again.
+func (l *Log) Released(m Message, to, ref string) {
+	l.log.Info("released", m.attrs(), text(KeyTo, to), text(KeyRef, ref))
 }
 
 // Notified notes that a delivery status notification about m was queued: kind

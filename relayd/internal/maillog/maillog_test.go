@@ -53,6 +53,8 @@ func TestEachEventHasItsOwnLineWithFixedKeys(t *testing.T) {
 		l.Bounced(maillog.Message{ID: "x"}, maillog.Attempt{To: "b@y.test", Number: 1})
 		l.Expired(maillog.Message{ID: "x"}, maillog.Attempt{To: "b@y.test", Number: 1})
 		l.Cancelled(maillog.Message{ID: "x"}, "b@y.test", "operator")
+		l.OnHold(maillog.Message{ID: "x"}, "b@y.test", "qop_1")
+		l.Released(maillog.Message{ID: "x"}, "b@y.test", "qop_1")
 		l.Held(maillog.Message{ID: "x"}, "panic", errors.New("boom"))
 		l.Notified(maillog.Message{ID: "x"}, "failed", "y")
 		l.ReplyUndelivered(maillog.Message{ID: "x"}, errors.New("reset"))
@@ -93,6 +95,8 @@ func TestEachEventHasItsOwnLineWithFixedKeys(t *testing.T) {
 		brief("bounced", "to", "b@y.test", "attempt", 1.0, "delay", 0.0),
 		brief("expired", "to", "b@y.test", "attempt", 1.0, "delay", 0.0),
 		brief("cancelled", "to", "b@y.test", "reason", "operator"),
+		brief("on hold", "to", "b@y.test", "ref", "qop_1"),
+		brief("released", "to", "b@y.test", "ref", "qop_1"),
 		brief("held", "reason", "panic", "error", "boom", "level", "ERROR"),
 		brief("notified", "reason", "failed", "notice", "y"),
 		brief("reply undelivered", "error", "reset"),

@@ -50,7 +50,8 @@ func TestAcceptedMailIsChargedAndReportedOnce(t *testing.T) {
 	got := events[0]
 	if got.Kind != api.EdgeEventKindMessageAccepted || *got.MessageID != messages[0].ID || *got.Domain != "ok.test" ||
 		*got.ClientAddress != "127.0.0.1" || *got.Sender != "anna@ok.test" || got.User != nil || *got.Recipients != 2 ||
-		*got.Units != 1 || *got.SizeBytes != messages[0].Size || !got.DayStart.Equal(e.bank.day.Start) {
+		*got.Units != 1 || *got.SizeBytes != messages[0].Size || !got.DayStart.Equal(e.bank.day.Start) ||
+		strings.Join(got.RecipientDomains, " ") != "sink.test sink.test" {
 		t.Errorf("event is %+v", got)
 	}
 	e.must(e.bank.answer(e.ledger))

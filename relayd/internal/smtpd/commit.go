@@ -70,7 +70,9 @@ func (in *intake) stage(b *journal.Batch) error {
 	if err := in.server.Spool.Stage(b, m, in.writer); err != nil {
 		return err
 	}
-	if err := in.server.Outbox.Append(b, in.event(m, api.EdgeEventKindMessageAccepted)); err != nil {
+	accepted := in.event(m, api.EdgeEventKindMessageAccepted)
+	accepted.RecipientDomains = recipientDomains(m)
+	if err := in.server.Outbox.Append(b, accepted); err != nil {
 		return err
 	}
 	if in.observed == "" {
@@ -113,6 +115,15 @@ func (in *intake) event(m *spool.Message, kind api.EdgeEventKind) api.EdgeEvent 
 		e.PolicyRevision = &m.PolicyRevision
 	}
 	return e
+}
+
+// recipientDomains says where a message goes, one domain for each recipient: so the control plane knows the queue.
+func recipientDomains(m *spool.Message) []string {
+	domains := make([]string, len(m.Recipients))
+	for i := range m.Recipients {
+		domains[i] = m.Recipients[i].Address.Domain
+	}
+	return domains
 }
 
 // confirm hands the stored message on and says so.

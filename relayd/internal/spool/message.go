@@ -78,6 +78,12 @@ type Recipient struct {
 	LastHost  string `json:"last_host,omitempty"`
 	// DelayNoticed is set once a delay notification was sent.
 	DelayNoticed bool `json:"delay_noticed,omitempty"`
+	// Held is set while an operator keeps the recipient from being tried. It
+	// does not expire meanwhile.
+	Held bool `json:"held,omitempty"`
+	// Cancelling is set when an operator cancelled the recipient while an
+	// attempt was under way: unless that one delivers, nothing more is tried.
+	Cancelling bool `json:"cancelling,omitempty"`
 }
 
 // State is what has become of a recipient. All but Pending are final.
