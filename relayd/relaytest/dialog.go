@@ -33,8 +33,7 @@ func (s *session) countPlain(line string) {
 		return
 	}
 	switch verb, _, _ := strings.Cut(strings.ToUpper(line), " "); verb {
-	case "EHLO", "HELO", "STARTTLS", "RSET", "NOOP", "QUIT":
-	default:
+	case "MAIL", "RCPT", "DATA", "BDAT", "AUTH":
 		s.mx.record(func() { s.mx.plain += len(line) })
 	}
 }

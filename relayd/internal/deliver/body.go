@@ -23,7 +23,7 @@ var errShortBody = errors.New("stored message has another length than its envelo
 func (c *conn) sendBody(body io.Reader, sizeBytes int64) (reply, *failure) {
 	c.limit = time.Now().Add(c.timeouts.DataBlock + time.Duration(sizeBytes/slowestBytesPerSecond)*time.Second)
 	stuffer := &dotStuffer{out: deadlineWriter{c}, lineStart: true}
-	n, err := copyBlocks(stuffer, body)
+	n, err := copyBlocks(stuffer, body, min(max(sizeBytes, 1), blockBytes))
 	if err == nil && n != sizeBytes {
 		err = fmt.Errorf("%w: %d, not %d", errShortBody, n, sizeBytes)
 	}
@@ -64,7 +64,7 @@ type readError struct{ err error }
 func (e *readError) Error() string { return e.err.Error() }
 func (e *readError) Unwrap() error { return e.err }
 
-func copyBlocks(out io.Writer, in io.Reader) (n int64, err error) {
+func copyBlocks(out io.Writer, in io.Reader, blockBytes int64) (n int64, err error) {
 	block := make([]byte, blockBytes)
 	for {
 		m, err := in.Read(block)

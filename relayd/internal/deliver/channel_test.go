@@ -12,7 +12,7 @@ import (
 )
 
 // Matrix row 45, as far as routes decide it; policy_test.go has the rest.
-func TestTheTLSRuleOfTheRouteIsKept(t *testing.T) {
+func TestRow45TheTLSRuleOfTheRouteIsKept(t *testing.T) {
 	good, roots := relaytest.Certificate(t, time.Hour, "127.0.0.1")
 	wrongName, wrongRoots := relaytest.Certificate(t, time.Hour, "other.test")
 	expired, expiredRoots := relaytest.Certificate(t, -time.Minute, "127.0.0.1")

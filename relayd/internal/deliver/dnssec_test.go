@@ -13,7 +13,7 @@ import (
 
 // Matrix rows 44 (bogus DNSSEC) and 45 (DANE mismatch), with a real signed
 // zone and a real resolver that validates.
-func TestARealResolverDecidesWhichTLSARecordsCount(t *testing.T) {
+func TestRow44And45ARealResolverDecidesWhichTLSARecordsCount(t *testing.T) {
 	ca := relaytest.NewAuthority(t, "zone's own")
 	conf := ca.Issue(t, time.Hour, "mx.good.test", "mx.authority.test")
 	mx := relaytest.StartMX(t, relaytest.Script{TLS: conf})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func stages() []relaytest.Stage {
 }
 
 // Matrix row 42.
-func TestNoServerCanHoldAWorkerOrBreakTheClient(t *testing.T) {
+func TestRow42NoServerCanHoldAWorkerOrBreakTheClient(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		action relaytest.Action
@@ -48,6 +49,7 @@ func TestNoServerCanHoldAWorkerOrBreakTheClient(t *testing.T) {
 		{name: "endless line", action: relaytest.Endless("250-aaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), lost: true},
 		{name: "3,000-byte line", action: relaytest.Say("250 " + strings.Repeat("x", 3000)), lost: true},
 		{name: "garbage", action: relaytest.SayRaw("\x00\xff\x16\x03\x01 hello\r\n"), lost: true},
+		{name: "NUL before the code", action: relaytest.SayRaw("\x00250 ok\r\n"), lost: true},
 		{name: "two codes in one reply", action: relaytest.Say("250-fine", "550 or not"), lost: true},
 		{name: "half a reply", action: relaytest.SayRawAndClose("25"), lost: true},
 		{name: "an open reply", action: relaytest.SayRawAndClose("250-taken\r\n"), lost: true},
@@ -104,7 +106,7 @@ func TestAPermanentReplyAtAnyStageIsFinal(t *testing.T) {
 	}
 }
 
-func TestAServerThatStopsReadingIsGivenUpOn(t *testing.T) {
+func TestRow42AServerThatStopsReadingIsGivenUpOn(t *testing.T) {
 	mx := relaytest.StartMX(t, relaytest.Script{
 		On: map[relaytest.Stage]relaytest.Action{relaytest.StageData: relaytest.StopReading("354 go ahead")},
 	})
@@ -115,8 +117,48 @@ func TestAServerThatStopsReadingIsGivenUpOn(t *testing.T) {
 	}
 }
 
+func TestRow42AServerThatIsJustFastEnoughAtEachStepIsGivenUpOnAllTheSame(t *testing.T) {
+	mx := relaytest.StartMX(t, relaytest.Script{On: map[relaytest.Stage]relaytest.Action{
+		relaytest.StageRcpt: relaytest.Drip("250 ok\r\n", 10*time.Millisecond),
+	}})
+	var to []string
+	for i := range 100 {
+		to = append(to, fmt.Sprintf("r%d@y.test", i))
+	}
+	began := time.Now()
+	got := newSender(t, impatient).Attempt(t.Context(), jobTo(mx, mail, to...))
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the worker was held for %v, with 1 s for everything before the message", took)
+	}
+	if last := got[len(got)-1]; brief(last) != "temporary 0 4.4.2" {
+		t.Errorf("got %s %q", brief(last), last.Text)
+	}
+}
+
+// What is allocated in all is more than what is ever held at once.
+func TestRow42NoReplyTakesMoreThanAFewMegabytes(t *testing.T) {
+	for name, action := range map[string]relaytest.Action{
+		"endless reply": relaytest.Endless("250-and another thing\r\n"),
+		"endless line":  relaytest.Endless(strings.Repeat("a", 1000)),
+		"long lines":    relaytest.Endless("250-" + strings.Repeat("x", 2000) + "\r\n"),
+	} {
+		mx := relaytest.StartMX(t, relaytest.Script{On: map[relaytest.Stage]relaytest.Action{relaytest.StageEHLO: action}})
+		s := newSender(t, impatient)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		got := s.Attempt(t.Context(), jobTo(mx, mail, "b@y.test"))
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20 {
+			t.Errorf("%s: %d bytes allocated for one connection", name, n)
+		}
+		if got[0].Class != queue.TempFail {
+			t.Errorf("%s: got %s", name, briefs(got))
+		}
+	}
+}
+
 // Matrix row 43.
-func TestEachRecipientHasItsOwnOutcome(t *testing.T) {
+func TestRow43EachRecipientHasItsOwnOutcome(t *testing.T) {
 	replies := map[string]string{
 		"temp@y.test": "450 4.2.0 later", "gone@y.test": "550 5.1.1 unknown", "full@y.test": "552 5.2.2 full",
 		"many@y.test": "552 too many recipients", "moved@y.test": "251 2.1.5 will forward",

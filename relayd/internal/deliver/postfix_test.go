@@ -130,6 +130,23 @@ func TestPostfixsSinkReceivesTheMessageByteForByte(t *testing.T) {
 	}
 }
 
+// Matrix row 42, with a peer of somebody else's.
+func TestRow42PostfixsSinkThatWaitsIsNotWaitedFor(t *testing.T) {
+	for _, command := range []string{"ehlo", "mail", "rcpt", "data", "."} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			// -p: it answers pipelined commands out of turn while it waits.
+			addr := smtpSink(t, t.TempDir(), "-p", "-W", command+":60")
+			job := jobByMX(mail, "b@y.test")
+			job.Route = queue.Route{Host: addr.Addr().String(), Port: addr.Port()}
+			got := newSender(t, impatient).Attempt(t.Context(), job)
+			if r := got[0]; r.Class != queue.TempFail || r.Enhanced != "4.4.2" || r.Uncertain != (command == ".") {
+				t.Errorf("got %s %q (%v)", briefs(got), r.Text, r.Err)
+			}
+		})
+	}
+}
+
 func TestPostfixsSinkCanFailInEveryWay(t *testing.T) {
 	for _, c := range []struct {
 		name string

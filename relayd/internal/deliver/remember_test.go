@@ -104,7 +104,7 @@ func TestAPolicyHostInAPrivateNetworkIsNotAsked(t *testing.T) {
 }
 
 // Matrix row 45: never below the level that was seen last, unless allowed.
-func TestADestinationThatTookTLSIsNotSentPlainTextAgain(t *testing.T) {
+func TestRow45ADestinationThatTookTLSIsNotSentPlainTextAgain(t *testing.T) {
 	stripped := func(s relaytest.Step) bool { return s.Connection == 1 }
 	for name, fault := range map[string]func(relaytest.Step) (relaytest.Action, bool){
 		"STARTTLS stripped": func(s relaytest.Step) (relaytest.Action, bool) {
