@@ -113,6 +113,7 @@ func TestEventsAreSentAgainUntilTheyAreAcknowledgedAndNoneTwice(t *testing.T) {
 		stop := r.run()
 		defer func() { stop() }()
 		r.happen(10)
+		time.Sleep(gatherFor)
 		synctest.Wait()
 		p.has(t, 10)
 
@@ -200,8 +201,34 @@ func TestAnIdleSenderWakesForOneEvent(t *testing.T) {
 			t.Errorf("%d calls with nothing to say", n)
 		}
 		r.happen(1)
+		time.Sleep(gatherFor)
 		synctest.Wait()
 		p.has(t, 1)
+	})
+}
+
+// Each call is a transaction of the control plane, which has many edges.
+func TestABusySenderMakesAFewCallsASecondAndFullOnesAtOnce(t *testing.T) {
+	p, dir := newPlane(t), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := newReporter(t, p, dir)
+		defer r.close()
+		stop := r.run()
+		defer func() { stop() }()
+		for range 200 { // two seconds
+			r.happen(3)
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(gatherFor)
+		synctest.Wait()
+		p.has(t, 600)
+		if n := p.count("events"); n > 9 {
+			t.Errorf("%d calls in two seconds, want at most 9", n)
+		}
+		r.happen(3 * eventsPerCall)
+		time.Sleep(gatherFor)
+		synctest.Wait()
+		p.has(t, 600+3*eventsPerCall)
 	})
 }
 
@@ -233,7 +260,9 @@ func TestARestoredControlPlaneIsToldAgainWhatItLost(t *testing.T) {
 		stop := r.run()
 		defer func() { stop() }()
 		r.happen(20)
+		time.Sleep(gatherFor)
 		synctest.Wait()
+		p.has(t, 20)
 		p.set(func() { p.events, p.acked = p.events[:7], 7 }) // its backup
 		r.happen(1)
 		time.Sleep(time.Minute)
