@@ -19,7 +19,7 @@
 // batch of the journal it updates or removes the envelope, notes the event, and
 // stores the notification that the sender gets. Every recipient comes to
 // exactly one final state, and the batch that says so is on the disk before
-// anything depends on it. An attempt is recorded before it begins, so that a
+// a notification leaves or the control plane hears of it. An attempt is recorded before it begins, so that a
 // message that kills the process is known by its count of attempts.
 //
 // What is lost in a crash is at most the knowledge that a message was

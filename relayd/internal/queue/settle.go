@@ -36,8 +36,12 @@ type settlement struct {
 func (q *Queue) settle(u unit, results []Result, interrupted bool) error {
 	batch := q.Journal.NewBatch()
 	defer batch.Discard()
+	stored, err := q.envelope(u.entry)
+	if err != nil {
+		return fmt.Errorf("settle %s: %w", u.entry.id, err)
+	}
 	s := &settlement{
-		q: q, m: clone(u.entry.message), batch: batch, now: q.Now(), interrupted: interrupted,
+		q: q, m: clone(stored), batch: batch, now: q.Now(), interrupted: interrupted,
 		told: make(map[dsn.Action][]dsn.Recipient),
 	}
 	for k, i := range u.recipients {
@@ -69,18 +73,20 @@ func (s *settlement) recipient(r *spool.Recipient, res Result) {
 	switch {
 	case res.Class == Delivered:
 		s.delivered(r, res)
+	case r.Cancelling:
+		s.cancelled(r, res)
 	case res.Class == PermFail:
 		s.bounced(r, res)
 	case s.interrupted && !res.Uncertain:
 		// Not the destination's doing: due again as soon as we are back.
 		r.NextAttempt = s.now
 		s.deferred(r, res)
-	case !s.now.Before(s.m.AcceptedAt.Add(s.q.Lifetime)):
+	case !r.Held && !s.now.Before(s.m.AcceptedAt.Add(s.q.Lifetime)):
 		s.expired(r, res)
 	default:
 		// One last attempt is made when the lifetime ends.
 		next := s.now.Add(s.q.Backoff(r.Attempts, s.q.Random()))
-		if end := s.m.AcceptedAt.Add(s.q.Lifetime); next.After(end) {
+		if end := s.m.AcceptedAt.Add(s.q.Lifetime); next.After(end) && s.now.Before(end) {
 			next = end
 		}
 		r.NextAttempt = next
@@ -116,12 +122,18 @@ func (s *settlement) expired(r *spool.Recipient, res Result) {
 	s.after = append(s.after, func() { s.q.Log.Expired(logMessage(s.m), log) })
 }
 
-// deferred leaves r in the queue. The first time is an event; a hundred more
-// like it would tell nobody anything.
+// cancelled ends r at an operator's word; nobody is notified.
+func (s *settlement) cancelled(r *spool.Recipient, res Result) {
+	r.Held, r.Cancelling = false, false
+	s.end(r, spool.Cancelled, api.EdgeEventKindMessageCancelled, res, "")
+	to := r.Address.String()
+	s.after = append(s.after, func() { s.q.Log.Cancelled(logMessage(s.m), to, "operator") })
+}
+
+// deferred leaves r in the queue. Every time is an event: from them the control
+// plane knows the queue.
 func (s *settlement) deferred(r *spool.Recipient, res Result) {
-	if r.Attempts == 1 || res.Uncertain {
-		s.note(api.EdgeEventKindMessageDeferred, *r, res, "")
-	}
+	s.note(api.EdgeEventKindMessageDeferred, *r, res, "")
 	late := s.q.WarnAfter > 0 && !s.now.Before(s.m.AcceptedAt.Add(s.q.WarnAfter))
 	if late && !r.DelayNoticed {
 		r.DelayNoticed = true
@@ -150,7 +162,13 @@ func (s *settlement) note(kind api.EdgeEventKind, r spool.Recipient, res Result,
 	}
 	e := api.EdgeEvent{
 		Kind: kind, Time: s.now.UTC(), MessageID: &s.m.ID, Domain: &s.m.Domain,
-		Recipient: new(r.Address.String()), Recipients: new(int64(1)), Reply: new(replyText(res)),
+		Recipient: new(r.Address.String()), Recipients: new(int64(1)),
+	}
+	if reply := replyText(res); reply != "" {
+		e.Reply = &reply
+	}
+	if kind == api.EdgeEventKindMessageDeferred {
+		e.Attempts, e.NextAttemptAt = new(int64(r.Attempts)), new(r.NextAttempt.UTC())
 	}
 	if !s.m.From.IsNull() {
 		e.Sender = new(s.m.From.String())
@@ -174,21 +192,31 @@ func (s *settlement) fail(err error) {
 	}
 }
 
-// commit writes the envelope and makes everything durable. A deferral that
-// nobody hears of need not wait for the disk: forgetting it repeats an attempt.
+// commit writes the envelope, the events and the notifications. Forgetting an
+// outcome repeats an attempt and breaks no promise, so it need not wait for the
+// disk where a sync follows soon by itself: the outbox makes one before it sends
+// an event. A notification waits: it is mail that leaves at once, and another
+// one would follow.
 func (s *settlement) commit() error {
 	if s.err != nil {
 		return s.err
 	}
-	if s.m.Settled() {
-		s.q.Spool.Remove(s.batch, s.m.ID)
-	} else if err := s.q.Spool.Update(s.batch, s.m); err != nil {
+	if err := s.write(); err != nil {
 		return err
 	}
-	if s.final || s.events > 0 || len(s.queued) > 0 {
+	if len(s.queued) > 0 || s.final && s.events == 0 {
 		return s.q.Journal.Commit(s.batch)
 	}
 	return s.q.Journal.CommitLazy(s.batch)
+}
+
+// write adds the envelope as it is now, or its end, to the batch.
+func (s *settlement) write() error {
+	if s.m.Settled() {
+		s.q.Spool.Remove(s.batch, s.m.ID)
+		return nil
+	}
+	return s.q.Spool.Update(s.batch, s.m)
 }
 
 // replyText is what the other side said, or we instead of it, on one line.
