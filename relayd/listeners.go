@@ -2,10 +2,12 @@ package relayd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 
+	"activerelay/api/keypair"
 	"activerelay/relayd/internal/smtpd"
 )
 
@@ -73,8 +75,8 @@ func (p *ports) serveMail(intake *crew, server *smtpd.Server) {
 		if l == nil {
 			return
 		}
-		intake.start("smtp "+kind.String(), func(ctx context.Context) error {
-			if err := server.Serve(ctx, l, kind); !errors.Is(err, smtpd.ErrClosed) {
+		intake.start("smtp "+kind.String(), func(context.Context) error {
+			if err := server.Serve(l, kind); !errors.Is(err, smtpd.ErrClosed) {
 				return err
 			}
 			return nil
@@ -83,4 +85,16 @@ func (p *ports) serveMail(intake *crew, server *smtpd.Server) {
 	serve(p.relay, smtpd.Relay)
 	serve(p.submission, smtpd.Submission)
 	serve(p.tls, smtpd.ImplicitTLS)
+}
+
+// serverTLS serves the certificate of the settings; nil when there is none.
+func serverTLS(c Config) (*tls.Config, error) {
+	if c.TLSCert == "" {
+		return nil, nil
+	}
+	files, err := keypair.Open(c.TLSCert, c.TLSKey, c.Log)
+	if err != nil {
+		return nil, err
+	}
+	return files.Config(), nil
 }

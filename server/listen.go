@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"time"
 
+	"activerelay/api/keypair"
 	"activerelay/server/internal/httpapi"
 )
 
@@ -34,9 +35,21 @@ func listen(ctx context.Context, config Config) (net.Listener, error) {
 	return listener, nil
 }
 
-// newHTTPServer serves TLS when it is given a certificate. A request does not end with ctx: it is drained.
-func newHTTPServer(ctx context.Context, config Config, handler http.Handler, pair *certificate) *http.Server {
-	server := &http.Server{
+// serverTLS serves the certificate of the settings; nil when there is none.
+func serverTLS(config Config) (*tls.Config, error) {
+	if config.TLSCert == "" {
+		return nil, nil
+	}
+	files, err := keypair.Open(config.TLSCert, config.TLSKey, config.Log)
+	if err != nil {
+		return nil, err
+	}
+	return files.Config(), nil
+}
+
+// newHTTPServer serves TLS when it is given a configuration. A request does not end with ctx: it is drained.
+func newHTTPServer(ctx context.Context, config Config, handler http.Handler, tlsConfig *tls.Config) *http.Server {
+	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: headTimeout,
 		ReadTimeout:       readTimeout,
@@ -45,9 +58,6 @@ func newHTTPServer(ctx context.Context, config Config, handler http.Handler, pai
 		MaxHeaderBytes:    httpapi.MaxHeaderBytes + httpapi.MaxURIBytes + headSlack,
 		ErrorLog:          slog.NewLogLogger(config.Log.Handler(), slog.LevelDebug), // strangers' broken connections
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+		TLSConfig:         tlsConfig,
 	}
-	if pair != nil {
-		server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.get}
-	}
-	return server
 }

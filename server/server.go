@@ -63,7 +63,7 @@ func Run(ctx context.Context, config Config) (err error) {
 	if err != nil {
 		return err
 	}
-	pair, err := openCertificate(config)
+	tlsConfig, err := serverTLS(config)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func Run(ctx context.Context, config Config) (err error) {
 	}
 	background := inBackground(ctx, publisher.Run, (&upkeep{store: opened, log: config.Log, now: config.Now}).run)
 	defer func() { err = errors.Join(err, background()) }()
-	return serve(ctx, config, newHTTPServer(ctx, config, api.Handler(), pair), listener, publisher)
+	return serve(ctx, config, newHTTPServer(ctx, config, api.Handler(), tlsConfig), listener, publisher)
 }
 
 // openStore opens the database of the settings; what it works with beside them comes in base.
