@@ -93,6 +93,9 @@ func demandForSecrets(targets []target, route queue.Route) []target {
 func (s *Sender) demandOfHosts(ctx context.Context, job queue.Job, hosts []host) *failure {
 	base := routeDemand(job)
 	if base.level == plainText {
+		for i := range hosts {
+			hosts[i].demand = base
+		}
 		return nil
 	}
 	var policy tlspolicy.Policy

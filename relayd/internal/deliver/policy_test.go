@@ -214,6 +214,7 @@ func TestTheVerdictSaysHowTheServerProvedItself(t *testing.T) {
 	}{
 		{name: "no TLS", want: "none"},
 		{name: "nothing published", tls: conf, want: "TLS 1.3 encrypted"},
+		{name: "never TLS", tls: conf, rule: queue.TLSNone, want: "none"},
 		{name: "TLS required", tls: conf, rule: queue.TLSRequired, want: "TLS 1.3 verified"},
 		{
 			name: "DANE, usage 3, expired and with another name", tls: expired, want: "TLS 1.3 dane",

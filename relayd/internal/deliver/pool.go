@@ -25,7 +25,7 @@ type key struct {
 }
 
 func poolKey(job queue.Job) key {
-	k := key{route: job.Route, requireTLS: job.RequireTLS}
+	k := key{route: job.Route, requireTLS: demandsTLS(job)}
 	if job.Route.IsMX() {
 		k.domain = job.RecipientDomain
 	}

@@ -243,3 +243,19 @@ func TestREQUIRETLSMailGoesOnlyWhereItStaysEncryptedOrBack(t *testing.T) {
 		})
 	}
 }
+
+func TestREQUIRETLSMailDoesNotShareTheConnectionOfANotification(t *testing.T) {
+	conf := relaytest.NewAuthority(t, "stranger").Issue(t, time.Hour, "mx.y.test")
+	d := newSecured(t, relaytest.Script{TLS: conf, Extensions: []string{"REQUIRETLS"}}, func(c *deliver.Config) { c.IdleConnections = 10 })
+	d.dns.Sign("y.test")
+	job := jobByMX(mail, "b@y.test")
+	job.RequireTLS = true
+	notification := job
+	notification.Sender.Local, notification.Sender.Domain = "", ""
+	if got := d.sender.Attempt(t.Context(), notification); briefs(got) != "delivered 250 2.0.0" {
+		t.Fatalf("got %s %q", briefs(got), got[0].Text)
+	}
+	if got := d.sender.Attempt(t.Context(), job); briefs(got) != "permanent 0 5.7.30" {
+		t.Errorf("got %s %q over %q: the unverified connection was used again", briefs(got), got[0].Text, got[0].TLS)
+	}
+}
