@@ -53,7 +53,8 @@ func schemaField(parameter *openapi3.Parameter, err *openapi3.SchemaError) probl
 func escapePointer(parts []string) []string {
 	escaped := make([]string, len(parts))
 	for i, part := range parts {
-		escaped[i] = strings.NewReplacer("~", "~0", "/", "~1").Replace(part)
+		// A Replacer builds tables first, and this is done for every member of every body.
+		escaped[i] = strings.ReplaceAll(strings.ReplaceAll(part, "~", "~0"), "/", "~1")
 	}
 	return escaped
 }
