@@ -2,7 +2,6 @@ package smtpd
 
 import (
 	"fmt"
-	"io"
 	"strings"
 	"testing"
 
@@ -93,7 +92,7 @@ func TestMailPastTheMemoryLimitIsAcceptedFromAFile(t *testing.T) {
 }
 
 func TestManyMessagesOfARelayIPPassOverOneConnection(t *testing.T) {
-	e := startEdge(t, func(o *setup) { o.limits.MessagesPerConnection, o.limits.IdleResets = 3, 3 })
+	e := startEdge(t, func(o *setup) { o.limits.MessagesPerConnection, o.limits.Junk = 3, 3 })
 	c := e.hello()
 	for range 8 {
 		c.mail("anna@ok.test", text("anna@ok.test"), queuedAs)
@@ -147,81 +146,42 @@ func TestParametersOfTheEnvelopeAreKept(t *testing.T) {
 	}
 }
 
-func TestChunkedMailIsAcceptedAsItCame(t *testing.T) {
+// What follows BDAT would be the chunk: it is not offered, and nothing behind it
+// is run.
+func TestChunkingIsNotOffered(t *testing.T) {
 	e := startEdge(t, nil)
-	c := e.hello()
-	whole := text("anna@ok.test") + ".\r\nafter a dot\r\n"
+	c := e.dial()
+	if offered := c.ask("EHLO client.test", "(?s)250-.*"); strings.Contains(offered, "CHUNKING") {
+		t.Errorf("EHLO offers %s", offered)
+	}
 	c.envelope("anna@ok.test", "carl@sink.test")
-	c.send(fmt.Sprintf("BDAT %d", 10))
-	c.raw(whole[:10])
-	c.want("250 .*")
-	c.ask("MAIL FROM:<bo@ok.test>", "50[23] .*")
-	c.ask("AUTH PLAIN AAAA", `(?s)503-5\.5\.1 .*reason=command-sequence.*`)
-	c.send(fmt.Sprintf("BDAT %d LAST", len(whole)-10))
-	c.raw(whole[10:])
-	c.want(queuedAs)
-	c.mail("bo@ok.test", text("bo@ok.test"), queuedAs)
-	if _, texts := e.stored(); len(texts) != 2 || below(t, texts[0]) != whole {
-		t.Fatalf("stored %q, want first %q", texts, whole)
+	c.raw("BDAT 26 LAST\r\nMAIL FROM:<x@other.test>\r\nRSET\r\n")
+	c.want(said(502, "5.5.1", "command-not-offered", "Command is not offered here"))
+	c.ended()
+	if messages, _ := e.stored(); len(messages) != 0 || strings.Contains(e.log.String(), "other.test") {
+		t.Errorf("%d messages stored, want none\n%s", len(messages), e.log)
 	}
 }
 
-// What the engine makes of a chunked message after RSET could reach the next
-// message: so there is none on that connection.
-func TestChunkedMailThatWasResetLeavesNothingAndEndsTheConnection(t *testing.T) {
-	e := startEdge(t, nil)
-	for range 20 {
-		c := e.hello()
-		c.raw("MAIL FROM:<anna@ok.test>\r\nRCPT TO:<carl@sink.test>\r\nBDAT 13\r\nFrom: x@y.z\r\nRSET\r\n" +
-			"MAIL FROM:<x@other.test>\r\nRCPT TO:<dora@sink.test>\r\nBDAT 18 LAST\r\nFrom: x@other.test")
-		for range 3 {
-			c.want("250 .*")
-		}
-		// RSET is answered unless the client's bytes behind it were refused first.
-		rest, err := io.ReadAll(c.in)
-		if isDeadline(err) || strings.Contains(string(rest), "queued as") {
-			t.Fatalf("after RSET came %q (%v)", rest, err)
-		}
+func TestWhatIsOfferedFollowsThePolicyAndTheListener(t *testing.T) {
+	const always = "250-edge.relay.test\n250-SIZE 1048576\n250-PIPELINING\n250-8BITMIME\n250-SMTPUTF8\n250-ENHANCEDSTATUSCODES\n" +
+		"250-LIMITS RCPTMAX=100\n"
+	for _, kind := range []Kind{Relay, Submission} {
+		e := startEdge(t, func(o *setup) { o.tls, o.kind = true, kind })
+		c := e.dial()
+		c.ask("EHLO client.test", always+"250-STARTTLS\n250 DSN")
+		c.ask("STARTTLS", "220 .*")
+		c.secure(e.trust)
+		c.ask("EHLO client.test", always+"250-AUTH PLAIN LOGIN\n250-REQUIRETLS\n250 DSN")
+		c.ask("STARTTLS", said(503, "5.5.1", "command-sequence", "Command is not allowed at this point: TLS is there already"))
 	}
-	if messages, _ := e.stored(); len(messages) != 0 || strings.Contains(e.log.String(), "msg=accepted") {
-		t.Errorf("%d messages stored, want none", len(messages))
-	}
-}
-
-func TestChunkedMailThatIsRefusedEarlyIsAnsweredAtItsEndOnly(t *testing.T) {
-	e := startEdge(t, nil)
-	c := e.hello()
-	for range 5 {
-		c.envelope("anna@ok.test", "carl@sink.test")
-		c.raw("BDAT 12\r\nbare\nnewline")
-		c.want("250 .*")
-		c.raw("BDAT 2 LAST\r\n\r\n")
-		c.want("(?s)550-5\\.5\\.2 .*reason=bare-newline .*")
-	}
+	e := startEdge(t, func(o *setup) { o.tls, o.kind = true, ImplicitTLS })
+	c := e.connect()
+	c.secure(e.trust)
+	c.want(`220 edge\.relay\.test ESMTP`)
+	c.ask("EHLO client.test", always+"250-AUTH PLAIN LOGIN\n250-REQUIRETLS\n250 DSN")
+	c.login("anna@ok.test", password, "235 .*")
 	c.mail("anna@ok.test", text("anna@ok.test"), queuedAs)
-}
-
-func TestTruncatedLastChunkIsNotAMessage(t *testing.T) {
-	for _, secure := range []bool{false, true} {
-		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
-			e := startEdge(t, func(o *setup) { o.tls = true })
-			c := e.hello()
-			if secure {
-				c.startTLS(e.trust)
-			}
-			c.envelope("anna@ok.test", "carl@sink.test")
-			whole := text("anna@ok.test")
-			c.send(fmt.Sprintf("BDAT %d LAST", len(whole)+100))
-			c.raw(whole)
-			e.must(c.conn.(interface{ CloseWrite() error }).CloseWrite())
-			if got, err := c.reply(); err == nil && strings.HasPrefix(got, "2") {
-				t.Errorf("half a message was answered %q", got)
-			}
-			if messages, _ := e.stored(); len(messages) != 0 {
-				t.Errorf("half a message was stored")
-			}
-		})
-	}
 }
 
 func TestUserSendsOverTLSWithBothMechanisms(t *testing.T) {

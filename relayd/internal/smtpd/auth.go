@@ -3,7 +3,6 @@ package smtpd
 import (
 	"bytes"
 	"errors"
-	"strings"
 
 	"activerelay/api/mailaddr"
 	"activerelay/api/policy"
@@ -19,24 +18,13 @@ var _ smtp.AuthSession = (*session)(nil)
 // there is TLS.
 func (s *session) AuthMechanisms() []string { return []string{sasl.Plain, sasl.Login} }
 
-// Auth implements smtp.AuthSession.
+// Auth implements smtp.AuthSession. The engine asks for nothing else than was
+// offered, in capitals.
 func (s *session) Auth(mechanism string) (sasl.Server, error) {
-	if err := s.checkConversation(reason.StageAuth); err != nil {
-		return nil, err
-	}
-	if s.inTransaction() {
-		return nil, s.refuse(refusal{
-			stage: reason.StageAuth, slug: reason.CommandSequence,
-			args: reason.Args{Detail: "AUTH within a message"},
-		})
-	}
-	switch strings.ToUpper(mechanism) {
-	case sasl.Plain:
-		return &plain{session: s}, nil
-	case sasl.Login:
+	if mechanism == sasl.Login {
 		return &loginServer{session: s}, nil
 	}
-	return nil, s.badAuth("mechanism is not offered")
+	return &plain{session: s}, nil
 }
 
 func (s *session) badAuth(detail string) error {
@@ -93,13 +81,12 @@ func (s *session) authenticate(identity, name, password string) error {
 		user = mailaddr.Address{}
 	}
 	foreign := identity != "" && identity != name
-	l := login{client: s.guard.client, user: user, password: password}
+	l := login{client: s.peer, user: user, password: password}
 	domain, answer := (*policy.Domain)(nil), policy.No
 	if !user.IsNull() {
 		l.found, domain, answer = view.Table.User(user)
 	}
-	s.user = mailaddr.Address{} // whatever was true before this attempt
-	err = s.server.gate.check(s.guard.ctx, l)
+	err = s.server.gate.check(s.conn.Context(), l)
 	switch {
 	case answer == policy.Unknown:
 		err = errors.Join(errUncheckable, errors.New("users of the domain cannot be read"))
@@ -109,7 +96,6 @@ func (s *session) authenticate(identity, name, password string) error {
 	if err == nil {
 		s.server.metrics.logins.WithLabelValues("right").Inc()
 		s.user = user
-		s.keepAlive()
 		return nil
 	}
 	slug, variant := authRefusal(err, view.Fresh())
@@ -117,15 +103,10 @@ func (s *session) authenticate(identity, name, password string) error {
 	if errors.Is(err, errWrong) {
 		err = nil // the reply says it all
 	}
-	r := refusal{
+	return s.refuse(refusal{
 		stage: reason.StageAuth, slug: slug, cause: err, login: user.String(), domain: domain,
 		args: reason.Args{Variant: variant, Revision: view.Table.Revision()},
-	}
-	s.authFailures++
-	if s.authFailures >= s.server.limits.AuthFailures || slug == reason.RateLimited {
-		s.guard.end()
-	}
-	return s.refuse(r)
+	})
 }
 
 func loginOutcome(slug reason.Slug, v reason.Variant) string {

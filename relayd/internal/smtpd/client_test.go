@@ -43,7 +43,7 @@ func (e *edge) hello() *client {
 	e.t.Helper()
 	c := e.dial()
 	c.send("EHLO client.test")
-	c.want(`(?s)250-Hello client\.test\n.*`)
+	c.want(`(?s)250-edge\.relay\.test\n.*`)
 	return c
 }
 
@@ -51,12 +51,18 @@ func (e *edge) hello() *client {
 func (c *client) startTLS(config *tls.Config) {
 	c.t.Helper()
 	c.ask("STARTTLS", `220 .*`)
+	c.secure(config)
+	c.ask("EHLO client.test", `(?s)250-edge\.relay\.test\n.*`)
+}
+
+// secure puts TLS on the connection.
+func (c *client) secure(config *tls.Config) {
+	c.t.Helper()
 	layer := tls.Client(c.conn, config)
 	if err := layer.Handshake(); err != nil {
 		c.t.Fatalf("handshake: %v", err)
 	}
 	c.conn, c.in = layer, bufio.NewReader(layer)
-	c.ask("EHLO client.test", `(?s)250-Hello client\.test\n.*`)
 }
 
 // raw sends bytes as they are.
@@ -163,5 +169,3 @@ func text(from string, extra ...string) string {
 }
 
 const queuedAs = `250 2\.0\.0 Ok: queued as [0-9A-Z]{26}`
-
-func newReader(conn net.Conn) *bufio.Reader { return bufio.NewReader(conn) }

@@ -91,7 +91,7 @@ func (in *intake) message() *spool.Message {
 	return &spool.Message{
 		ID: in.id, Domain: in.domain.Name, Partner: in.domain.Partner(),
 		From: tx.from, HeaderFrom: in.headerFrom, Recipients: tx.recipients,
-		Client: tx.client.Address, User: tx.client.User.String(), Helo: cleanHelo(in.session.helo),
+		Client: tx.client.Address, User: tx.client.User.String(), Helo: cleanHelo(in.session.conn.Hostname()),
 		AcceptedAt: in.server.Now().UTC(),
 		SMTPUTF8:   tx.utf8, EightBit: in.header.eightBit, RequireTLS: tx.requireTLS,
 		Ret: tx.ret, EnvID: tx.envID,
@@ -141,12 +141,13 @@ func (in *intake) confirm() error {
 		to[i] = in.tx.recipients[i].Address.String()
 	}
 	in.server.mailLog.Accepted(m, to)
-	s.mu.Lock()
 	s.messages++
-	s.progress = time.Now()
-	s.mu.Unlock()
-	s.keepAlive()
-	s.guard.expect(m)
+	s.conn.AfterReply(func(err error) {
+		if err != nil {
+			s.server.mailLog.ReplyUndelivered(m, err)
+			s.server.metrics.undelivered.Inc()
+		}
+	})
 	return &smtp.SMTPError{
 		Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: fmt.Sprintf("Ok: queued as %s", in.id),
 	}

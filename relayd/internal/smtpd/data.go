@@ -12,85 +12,15 @@ import (
 	"activerelay/relayd/internal/spool"
 )
 
-// Data implements smtp.Session: DATA, and BDAT, which the engine hands over as a
-// pipe. The result is never nil: the 250 carries the id of the message, which the
-// engine takes in the form of an error.
-func (s *session) Data(r io.Reader) (err error) {
-	if !s.server.beginWork() {
-		return s.refuse(refusal{stage: reason.StageData, slug: reason.ShuttingDown, quiet: true})
-	}
-	defer s.server.working.Done()
-	_, chunked := r.(*io.PipeReader)
-	if chunked {
-		defer s.beginChunks()()
-	}
-	defer s.recovered(reason.StageData, &err)
-	number := s.guard.beginMessage(!chunked)
-	defer s.guard.endMessage(number)
-	var first []byte
-	if chunked {
-		defer s.drain(r)
-		// Chunks come while the engine runs commands. As long as it waits for
-		// the rest of this one to be read, the transaction is the right one.
-		first = make([]byte, 1)
-		n, err := io.ReadFull(r, first)
-		if err != nil && err != io.EOF {
-			return s.refuse(refusal{stage: reason.StageData, slug: reason.SessionTimeout, cause: err, quiet: true})
-		}
-		first = first[:n]
-	}
-	tx := s.takeTransaction()
-	if tx == nil || len(tx.recipients) == 0 {
-		return s.refuse(refusal{
-			stage: reason.StageData, slug: reason.CommandSequence, args: reason.Args{Detail: "no recipient was accepted"},
-		})
-	}
-	in, err := s.newIntake(tx, chunked)
+// Data implements smtp.Session. The result is never nil: the 250 carries the id
+// of the message, which engines take in the form of an error.
+func (s *session) Data(r io.Reader) error {
+	in, err := s.newIntake()
 	if err != nil {
 		return err
 	}
 	defer in.abandon()
-	return in.run(s.guard.ctx, first, r)
-}
-
-// beginChunks makes Reset wait until the function that it returns was called: by
-// then the message that Reset takes back has ended the connection.
-func (s *session) beginChunks() (end func()) {
-	done := make(chan struct{})
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.chunks = done
-	return func() { close(done) }
-}
-
-// drain reads what is left of a chunked message that was refused before its end.
-// The engine mixes up the outcomes of messages where one ends before its chunks
-// do and the next begins; so a message that was taken back ends the connection.
-func (s *session) drain(r io.Reader) {
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		s.guard.end()
-	}
-}
-
-// takeTransaction takes the message out of the session: see session.
-func (s *session) takeTransaction() *transaction {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	tx := s.tx
-	s.tx, s.taken = nil, true
-	return tx
-}
-
-// beginWork counts a message that Shutdown waits for. It is too late for one
-// once the last connection is gone.
-func (s *Server) beginWork() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing.Load() && len(s.guards) == 0 {
-		return false
-	}
-	s.working.Add(1)
-	return true
+	return in.run(s.conn.Context(), r)
 }
 
 // intake is one message on its way from the first byte to the 250.
@@ -99,16 +29,10 @@ type intake struct {
 	server  *Server
 	tx      *transaction
 	id      string
-	chunked bool
 
 	writer *spool.Writer
-	ending ending
 	lines  newlines
 	header *header
-	line   int // length of the line that is being read
-	// no is the refusal that is certain before the message is over. Nothing is
-	// kept then, but the rest is read: the client listens only at its end.
-	no error
 
 	headerFrom mailaddr.Address
 	domain     *policy.Domain // that is charged
@@ -117,10 +41,10 @@ type intake struct {
 	stored     bool
 }
 
-func (s *session) newIntake(tx *transaction, chunked bool) (*intake, error) {
+func (s *session) newIntake() (*intake, error) {
 	in := &intake{
-		session: s, server: s.server, tx: tx, id: s.server.newID(), chunked: chunked, header: &header{},
-		lines: newlines{normalise: tx.view.Table.Platform().NormaliseNewlines},
+		session: s, server: s.server, tx: s.tx, id: s.server.newID(), header: &header{},
+		lines: newlines{normalise: s.tx.view.Table.Platform().NormaliseNewlines},
 	}
 	if in.id == "" {
 		return nil, in.refuse(refusal{slug: reason.Internal})
@@ -133,8 +57,8 @@ func (s *session) newIntake(tx *transaction, chunked bool) (*intake, error) {
 }
 
 // run is the message path. Each step returns nil or the refusal that ends it.
-func (in *intake) run(ctx context.Context, first []byte, r io.Reader) error {
-	if err := in.receive(first, r); err != nil {
+func (in *intake) run(ctx context.Context, r io.Reader) error {
+	if err := in.receive(r); err != nil {
 		return err
 	}
 	if err := in.judge(); err != nil {
@@ -150,8 +74,13 @@ func (in *intake) run(ctx context.Context, first []byte, r io.Reader) error {
 }
 
 // abandon runs at every exit. Before the message was stored it takes back all
-// that was done for it; the refusal has said why.
+// that was done for it; the refusal has said why. A message with odd line ends
+// is the last of its connection: whoever passed it on may be of another opinion
+// about where it ends, and what follows may then be a part of it.
 func (in *intake) abandon() {
+	if in.lines.broken {
+		in.session.conn.End()
+	}
 	if in.spending != nil && !in.stored {
 		in.spending.Undo()
 	}

@@ -28,6 +28,7 @@ import (
 	"activerelay/relayd/internal/spool"
 	"activerelay/relayd/relaytest"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 )
 
@@ -56,6 +57,7 @@ type edge struct {
 	address string
 	trust   *tls.Config // for clients
 	faults  atomic.Value
+	metrics *prometheus.Registry
 }
 
 // setup is what a test changes before the edge starts.
@@ -67,6 +69,7 @@ type setup struct {
 	scanner scan.Scanner
 	view    func() admit.View
 	reserve int64 // of the disk, in bytes
+	entropy io.Reader
 }
 
 // startEdge serves on loopback until the test ends.
@@ -77,7 +80,7 @@ func startEdge(t *testing.T, change func(*setup)) *edge {
 	if change != nil {
 		change(&o)
 	}
-	e := &edge{t: t, world: o.world, queued: make(chan string, 1000), log: &lockedBuffer{}}
+	e := &edge{t: t, world: o.world, queued: make(chan string, 1000), log: &lockedBuffer{}, metrics: prometheus.NewRegistry()}
 	e.openStores(o.reserve)
 	e.bank = startBank(t, e.ledger)
 	c := Config{
@@ -86,7 +89,7 @@ func startEdge(t *testing.T, change func(*setup)) *edge {
 		Journal: e.journal, Spool: e.spool, Outbox: e.outbox,
 		Enqueue: func(id string) { e.queued <- id }, Now: time.Now,
 		MailLog: maillog.New(textLogger(e.log)), Log: textLogger(e.log),
-		InsecureAuth: !o.tls, Limits: o.limits,
+		InsecureAuth: !o.tls, Limits: o.limits, Entropy: o.entropy, Metrics: e.metrics,
 	}
 	if o.tls {
 		config, pool := relaytest.Certificate(t, time.Hour, "edge.relay.test")
@@ -128,7 +131,7 @@ func (e *edge) serve(kind Kind) {
 	e.must(err)
 	e.address = l.Addr().String()
 	served := make(chan error, 1)
-	go func() { served <- e.server.Serve(context.Background(), l, kind) }()
+	go func() { served <- e.server.Serve(l, kind) }()
 	e.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()

@@ -1,21 +1,20 @@
 package smtpd
 
 import (
-	"context"
+	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"activerelay/api/reason"
 )
 
-// listener hands the engine only connections that are within the limits, each
-// behind a guard.
+// listener hands the engine only connections that are within the limits.
 type listener struct {
 	net.Listener
 	server *Server
 	kind   Kind
-	ctx    context.Context // of all sessions; see guard
 }
 
 // Accept implements net.Listener.
@@ -25,19 +24,30 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		g := l.server.newGuard(l.ctx, conn, l.kind)
-		if g.server.enter(g) {
-			return g, nil
+		c := &countedConn{Conn: conn, server: l.server, client: addressOf(conn)}
+		if l.server.enter(c.client) {
+			return c, nil
 		}
-		go l.server.turnAway(g)
+		go l.server.turnAway(conn, l.kind)
 	}
 }
 
-func (s *Server) newGuard(ctx context.Context, conn net.Conn, kind Kind) *guard {
-	g := &guard{Conn: conn, server: s, kind: kind, client: addressOf(conn), began: time.Now()}
-	g.ctx, g.cancel = context.WithCancel(ctx)
-	g.until = g.began.Add(min(firstCommand, s.limits.SessionAge))
-	return g
+// countedConn is counted until it is closed.
+type countedConn struct {
+	net.Conn
+	server *Server
+	client netip.Addr
+	once   sync.Once
+}
+
+// NetConn lets the engine find the socket.
+func (c *countedConn) NetConn() net.Conn { return c.Conn }
+
+// Close implements net.Conn.
+func (c *countedConn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() { c.server.leave(c.client) })
+	return err
 }
 
 func addressOf(conn net.Conn) netip.Addr {
@@ -48,48 +58,54 @@ func addressOf(conn net.Conn) netip.Addr {
 	return at.Addr().Unmap().WithZone("")
 }
 
-// enter counts a connection in, or says that there are too many.
-func (s *Server) enter(g *guard) bool {
+// enter counts a connection in, or says that there are too many; leave counts it
+// out.
+func (s *Server) enter(client netip.Addr) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing.Load() || len(s.guards) >= s.limits.Connections || s.perIP[g.client] >= s.limits.ConnectionsPerIP {
+	if s.connections >= s.limits.Connections || s.perIP[client] >= s.limits.ConnectionsPerIP {
 		return false
 	}
-	s.guards[g] = struct{}{}
-	s.perIP[g.client]++
+	s.connections++
+	s.perIP[client]++
 	s.countLocked()
 	return true
 }
 
-// forget counts a connection out. One that never entered changes nothing.
-func (s *Server) forget(g *guard) {
+func (s *Server) leave(client netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.guards[g]; !ok {
-		return
-	}
-	delete(s.guards, g)
-	if s.perIP[g.client]--; s.perIP[g.client] <= 0 {
-		delete(s.perIP, g.client)
+	s.connections--
+	if s.perIP[client]--; s.perIP[client] <= 0 {
+		delete(s.perIP, client)
 	}
 	s.countLocked()
-	s.settleLocked()
 }
 
 func (s *Server) countLocked() {
-	s.metrics.connections.Set(float64(len(s.guards)))
-	s.stressed.Store(len(s.guards)*100 >= s.limits.Connections*stressPercent)
+	s.metrics.connections.Set(float64(s.connections))
+	s.stressed.Store(s.connections*100 >= s.limits.Connections*stressPercent)
 }
 
 // turnAway tells a client why there is no session for it. A TLS client would
 // not understand, and is not worth a handshake.
-func (s *Server) turnAway(g *guard) {
-	slug := reason.TooManyConnections
-	if s.isClosing() {
-		slug = reason.ShuttingDown
+func (s *Server) turnAway(conn net.Conn, kind Kind) {
+	client := addressOf(conn)
+	reply := s.refuse(&refusal{
+		stage: reason.StageConnect, slug: reason.TooManyConnections, args: reason.Args{Client: client.String()},
+		client: client, quiet: true,
+	})
+	if kind != ImplicitTLS {
+		_ = conn.SetDeadline(time.Now().Add(lingerTime))
+		_, _ = conn.Write(reply.Wire()) // the client may be gone: the log has it
+		// Closed over bytes that nobody read, the socket would take the reply
+		// away from the client: so read a few.
+		if half, ok := conn.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+			_, _ = io.CopyN(io.Discard, conn, lingerBytes)
+		}
 	}
-	_ = g.hangUp(slug, reason.Ordinary)
-	_ = g.Close()
+	_ = conn.Close()
 }
 
 // joinPartner counts a session to a partner; leavePartner takes it back.

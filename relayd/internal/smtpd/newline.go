@@ -75,9 +75,8 @@ func (n *newlines) bare(as string) {
 	n.out = append(n.out, as...)
 }
 
-// finish returns what is left at the end of the message: a CR that stayed
-// alone, and the line end that BDAT (RFC 3030) does not ask for but that every
-// further server needs.
+// finish returns what is left at the end of the message: a CR that stayed alone,
+// and the line end that every further server needs.
 func (n *newlines) finish() []byte {
 	n.out = n.out[:0]
 	if n.cr {

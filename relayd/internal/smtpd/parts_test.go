@@ -2,7 +2,6 @@ package smtpd
 
 import (
 	"bytes"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -59,43 +58,6 @@ func TestRegularTextPassesUnchangedAndIrregularTextIsNoticed(t *testing.T) {
 		}
 		if got := out.String(); regular && got != in && got != in+"\r\n" {
 			t.Fatalf("%q became %q", in, got)
-		}
-	})
-}
-
-func TestEndThatTheEngineMissesIsFoundHoweverItIsCut(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		before := strings.ReplaceAll(anyLines(t), "\r", "a") + "x"
-		in := before + "\r\r\n.\r\nMAIL"
-		e, out, over := ending{}, bytes.Buffer{}, false
-		for _, part := range anyParts(t, in) {
-			var text []byte
-			text, over = e.pass([]byte(part))
-			out.Write(text)
-			if over {
-				break
-			}
-		}
-		if !over || out.String() != before+"\r\r\n" {
-			t.Fatalf("%q gave %q, over: %v", in, out.String(), over)
-		}
-	})
-}
-
-func TestTextWithoutAMissedEndPassesUnchanged(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		in := regexp.MustCompile("\r+").ReplaceAllString(anyLines(t), "\r") + "."
-		e, out := ending{}, bytes.Buffer{}
-		for _, part := range anyParts(t, in) {
-			text, over := e.pass([]byte(part))
-			out.Write(text)
-			if over {
-				t.Fatalf("%q: found an end", in)
-			}
-		}
-		want := in[:len(in)-len(e.matched.held())]
-		if out.String() != want {
-			t.Fatalf("%q gave %q", in, out.String())
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"activerelay/api/policy"
 	"activerelay/api/reason"
 	"activerelay/relayd/internal/scan"
+	"activerelay/relayd/internal/smtpwire"
 )
 
 // said is a reply of the registry, word for word.
@@ -35,19 +37,8 @@ type provocation struct {
 
 // elsewhere are the replies that this package does not say, and why.
 func elsewhere() map[string]string {
-	engine := "the engine answers in words of its own"
 	return map[string]string{
-		"command-unknown":          engine,
-		"parameter-unknown":        engine,
-		"tls-unavailable":          engine,
-		"not-smtp":                 engine,
-		"command-not-offered":      engine,
-		"line-too-long":            engine,
-		"line-too-long/message":    engine,
-		"line-too-long/auth":       engine,
-		"auth-cancelled":           engine,
-		"auth-mechanism":           engine,
-		"internal/connect":         engine,
+		"tls-unavailable":          "STARTTLS is offered only with a certificate",
 		"recipient-suppressed":     "there is no suppression list yet",
 		"recipient-null-mx":        "found on delivery, said in a DSN",
 		"recipient-domain-unknown": "found on delivery, said in a DSN",
@@ -60,7 +51,7 @@ func elsewhere() map[string]string {
 // TestEveryReasonIsSaidOnTheWire provokes each entry of the registry that an SMTP
 // session can say, under each variant, and compares the reply word for word.
 func TestEveryReasonIsSaidOnTheWire(t *testing.T) {
-	cases := append(conversationCases(), append(senderCases(), contentCases()...)...)
+	cases := slices.Concat(conversationCases(), commandCases(), senderCases(), contentCases())
 	provoked := map[string]bool{}
 	for _, p := range cases {
 		provoked[name(p.slug, p.variant)] = true
@@ -115,7 +106,7 @@ func atRcpt(slug reason.Slug, v reason.Variant, from, want string, change func(*
 		c.ask("MAIL FROM:<"+from+">", "250 .*")
 		c.ask("RCPT TO:<carl@sink.test>", want)
 		c.ask("RCPT TO:<dora@sink.test>", want)
-		c.ask("DATA", "502 .*")
+		c.ask("DATA", "(?s)503-.*")
 	}}
 }
 
@@ -150,10 +141,10 @@ func conversationCases() []provocation {
 			c.want(said(421, "4.7.0", reason.EarlyTalker, "Wait for the greeting before sending commands"))
 			c.ended()
 		}},
-		{slug: reason.EarlyTalker, stage: reason.StageMail, provoke: func(_ *testing.T, e *edge) {
+		{slug: reason.NotSMTP, stage: reason.StageConnect, provoke: func(_ *testing.T, e *edge) {
 			c := e.dial()
 			c.raw("POST / HTTP/1.1\r\nHost: edge\r\n\r\nEHLO a\r\nMAIL FROM:<anna@ok.test>\r\n")
-			c.want(said(421, "4.7.0", reason.EarlyTalker, "Wait for the greeting before sending commands"))
+			c.want(said(421, "4.7.0", reason.NotSMTP, "This port speaks SMTP only; closing the connection"))
 			c.ended()
 		}},
 		{slug: reason.ShuttingDown, stage: reason.StageConnect, provoke: func(t *testing.T, e *edge) {
@@ -179,7 +170,8 @@ func conversationCases() []provocation {
 		{slug: reason.TooManyErrors, stage: reason.StageMail, setup: func(o *setup) { o.limits.Errors = 1 }, provoke: func(_ *testing.T, e *edge) {
 			c := e.hello()
 			c.ask("MAIL FROM:<a@nowhere>", "(?s)553.*")
-			c.ask("MAIL FROM:<a@nowhere>", said(421, "4.7.0", reason.TooManyErrors, "Too many errors; closing the connection"))
+			c.ask("MAIL FROM:<a@nowhere>", "(?s)553.*")
+			c.want(said(421, "4.7.0", reason.TooManyErrors, "Too many errors; closing the connection"))
 			c.ended()
 		}},
 		{slug: reason.RateLimited, stage: reason.StageMail, setup: func(o *setup) { o.limits.UserMessagesPerMinute = 1 }, provoke: func(_ *testing.T, e *edge) {
@@ -218,9 +210,62 @@ func conversationCases() []provocation {
 		{slug: reason.AuthFailed, variant: reason.BackendDown, stage: reason.StageAuth, setup: stale, provoke: func(_ *testing.T, e *edge) {
 			e.hello().login("anna@ok.test", "wrong", said(454, "4.7.0", reason.AuthFailed, "Passwords cannot be checked just now; try again later"))
 		}},
-		{slug: reason.Internal, stage: reason.StageMail, setup: func(o *setup) { o.view = func() admit.View { panic("a bug") } }, provoke: func(_ *testing.T, e *edge) {
+		{slug: reason.Internal, variant: reason.AtConnect, stage: reason.StageConnect, setup: func(o *setup) { o.view = func() admit.View { panic("a bug") } }, provoke: func(_ *testing.T, e *edge) {
+			c := e.dial()
+			c.ask("EHLO client.test", said(421, "4.3.0", reason.Internal, "Something went wrong on our side; try again later"))
+			c.ended()
+		}},
+		// Without entropy there is no id, and so no reference.
+		{slug: reason.Internal, stage: reason.StageData, setup: func(o *setup) { o.entropy = strings.NewReader("") }, provoke: func(_ *testing.T, e *edge) {
 			c := e.hello()
-			c.ask("MAIL FROM:<anna@ok.test>", said(451, "4.3.0", reason.Internal, "Something went wrong on our side; try again later"))
+			c.envelope("anna@ok.test", "carl@sink.test")
+			c.ask("DATA", "354 .*")
+			c.raw(text("anna@ok.test") + ".\r\n")
+			c.want(`451-4\.3\.0 Something went wrong on our side; try again later\n451 4\.3\.0 reason=internal edge=fra1 rev=\d+`)
+		}},
+	}
+}
+
+// commandCases are the refusals of the engine.
+func commandCases() []provocation {
+	refused := func(slug reason.Slug, v reason.Variant, stage reason.Stage, said, want string) provocation {
+		return provocation{slug: slug, variant: v, stage: stage, provoke: func(_ *testing.T, e *edge) {
+			c := e.hello()
+			c.raw(said)
+			c.want(want)
+		}}
+	}
+	long := strings.Repeat("x", smtpwire.MaxLineBytes) + "\r\n"
+	return []provocation{
+		refused(reason.CommandUnknown, "", reason.StageConnect, "FROB\r\n", said(500, "5.5.1", reason.CommandUnknown, "Command not recognised")),
+		refused(reason.CommandNotOffered, "", reason.StageConnect, "ETRN ok.test\r\n", said(502, "5.5.1", reason.CommandNotOffered, "Command is not offered here")),
+		refused(reason.CommandSyntax, "", reason.StageMail, "MAIL FROM:anna@ok.test\r\n",
+			said(501, "5.5.4", reason.CommandSyntax, "Command not understood: the address must stand in angle brackets")),
+		refused(reason.CommandSequence, "", reason.StageRcpt, "RCPT TO:<carl@sink.test>\r\n",
+			said(503, "5.5.1", reason.CommandSequence, "Command is not allowed at this point: RCPT without MAIL")),
+		refused(reason.ParameterUnknown, "", reason.StageMail, "MAIL FROM:<anna@ok.test> X-COLOUR=red\r\n",
+			said(555, "5.5.4", reason.ParameterUnknown, "Parameter is not supported: X-COLOUR")),
+		refused(reason.LineTooLong, "", reason.StageConnect, long, said(500, "5.5.2", reason.LineTooLong, "Line is longer than 4096 bytes")),
+		refused(reason.AuthMechanism, "", reason.StageAuth, "AUTH NTLM\r\n",
+			said(504, "5.5.4", reason.AuthMechanism, "Authentication mechanism is not offered; use PLAIN or LOGIN")),
+		{slug: reason.AuthCancelled, stage: reason.StageAuth, provoke: func(_ *testing.T, e *edge) {
+			c := e.hello()
+			c.ask("AUTH PLAIN", "334 ")
+			c.ask("*", said(501, "5.7.0", reason.AuthCancelled, "Authentication was cancelled"))
+		}},
+		{slug: reason.LineTooLong, variant: reason.InAuth, stage: reason.StageAuth, provoke: func(_ *testing.T, e *edge) {
+			c := e.hello()
+			c.ask("AUTH PLAIN", "334 ")
+			c.raw(long[len(long)-20_000:])
+			c.want(said(500, "5.5.6", reason.LineTooLong, "Authentication line is longer than 12288 bytes"))
+		}},
+		atData(reason.LineTooLong, reason.InMessage, text("anna@ok.test")+long,
+			said(554, "5.6.0", reason.LineTooLong, "Message has a line longer than 65536 bytes"), nil),
+		{slug: reason.SessionTimeout, stage: reason.StageData, setup: func(o *setup) { o.limits.DataIdle = 50 * time.Millisecond }, provoke: func(_ *testing.T, e *edge) {
+			c := e.hello()
+			c.envelope("anna@ok.test", "carl@sink.test")
+			c.ask("DATA", "354 .*")
+			c.want(said(421, "4.4.2", reason.SessionTimeout, "Nothing was heard for too long; closing the connection"))
 			c.ended()
 		}},
 	}

@@ -1,7 +1,6 @@
 package smtpd
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,118 +9,64 @@ import (
 
 	"activerelay/api/admit"
 	"activerelay/api/reason"
+	"activerelay/relayd/internal/smtpwire"
 	"activerelay/relayd/internal/spool"
 
 	"github.com/emersion/go-smtp"
 )
 
-const (
-	readBytes = 16 << 10
-	// maxMessageLine is the longest line that is taken. Mail programs that do
-	// not wrap at all stay far below.
-	maxMessageLine = 64 << 10
-)
-
-// receive streams the message into the spool. What is certain to be refused is
-// no longer kept, but read to its end.
-func (in *intake) receive(first []byte, r io.Reader) error {
-	began := time.Now()
-	defer in.server.metrics.took("receive", began)
-	over, buf := in.take(first), make([]byte, readBytes)
-	for !over {
-		n, err := r.Read(buf)
-		over = in.take(buf[:n])
-		switch {
-		case over || err == nil || errors.Is(err, errPaused):
-		case err == io.EOF:
-			if in.chunked && in.session.guard.isGone() {
-				return in.cutShort(io.ErrUnexpectedEOF)
-			}
-			return in.received()
-		default:
-			return in.cutShort(err)
-		}
+// receive streams the message into the spool, and stops where it is certain to
+// be refused: the engine reads the rest.
+func (in *intake) receive(r io.Reader) error {
+	defer in.server.metrics.took("receive", time.Now())
+	_, err := io.Copy(in, r)
+	if err == nil {
+		return in.received()
 	}
-	// The engine has not seen this end, and would take what follows for the
-	// rest of the message.
-	in.session.guard.end()
-	return in.received()
+	if _, refused := errors.AsType[*smtp.SMTPError](err); refused {
+		return err
+	}
+	return in.cutShort(err)
 }
 
-// take works on the next part of the message. It returns true at an end that the
-// engine does not see.
-func (in *intake) take(p []byte) (over bool) {
-	if !in.chunked {
-		p, over = in.ending.pass(p)
+// Write implements io.Writer. Its error is a refusal.
+func (in *intake) Write(p []byte) (int, error) {
+	if err := in.keep(in.lines.fix(p)); err != nil {
+		return 0, err
 	}
-	if in.no == nil {
-		in.keep(in.lines.fix(p))
-	}
-	return over
+	return len(p), nil
 }
 
 // keep stores a part of the message as it will be relayed.
-func (in *intake) keep(p []byte) {
+func (in *intake) keep(p []byte) error {
 	in.header.feed(p)
 	if in.lines.broken && !in.lines.normalise {
-		in.no = in.refuse(refusal{slug: reason.BareNewline})
-		return
-	}
-	if in.tooLong(p) {
-		in.no = in.refuseLine()
-		return
+		return in.refuse(refusal{slug: reason.BareNewline})
 	}
 	if v := admit.Size(in.tx.view, in.writer.Size()+int64(len(p))); v.Action != admit.Accept {
-		in.no = in.refuseVerdict(reason.StageData, v)
-		return
+		return in.refuseVerdict(reason.StageData, v)
 	}
 	if _, err := in.writer.Write(p); err != nil {
-		in.no = in.refuse(refusal{slug: storageReason(err), cause: err})
+		return in.refuse(refusal{slug: storageReason(err), cause: err})
 	}
+	return nil
 }
 
-// tooLong measures lines.
-func (in *intake) tooLong(p []byte) bool {
-	for len(p) > 0 {
-		end := bytes.IndexByte(p, '\n')
-		if end < 0 {
-			in.line += len(p)
-			break
-		}
-		if in.line+end > maxMessageLine {
-			return true
-		}
-		in.line, p = 0, p[end+1:]
-	}
-	return in.line > maxMessageLine
-}
-
-func (in *intake) refuseLine() error {
-	return in.refuse(refusal{slug: reason.BadHeader, args: reason.Args{
-		Detail: fmt.Sprintf("a line is longer than %d bytes", maxMessageLine),
-	}})
-}
-
-// cutShort ends a message that did not come whole: the client was silent for too
-// long, went away, or took the message back.
+// cutShort ends a message that did not come whole: it has a line that no server
+// reads, the client was silent for too long, or went away.
 func (in *intake) cutShort(err error) error {
-	in.session.guard.end()
-	if in.no != nil {
-		return in.no
-	}
 	if errors.Is(err, smtp.ErrTooLongLine) {
-		return in.refuseLine()
+		return in.refuse(refusal{
+			slug: reason.LineTooLong, args: reason.Args{Variant: reason.InMessage, Limit: smtpwire.MaxLineBytes},
+		})
 	}
 	return in.refuse(refusal{slug: reason.SessionTimeout, cause: fmt.Errorf("message was cut short: %w", err), quiet: true})
 }
 
 // received looks at the message once it is whole.
 func (in *intake) received() error {
-	if in.no == nil {
-		in.keep(in.lines.finish())
-	}
-	if in.no != nil {
-		return in.no
+	if err := in.keep(in.lines.finish()); err != nil {
+		return err
 	}
 	fault := in.header.finish()
 	switch {

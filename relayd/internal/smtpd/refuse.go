@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"activerelay/api"
@@ -9,6 +10,7 @@ import (
 	"activerelay/api/policy"
 	"activerelay/api/reason"
 	"activerelay/relayd/internal/maillog"
+	"activerelay/relayd/internal/smtpwire"
 
 	"github.com/emersion/go-smtp"
 )
@@ -30,6 +32,7 @@ type refusal struct {
 	// sender and recipient are the text that was given, where tx does not hold
 	// it yet; login is the user that failed to authenticate.
 	sender, recipient, login string
+	client                   netip.Addr
 	sizeBytes                int64
 	// detail is the deciding check in words, for the record.
 	detail string
@@ -42,22 +45,34 @@ type refusal struct {
 	quiet bool
 }
 
-// refuse is the one way out for a reply that is not a success. The result is
-// never nil, and never wrapped: the engine finds its error type by assertion.
+// refuse is the session's way out for a reply that is not a success. The result
+// is never nil, and never wrapped: engines find its type by assertion.
 func (s *session) refuse(r refusal) error {
+	r.client = s.peer
+	if r.login == "" && !s.user.IsNull() {
+		r.login = s.user.String()
+	}
+	return engineError(s.server.refuse(&r))
+}
+
+// refuseForEngine renders what the engine refuses by itself, which knows of no
+// sender. What is wrong with a connection is nobody's mail that was refused.
+func (s *Server) refuseForEngine(c *smtpwire.Conn, no smtpwire.Refusal) reason.Reply {
+	return s.refuse(&refusal{
+		stage: no.Stage, slug: no.Slug, args: no.Args, client: addressOf(c.Conn()), cause: no.Cause,
+		quiet: no.Stage == reason.StageConnect,
+	})
+}
+
+// refuse is the one way out for all of them.
+func (s *Server) refuse(r *refusal) reason.Reply {
 	if r.ref == "" {
-		r.ref = s.server.newID()
+		r.ref = s.newID()
 	}
-	r.args.Ref, r.args.Edge = r.ref, s.server.EdgeName
+	r.args.Ref, r.args.Edge = r.ref, s.EdgeName
 	reply := reason.Render(r.slug, r.args)
-	s.record(&r, reply)
-	if reply.Permanent() && s.tooManyErrors() {
-		s.guard.end()
-		r.slug, r.args.Variant, r.cause, r.quiet = reason.TooManyErrors, reason.Ordinary, nil, true
-		reply = reason.Render(r.slug, r.args)
-		s.record(&r, reply)
-	}
-	return engineError(reply)
+	s.record(r, reply)
+	return reply
 }
 
 // refuseVerdict is refuse for a decision of package admit.
@@ -68,48 +83,29 @@ func (s *session) refuseVerdict(stage reason.Stage, v admit.Verdict, tx *transac
 	})
 }
 
-// tooManyErrors counts one more mistake of the client.
-func (s *session) tooManyErrors() bool {
-	limit := s.server.limits.Errors
-	if s.server.isStressed() {
-		limit = stressErrors
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.errors++
-	return s.errors > limit
-}
-
 // record writes what the operator, the partner and the customer will look for.
-func (s *session) record(r *refusal, reply reason.Reply) {
-	s.server.metrics.refused.WithLabelValues(string(r.slug)).Inc()
-	m := s.logMessage(r)
-	s.server.mailLog.Rejected(m, maillog.Refusal{
+func (s *Server) record(r *refusal, reply reason.Reply) {
+	s.metrics.refused.WithLabelValues(string(r.slug)).Inc()
+	m := r.message()
+	s.mailLog.Rejected(m, maillog.Refusal{
 		Reason: string(r.slug), Ref: r.ref, Stage: string(r.stage), To: r.recipient,
 		Reply: firstLine(reply), Cause: r.cause,
 	})
 	if found, ok := reason.Lookup(r.slug); ok && found.Scope == reason.ScopePlatform && r.cause != nil {
-		s.server.Log.Error("mail refused for trouble of our own",
+		s.Log.Error("mail refused for trouble of our own",
 			"reason", string(r.slug), "ref", r.ref, "err", r.cause.Error())
 	}
 	if r.quiet {
 		return
 	}
 	if err := s.report(r, m, reply); err != nil {
-		s.server.Log.Error("recording a refusal", "ref", r.ref, "err", err)
+		s.Log.Error("recording a refusal", "ref", r.ref, "err", err)
 	}
 }
 
-func (s *session) logMessage(r *refusal) maillog.Message {
-	m := maillog.Message{From: r.sender, Client: s.guard.client, SizeBytes: r.sizeBytes}
-	switch {
-	case r.login != "":
-		m.User = r.login
-	case r.tx != nil:
-		m.User = r.tx.client.User.String() // Data may run beside an AUTH
-	case r.stage != reason.StageData:
-		m.User = s.user.String()
-	}
+// message is what is known of the mail that was refused.
+func (r *refusal) message() maillog.Message {
+	m := maillog.Message{From: r.sender, Client: r.client, User: r.login, SizeBytes: r.sizeBytes}
 	if r.tx != nil {
 		m.From = r.tx.from.String()
 		if r.domain == nil && r.tx.sender != nil {
@@ -124,14 +120,14 @@ func (s *session) logMessage(r *refusal) maillog.Message {
 
 // report puts the refusal into the outbox. It does not wait for the disk: a
 // crash may forget a refusal, never a message.
-func (s *session) report(r *refusal, m maillog.Message, reply reason.Reply) error {
-	if m.Domain == "" && s.server.noise.take("", s.server.Now()) > 0 {
-		s.server.noise.give("", s.server.Now())
-		s.server.metrics.unreported.Inc()
+func (s *Server) report(r *refusal, m maillog.Message, reply reason.Reply) error {
+	if m.Domain == "" && s.noise.take("", s.Now()) > 0 {
+		s.noise.give("", s.Now())
+		s.metrics.unreported.Inc()
 		return nil
 	}
 	event := api.EdgeEvent{
-		Kind: api.EdgeEventKindMessageRefused, Time: s.server.Now().UTC(),
+		Kind: api.EdgeEventKindMessageRefused, Time: s.Now().UTC(),
 		Domain: optional(m.Domain, 253), Ref: &r.ref, Reason: optional(string(r.slug), 64),
 		Stage: optional(string(r.stage), 32), Reply: optional(firstLine(reply), 1000),
 		ClientAddress: optional(m.Client.String(), 50), User: optional(m.User, 254),
@@ -143,12 +139,12 @@ func (s *session) report(r *refusal, m maillog.Message, reply reason.Reply) erro
 	if r.sizeBytes > 0 {
 		event.SizeBytes = &r.sizeBytes
 	}
-	b := s.server.Journal.NewBatch()
+	b := s.Journal.NewBatch()
 	defer b.Discard()
-	if err := s.server.Outbox.Append(b, event); err != nil {
+	if err := s.Outbox.Append(b, event); err != nil {
 		return err
 	}
-	return s.server.Journal.CommitLazy(b)
+	return s.Journal.CommitLazy(b)
 }
 
 // optional is a property of an event: safe to print, within its length, absent

@@ -16,11 +16,11 @@ import (
 
 	"activerelay/api/admit"
 	"activerelay/api/feedback"
-	"activerelay/api/reason"
 	"activerelay/relayd/internal/journal"
 	"activerelay/relayd/internal/maillog"
 	"activerelay/relayd/internal/outbox"
 	"activerelay/relayd/internal/scan"
+	"activerelay/relayd/internal/smtpwire"
 	"activerelay/relayd/internal/spool"
 
 	"github.com/emersion/go-smtp"
@@ -63,8 +63,8 @@ type Config struct {
 	// FeedbackKey seals the tokens by which complaints find their message.
 	FeedbackKey [feedback.KeyBytes]byte
 
-	// View is what is known just now. It is asked once for each transaction
-	// and each AUTH, must not block, and its Now is the clock of decisions.
+	// View is what is known just now. It is asked once for each EHLO, transaction
+	// and AUTH, must not block, and its Now is the clock of decisions.
 	View func() admit.View
 	// Ledger holds and spends the units of the daily limit.
 	Ledger Ledger
@@ -105,17 +105,14 @@ type Server struct {
 	pace    *buckets // of users' messages
 	noise   *buckets // of refusals that no domain can be charged with
 
-	closing  atomic.Bool // Shutdown was called: no new messages
-	forced   atomic.Bool // and its patience is over
 	stressed atomic.Bool
 
-	mu         sync.Mutex
-	listeners  map[net.Listener]struct{}
-	guards     map[*guard]struct{}
-	perIP      map[netip.Addr]int
-	perPartner map[string]int
-	quiet      chan struct{} // closed when guards is empty, after Shutdown began
-	working    sync.WaitGroup
+	mu          sync.Mutex
+	closing     bool // Shutdown was called
+	engines     []*smtpwire.Server
+	connections int
+	perIP       map[netip.Addr]int
+	perPartner  map[string]int
 }
 
 // New checks the configuration and builds a server that serves nothing yet.
@@ -136,8 +133,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		Config: c, limits: limits, mailLog: c.MailLog,
 		pace: newBuckets(limits.UserMessagesPerMinute), noise: newBuckets(noisePerMinute),
-		listeners: map[net.Listener]struct{}{}, guards: map[*guard]struct{}{},
-		perIP: map[netip.Addr]int{}, perPartner: map[string]int{}, quiet: make(chan struct{}),
+		perIP: map[netip.Addr]int{}, perPartner: map[string]int{},
 	}
 	var err error
 	if s.gate, err = newAuthGate(limits, c.Now); err != nil {
@@ -177,29 +173,31 @@ func (c *Config) check() error {
 // ErrClosed is what Serve returns after Shutdown.
 var ErrClosed = errors.New("smtp server is shutting down")
 
-// Serve accepts connections until Shutdown, or until the listener fails. The
-// values of ctx reach the sessions, its end does not: messages in flight may
-// finish, and Shutdown says for how long.
-func (s *Server) Serve(ctx context.Context, l net.Listener, kind Kind) error {
-	if err := s.checkListener(l, kind); err != nil {
+// Serve accepts connections until Shutdown, or until the listener fails.
+func (s *Server) Serve(l net.Listener, kind Kind) error {
+	err := s.checkListener(l, kind)
+	if err != nil {
+		return fmt.Errorf("serve %s on %s: %w", kind, l.Addr(), err)
+	}
+	engine, err := s.engine(kind)
+	if err != nil {
 		return fmt.Errorf("serve %s on %s: %w", kind, l.Addr(), err)
 	}
 	s.mu.Lock()
-	if s.closing.Load() {
+	if s.closing {
 		s.mu.Unlock()
 		return errors.Join(ErrClosed, l.Close())
 	}
-	s.listeners[l] = struct{}{}
+	s.engines = append(s.engines, engine)
 	s.mu.Unlock()
-	ln := net.Listener(&listener{Listener: l, server: s, kind: kind, ctx: context.WithoutCancel(ctx)})
+	ln := net.Listener(&listener{Listener: l, server: s, kind: kind})
 	if kind == ImplicitTLS {
 		ln = tls.NewListener(ln, s.TLS)
 	}
-	err := s.engine(kind).Serve(ln)
-	if s.closing.Load() {
-		return ErrClosed
+	if err := engine.Serve(ln); !errors.Is(err, smtp.ErrServerClosed) {
+		return fmt.Errorf("serve %s on %s: %w", kind, l.Addr(), err)
 	}
-	return fmt.Errorf("serve %s on %s: %w", kind, l.Addr(), err)
+	return ErrClosed
 }
 
 func (s *Server) checkListener(l net.Listener, kind Kind) error {
@@ -218,100 +216,50 @@ func (s *Server) checkListener(l net.Listener, kind Kind) error {
 	return nil
 }
 
-// engine is the stock server for one kind of listener. Sizes and numbers of
-// recipients are left to the session, whose limits follow the policy and whose
-// refusals come from the registry.
-func (s *Server) engine(kind Kind) *smtp.Server {
-	e := smtp.NewServer(smtp.BackendFunc(s.newSession))
-	e.Domain = s.Hostname
-	e.ErrorLog = engineLog{s.Log}
-	e.ReadTimeout = s.limits.CommandIdle
-	e.WriteTimeout = writeTimeout
-	e.MaxLineLength = maxLineBytes
-	e.AllowInsecureAuth = s.InsecureAuth
-	e.EnableSMTPUTF8 = true
-	e.EnableDSN = true
-	e.EnableREQUIRETLS = true
+// engine reads the commands of one kind of listener. Sizes and numbers of
+// recipients are left to the session, whose limits follow the policy.
+func (s *Server) engine(kind Kind) (*smtpwire.Server, error) {
+	c := smtpwire.Config{
+		Hostname: s.Hostname, AllowInsecureAuth: s.InsecureAuth,
+		RefuseEarlyTalkers: true, GreetDelay: s.limits.GreetDelay, Limits: s.limits.Limits,
+		Stressed: s.stressed.Load, Refuse: s.refuseForEngine, Log: s.Log,
+	}
 	if kind != ImplicitTLS {
-		e.TLSConfig = s.TLS
+		c.TLS = s.TLS
 	}
-	return e
+	return smtpwire.NewServer(smtpwire.BackendFunc(func(c *smtpwire.Conn) (smtp.Session, error) {
+		return s.newSession(kind, c), nil
+	}), c)
 }
-
-// engineLog carries the engine's complaints to ours. Most are clients that
-// failed a handshake or went away.
-type engineLog struct{ log *slog.Logger }
-
-// Printf implements smtp.Logger.
-func (l engineLog) Printf(format string, args ...any) {
-	if len(format) >= 5 && format[:5] == "panic" {
-		l.log.Error("smtp engine", "text", fmt.Sprintf(format, args...))
-		return
-	}
-	l.log.Debug("smtp engine", "text", fmt.Sprintf(format, args...))
-}
-
-// Println implements smtp.Logger.
-func (l engineLog) Println(args ...any) { l.log.Debug("smtp engine", "text", fmt.Sprintln(args...)) }
 
 // Shutdown takes no more connections, tells idle clients 421, lets messages in
 // flight finish for at most Limits.ShutdownGrace or until ctx ends, and then
-// closes what is left. When it returns, no session touches the journal any more.
+// closes what is left, which is an error. When it returns, no session touches
+// the journal any more, unless the error says that one is stuck.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.closing.Store(true)
+	s.mu.Lock()
+	s.closing = true
+	engines := s.engines
+	s.mu.Unlock()
+	stuck := time.NewTimer(s.limits.ShutdownGrace + endGrace)
+	defer stuck.Stop()
 	ctx, cancel := context.WithTimeout(ctx, s.limits.ShutdownGrace)
 	defer cancel()
-	s.mu.Lock()
-	var err error
-	for l := range s.listeners {
-		err = errors.Join(err, l.Close())
+	ended := make(chan error, len(engines))
+	for _, engine := range engines {
+		go func() { ended <- engine.Shutdown(ctx) }()
 	}
-	clear(s.listeners)
-	for g := range s.guards {
-		g.wake()
+	var failed error
+	for range engines {
+		select {
+		case err := <-ended:
+			failed = errors.Join(failed, err)
+		case <-stuck.C:
+			return errors.Join(failed, errors.New("a session does not end"))
+		}
 	}
-	s.settleLocked()
-	s.mu.Unlock()
-	select {
-	case <-s.quiet:
-	case <-ctx.Done():
-		s.cutOff()
-		<-s.quiet
-	}
-	s.working.Wait()
-	return err
+	return failed
 }
-
-// cutOff closes every connection that is left.
-func (s *Server) cutOff() {
-	s.forced.Store(true)
-	s.mu.Lock()
-	left := make([]*guard, 0, len(s.guards))
-	for g := range s.guards {
-		left = append(left, g)
-	}
-	s.mu.Unlock()
-	s.Log.Warn("closing connections that did not finish in time", "connections", len(left))
-	for _, g := range left {
-		_ = g.Close() // its error belongs to the session
-	}
-}
-
-// settleLocked closes quiet once the last connection of a closing server is gone.
-func (s *Server) settleLocked() {
-	if !s.closing.Load() || len(s.guards) > 0 {
-		return
-	}
-	select {
-	case <-s.quiet:
-	default:
-		close(s.quiet)
-	}
-}
-
-func (s *Server) isClosing() bool  { return s.closing.Load() }
-func (s *Server) isForced() bool   { return s.forced.Load() }
-func (s *Server) isStressed() bool { return s.stressed.Load() }
 
 // newID makes a message id or a reference.
 func (s *Server) newID() string {
@@ -322,15 +270,4 @@ func (s *Server) newID() string {
 		return ""
 	}
 	return id
-}
-
-// refuseConnection renders and logs a refusal that no session stands behind.
-func (s *Server) refuseConnection(client netip.Addr, slug reason.Slug, v reason.Variant) reason.Reply {
-	args := reason.Args{Variant: v, Client: client.String(), Ref: s.newID(), Edge: s.EdgeName}
-	reply := reason.Render(slug, args)
-	s.metrics.refused.WithLabelValues(string(slug)).Inc()
-	s.mailLog.Rejected(maillog.Message{Client: client}, maillog.Refusal{
-		Reason: string(slug), Ref: args.Ref, Stage: string(reason.StageConnect), Reply: firstLine(reply),
-	})
-	return reply
 }

@@ -4,50 +4,49 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"net"
-	"runtime/debug"
-	"sync"
-	"time"
+	"net/netip"
 
 	"activerelay/api/admit"
 	"activerelay/api/mailaddr"
 	"activerelay/api/policy"
 	"activerelay/api/quota"
 	"activerelay/api/reason"
+	"activerelay/relayd/internal/smtpwire"
 	"activerelay/relayd/internal/spool"
 
 	"github.com/emersion/go-smtp"
 )
 
+// conn is what a session asks of its connection. *smtpwire.Conn is one.
+type conn interface {
+	smtpwire.Peer
+	// Context ends with the connection, and when Shutdown loses its patience. The
+	// methods of a session are given none.
+	Context() context.Context
+	// AfterReply calls f once the reply to the command in hand is out, or with
+	// the error that kept it from being.
+	AfterReply(f func(error))
+	// End lets the reply to the command in hand be the last.
+	End()
+}
+
 // session is one conversation, from EHLO to the end of the connection, or to
-// STARTTLS, after which the next EHLO begins another.
-//
-// The engine calls one method after the other, with one exception: with BDAT,
-// Data runs beside it, and RSET, QUIT or the end of the connection come while it
-// does. So Data takes the transaction out of the session and works on that
-// alone; what they share is behind mu.
+// STARTTLS, after which the next EHLO begins another. The engine calls one
+// method after the other.
 type session struct {
 	server *Server
-	guard  *guard
-	helo   string
+	conn   conn
+	kind   Kind
+	peer   netip.Addr
 	tls    *tls.ConnectionState // nil without TLS
 
-	user         mailaddr.Address // null until AUTH succeeded
-	authFailures int
-
-	mu sync.Mutex
-	tx *transaction
-	// taken: Data works on a message, and the engine has not ended it yet.
-	taken bool
-	// chunks is closed when the chunked message that was begun last has ended.
-	chunks     chan struct{}
-	errors     int
-	messages   int
-	idleResets int
-	partner    string // whose connections this one is counted to
-	progress   time.Time
+	user     mailaddr.Address // null until AUTH succeeded
+	tx       *transaction     // nil outside a message
+	messages int              // that were stored
+	partner  string           // whose connections this one is counted to
 }
+
+var _ smtpwire.Announcer = (*session)(nil)
 
 // transaction is one message from MAIL to its end. All its decisions are made
 // by one view of the policy.
@@ -67,61 +66,26 @@ type transaction struct {
 	recipients []spool.Recipient
 }
 
-func (s *Server) newSession(c *smtp.Conn) (smtp.Session, error) {
-	g, ok := guardOf(c.Conn())
-	if !ok {
-		return nil, fmt.Errorf("connection %T is not behind a guard", c.Conn())
-	}
-	ses := &session{server: s, guard: g, helo: c.Hostname(), progress: time.Now()}
+func (s *Server) newSession(kind Kind, c conn) *session {
+	ses := &session{server: s, conn: c, kind: kind, peer: addressOf(c.Conn())}
 	if state, ok := c.TLSConnectionState(); ok {
 		ses.tls = &state
-		g.secured(c.Conn())
 	}
-	ses.keepAlive()
-	return ses, nil
+	return ses
 }
 
-func guardOf(conn net.Conn) (*guard, bool) {
-	if layer, ok := conn.(*tls.Conn); ok {
-		conn = layer.NetConn()
-	}
-	g, ok := conn.(*guard)
-	return g, ok
-}
-
-// keepAlive moves the end of the session: for a user it stands from the
-// beginning, for others it is counted from the last message.
-func (s *session) keepAlive() {
-	from := s.guard.began
-	if s.user.IsNull() {
-		s.mu.Lock()
-		from = s.progress
-		s.mu.Unlock()
-	}
-	s.guard.liveUntil(from.Add(s.server.limits.SessionAge))
+// Announce implements smtpwire.Announcer.
+func (s *session) Announce() (maxMessageBytes int64, maxRecipients int) {
+	platform := s.server.View().Table.Platform()
+	return platform.MaxMessageBytes, platform.MaxRecipients
 }
 
 func (s *session) client() admit.Client {
-	return admit.Client{Address: s.guard.client, User: s.user}
-}
-
-func (s *session) inTransaction() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.tx != nil || s.taken
+	return admit.Client{Address: s.peer, User: s.user}
 }
 
 // Mail implements smtp.Session.
-func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
-	defer s.recovered(reason.StageMail, &err)
-	if err := s.checkConversation(reason.StageMail); err != nil {
-		return err
-	}
-	if s.inTransaction() {
-		return s.refuse(refusal{
-			stage: reason.StageMail, slug: reason.CommandSequence, args: reason.Args{Detail: "MAIL within a message"},
-		})
-	}
+func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if err := s.checkEntitled(); err != nil {
 		return err
 	}
@@ -142,26 +106,8 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
 	if err := s.checkRoom(tx, opts.Size); err != nil {
 		return err
 	}
-	s.mu.Lock()
 	s.tx = tx
-	s.mu.Unlock()
 	return nil
-}
-
-// checkConversation refuses whatever comes once the conversation is over. The
-// engine may still have read commands ahead.
-func (s *session) checkConversation(stage reason.Stage) error {
-	slug := reason.Slug("")
-	switch {
-	case s.server.isClosing() && (stage == reason.StageMail || stage == reason.StageAuth):
-		slug = reason.ShuttingDown
-	case s.guard.isOver():
-		slug = reason.SessionLimit
-	default:
-		return nil
-	}
-	s.guard.end()
-	return s.refuse(refusal{stage: stage, slug: slug, quiet: true})
 }
 
 // checkEntitled refuses who may not send here, or not now.
@@ -169,7 +115,7 @@ func (s *session) checkEntitled() error {
 	refuse := func(slug reason.Slug) error {
 		return s.refuse(refusal{stage: reason.StageMail, slug: slug})
 	}
-	submission := s.guard.kind != Relay
+	submission := s.kind != Relay
 	switch {
 	case submission && s.tls == nil && !s.server.InsecureAuth:
 		return refuse(reason.TLSRequired)
@@ -178,11 +124,7 @@ func (s *session) checkEntitled() error {
 	case s.user.IsNull():
 		return nil
 	}
-	s.mu.Lock()
-	sent := s.messages
-	s.mu.Unlock()
-	if sent >= s.server.limits.MessagesPerConnection {
-		s.guard.end()
+	if s.messages >= s.server.limits.MessagesPerConnection {
 		return refuse(reason.SessionLimit)
 	}
 	now := s.server.Now()
@@ -214,19 +156,8 @@ func (s *session) checkRoom(tx *transaction, size int64) error {
 }
 
 // Rcpt implements smtp.Session.
-func (s *session) Rcpt(to string, opts *smtp.RcptOptions) (err error) {
-	defer s.recovered(reason.StageRcpt, &err)
-	if err := s.checkConversation(reason.StageRcpt); err != nil {
-		return err
-	}
-	s.mu.Lock()
+func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	tx := s.tx
-	s.mu.Unlock()
-	if tx == nil {
-		return s.refuse(refusal{
-			stage: reason.StageRcpt, slug: reason.CommandSequence, args: reason.Args{Detail: "RCPT without MAIL"},
-		})
-	}
 	address, badAddress := mailaddr.ParsePath(to, mailaddr.Options{SMTPUTF8: tx.utf8})
 	if err := s.checkSender(tx, to); err != nil {
 		return err
@@ -276,7 +207,7 @@ func (s *session) judgeSender(tx *transaction) admit.Verdict {
 	d := s.server.Ledger.Peek(v.Domain.Name, units)
 	if d.Outcome == quota.Unavailable && d.Limit > 0 && d.Remaining < units {
 		// By the last word of the control plane the day is used up: ask again.
-		ctx, cancel := context.WithTimeout(s.guard.ctx, s.server.limits.QuotaWait)
+		ctx, cancel := context.WithTimeout(s.conn.Context(), s.server.limits.QuotaWait)
 		defer cancel()
 		d = s.server.Ledger.Wait(ctx, v.Domain.Name, units)
 	}
@@ -291,33 +222,24 @@ func (s *session) countPartner(tx *transaction, p *policy.Partner) error {
 	if p == nil {
 		return nil
 	}
-	s.mu.Lock()
-	old := s.partner
-	s.mu.Unlock()
-	if old == p.Slug {
+	if s.partner == p.Slug {
 		return nil
 	}
 	if !s.server.joinPartner(p.Slug) {
-		s.guard.end()
 		return s.refuse(refusal{
 			stage: reason.StageRcpt, slug: reason.TooManyConnections, tx: tx,
-			args: reason.Args{Client: s.guard.client.String()},
+			args: reason.Args{Client: s.peer.String()},
 		})
 	}
 	s.leavePartner()
-	s.mu.Lock()
 	s.partner = p.Slug
-	s.mu.Unlock()
 	return nil
 }
 
 func (s *session) leavePartner() {
-	s.mu.Lock()
-	old := s.partner
-	s.partner = ""
-	s.mu.Unlock()
-	if old != "" {
-		s.server.leavePartner(old)
+	if s.partner != "" {
+		s.server.leavePartner(s.partner)
+		s.partner = ""
 	}
 }
 
@@ -339,41 +261,10 @@ func (s *session) addRecipient(tx *transaction, address mailaddr.Address, opts *
 }
 
 // Reset implements smtp.Session: RSET, EHLO, and the end of each message.
-func (s *session) Reset() {
-	s.mu.Lock()
-	chunks := s.chunks
-	s.mu.Unlock()
-	if chunks != nil {
-		<-chunks
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.tx == nil && !s.taken {
-		s.idleResets++
-	}
-	s.tx, s.taken = nil, false
-	if s.idleResets > s.server.limits.IdleResets {
-		s.guard.end()
-	}
-}
+func (s *session) Reset() { s.tx = nil }
 
-// Logout implements smtp.Session. The engine calls it without a net: a panic
-// here would end the process.
+// Logout implements smtp.Session.
 func (s *session) Logout() error {
-	var err error
-	defer s.recovered(reason.StageConnect, &err)
 	s.leavePartner()
 	return nil
-}
-
-// recovered turns a panic into a refusal that only this client sees.
-func (s *session) recovered(stage reason.Stage, err *error) {
-	p := recover()
-	if p == nil {
-		return
-	}
-	s.guard.end()
-	*err = s.refuse(refusal{
-		stage: stage, slug: reason.Internal, cause: fmt.Errorf("panic: %v\n%s", p, debug.Stack()),
-	})
 }

@@ -122,9 +122,10 @@ func (c *Conn) decodeSASL(line []byte) (response []byte, ok bool) {
 	return response[:n], true
 }
 
-// authFailed says why not, and counts wrong passwords.
+// authFailed says why not, and counts wrong passwords, and those that could not
+// be checked: they cost as much.
 func (c *Conn) authFailed(err error) {
-	if reply, ok := errors.AsType[*smtp.SMTPError](err); ok && reply.Code == 535 {
+	if reply, ok := errors.AsType[*smtp.SMTPError](err); ok && (reply.Code == 535 || reply.Code == 454) {
 		c.authFailures++
 		if c.authFailures >= c.server.limits.AuthFailures {
 			c.ended = true

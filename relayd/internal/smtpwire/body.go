@@ -205,7 +205,7 @@ func (b *Body) check() {
 	} else {
 		b.line += first + 1
 	}
-	if b.line > maxLineBytes && b.fault == nil {
+	if b.line > MaxLineBytes && b.fault == nil {
 		b.fault = smtp.ErrTooLongLine
 	}
 	if first >= 0 {

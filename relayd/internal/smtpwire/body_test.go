@@ -142,7 +142,7 @@ func TestLongBodiesComeThroughEveryBufferBoundary(t *testing.T) {
 }
 
 func TestAMessageLineMayBe64KiBLong(t *testing.T) {
-	long := strings.Repeat("a", maxLineBytes-2) + "\r\n"
+	long := strings.Repeat("a", MaxLineBytes-2) + "\r\n"
 	cases := []struct {
 		body, want string
 	}{

@@ -87,11 +87,13 @@ type Limits struct {
 	StressErrors, StressJunk int
 }
 
+// MaxLineBytes is the longest line of a message, with its line end.
+const MaxLineBytes = 64 << 10
+
 // What no setting changes.
 const (
 	maxCommandBytes = 4 << 10  // with CR LF
 	maxAuthBytes    = 12 << 10 // RFC 4954 4
-	maxLineBytes    = 64 << 10 // of a message, with its line end
 	maxSkippedBytes = 64 << 10 // of a line that is too long already
 	maxHelloBytes   = 255
 	smallBuffer     = 512

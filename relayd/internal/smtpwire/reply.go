@@ -182,7 +182,7 @@ func (c *Conn) fail(stage reason.Stage, err error) (success bool) {
 	case errors.Is(err, smtp.ErrTooLongLine):
 		c.refuse(Refusal{
 			Stage: stage, Slug: reason.LineTooLong,
-			Args: reason.Args{Variant: reason.InMessage, Limit: maxLineBytes},
+			Args: reason.Args{Variant: reason.InMessage, Limit: MaxLineBytes},
 		})
 		return false
 	case errors.Is(err, sasl.ErrUnexpectedClientResponse):

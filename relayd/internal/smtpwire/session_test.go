@@ -357,7 +357,7 @@ func TestReadErrorsThatAreNotTimeoutsSayNothing(t *testing.T) {
 // The reasons that only the engine gives, each on the wire.
 func TestEveryReasonOfTheEngineIsSaid(t *testing.T) {
 	hello := "EHLO c.test\r\n"
-	long := strings.Repeat("x", maxLineBytes+1) + "\r\n"
+	long := strings.Repeat("x", MaxLineBytes+1) + "\r\n"
 	cases := []struct {
 		slug reason.Slug
 		v    reason.Variant
