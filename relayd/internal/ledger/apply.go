@@ -26,6 +26,7 @@ func (l *Ledger) Apply(r api.LeaseReply) error {
 			return fmt.Errorf("apply leases: %w", err)
 		}
 		clear(c.lines) // said of leases that are no more
+		c.complete = false
 	}
 	l.mu.Lock()
 	answered := l.clock.local()
@@ -150,14 +151,23 @@ func (l *Ledger) adopt(c *call, r api.LeaseReply, next meta, records []record) {
 	for _, rec := range records {
 		l.take(c, rec)
 	}
-	if learning := r.Learning != nil && *r.Learning; learning != l.learning {
-		l.learning = learning
-		if learning {
-			l.log.Warn("control plane was restored: reporting all leases")
-			l.resend()
-		}
-	}
+	l.answered = l.clock.local()
+	l.hear(r.Learning != nil && *r.Learning, c.complete)
 	l.announce()
+}
+
+// hear notes whether the control plane waits for complete reports. The caller
+// holds mu.
+func (l *Ledger) hear(learning, complete bool) {
+	switch {
+	case learning && !l.learning:
+		l.log.Warn("control plane was restored: reporting all leases")
+		l.owed = true
+		l.resend()
+	case !learning && complete:
+		l.owed = false
+	}
+	l.learning = learning
 }
 
 // heard notes what the control plane now knows of a lease.

@@ -85,6 +85,10 @@ type Ledger struct {
 	meta     meta
 	fenced   bool
 	learning bool // the control plane was restored and wants to hear all counters
+	// owed: no control plane has confirmed yet that it was told of every lease,
+	// since this start or since it said that it was restored.
+	owed     bool
+	answered time.Time // the last reply, by the local clock
 	accounts map[string]*account
 	dirty    map[string]priority
 	changed  chan struct{} // closed and replaced when units may have come
@@ -115,7 +119,7 @@ func Open(c Config) (*Ledger, error) {
 	l := &Ledger{
 		journal: c.Journal, bootID: c.BootID, nonce: c.Nonce, log: c.Log,
 		wanted: make(chan struct{}, 1), changed: make(chan struct{}),
-		accounts: map[string]*account{}, dirty: map[string]priority{},
+		accounts: map[string]*account{}, dirty: map[string]priority{}, owed: true,
 	}
 	l.clock.local = c.Now
 	if err := l.load(); err != nil {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -156,21 +157,65 @@ func TestCompleteIsSaidOnceEveryLeaseWasReported(t *testing.T) {
 	if call := e.talk(t); call.Complete == nil || !*call.Complete || len(call.Leases) != 1 {
 		t.Errorf("first call after the start is %+v, want a complete report", call)
 	}
-	learn := func(call api.LeaseCall) {
-		reply, _ := e.plane.answer(e.name, call)
-		reply.Learning = new(true)
-		if err := e.ledger.Apply(reply); err != nil {
-			t.Fatal(err)
-		}
-	}
+	// A control plane that was restored between two calls must not take what the
+	// one before it heard for said to itself.
 	e.accept(t, 1)
-	call, _, err := e.ledger.Report()
-	if err != nil {
+	if call := e.learn(t); call.Complete != nil {
+		t.Errorf("before it hears of the restore the edge calls %+v, want no word of being complete", call)
+	}
+	if call := e.learn(t); len(call.Leases) != 1 || call.Leases[0].Spent != 2 || call.Complete == nil {
+		t.Errorf("told of a restored control plane, the edge calls %+v", call)
+	}
+	if call := e.talk(t); call.Sequence == 0 || call.Complete == nil {
+		t.Errorf("while others are waited for the edge calls %+v, want that it asks on", call)
+	}
+	if call := e.talk(t); call.Sequence != 0 {
+		t.Errorf("with nothing to say the edge calls %+v", call)
+	}
+}
+
+// What a control plane heard before it was away it may have forgotten since.
+func TestCompleteReportBeginsAnewAfterACallThatFailed(t *testing.T) {
+	e := startOne(t)
+	b, day := e.journal.NewBatch(), e.plane.day()
+	var held []record
+	for i := range callLeases {
+		held = append(held, record{Domain: fmt.Sprintf("d%04d.example", i), Start: day.Start, End: day.End, Granted: 1})
+	}
+	if err := putLeases(b, held, e.journal.Commit); err != nil {
 		t.Fatal(err)
 	}
-	learn(call)
-	if call := e.talk(t); len(call.Leases) != 1 || call.Leases[0].Spent != 2 || call.Complete == nil {
-		t.Errorf("told of a restored control plane, the edge calls %+v", call)
+	e.crash(t)
+	first := e.talk(t)
+	if len(first.Leases) != callLeases-1 || first.Complete != nil { // each may need one more
+		t.Fatalf("first call has %d leases, complete %v", len(first.Leases), first.Complete)
+	}
+	if _, _, err := e.ledger.Report(); err != nil {
+		t.Fatal(err)
+	}
+	e.ledger.Failed()
+	if again := e.talk(t); len(again.Leases) != len(first.Leases) || again.Complete != nil {
+		t.Errorf("after a failure the edge goes on with %d leases, complete %v, want all from the first", len(again.Leases), again.Complete)
+	}
+	if last := e.talk(t); len(last.Leases) != 1 || last.Complete == nil {
+		t.Errorf("the last call has %d leases, complete %v", len(last.Leases), last.Complete)
+	}
+}
+
+func TestEdgeThatHoldsNothingReportsThatToo(t *testing.T) {
+	e := startOne(t)
+	if call := e.talk(t); call.Sequence == 0 || len(call.Leases) != 0 || call.Complete == nil {
+		t.Errorf("first call is %+v, want an empty complete report", call)
+	}
+	if call := e.talk(t); call.Sequence != 0 {
+		t.Errorf("second call is %+v, want none", call)
+	}
+	e.plane.now = e.plane.now.Add(silence)
+	if call := e.learn(t); call.Sequence == 0 || call.Complete != nil {
+		t.Errorf("after some silence the edge calls %+v, want that it asks how things are", call)
+	}
+	if call := e.talk(t); call.Sequence == 0 || call.Complete == nil {
+		t.Errorf("told of a restored control plane, it calls %+v", call)
 	}
 }
 

@@ -238,14 +238,26 @@ func (e *edge) put(t harness, b *journal.Batch, key leaseKeyOfPlane, n int64) {
 // talk makes one call and takes its reply.
 func (e *edge) talk(t harness) api.LeaseCall {
 	t.Helper()
+	return e.call(t, nil)
+}
+
+// learn is talk with a control plane that was restored and waits for reports.
+func (e *edge) learn(t harness) api.LeaseCall {
+	t.Helper()
+	return e.call(t, new(true))
+}
+
+func (e *edge) call(t harness, learning *bool) api.LeaseCall {
+	t.Helper()
 	call, _, err := e.ledger.Report()
 	if err != nil {
 		t.Fatalf("report: %v", err)
 	}
-	if len(call.Leases) == 0 {
+	if call.Sequence == 0 {
 		return call
 	}
 	if reply, ok := e.plane.answer(e.name, call); ok {
+		reply.Learning = learning
 		if err := e.ledger.Apply(reply); err != nil {
 			t.Fatalf("apply: %v", err)
 		}

@@ -10,8 +10,14 @@ import (
 	"activerelay/api/quota"
 )
 
-// callLeases is the most leases that one call carries, as the contract says.
-const callLeases = 1000
+const (
+	// callLeases is the most leases that one call carries, as the contract says.
+	callLeases = 1000
+	// silence is how long an edge without anything to report does not call. Only
+	// in a reply does it hear that the control plane was restored, and until it
+	// has then reported, nobody is granted anything.
+	silence = 30 * time.Second
+)
 
 // call is a report on its way: what to remember when its reply comes.
 type call struct {
@@ -20,6 +26,7 @@ type call struct {
 	made     time.Time // the same, by the control plane's
 	domains  map[string]priority
 	lines    map[leaseID]line
+	complete bool
 }
 
 type leaseID struct {
@@ -35,8 +42,10 @@ type line struct {
 // Report is the next call to make: the counters of every domain that has
 // something to say, the most pressing first, and what it wishes to hold. When it
 // returns, the call's sequence and the units that it gives back are noted on the
-// disk. An empty list of leases means that there is nothing to say; more, that
-// not all fitted in. A call whose reply never came counts as Failed.
+// disk. A call without a sequence is not to be made, for there is nothing to
+// say; one without leases is: it says that there are none left to report, or
+// asks how the control plane is. More means that not all fitted in. A call
+// whose reply never came counts as Failed.
 func (l *Ledger) Report() (c api.LeaseCall, more bool, err error) {
 	l.calls.Lock()
 	defer l.calls.Unlock()
@@ -52,13 +61,14 @@ func (l *Ledger) Report() (c api.LeaseCall, more bool, err error) {
 	c = api.LeaseCall{
 		BootNonce: l.nonce, Generation: next.Generation, Sequence: next.Sequence, Leases: leases,
 	}
-	if l.complete(made) {
+	if made.complete = l.owed && l.complete(made); made.complete {
 		c.Complete = new(true)
 	}
 	more = len(l.dirty) > 0
+	due := made.complete || made.local.Sub(l.answered) >= silence
 	l.mu.Unlock()
-	if len(leases) == 0 {
-		return api.LeaseCall{Leases: leases}, more, nil // not to be sent: it has no sequence
+	if len(leases) == 0 && !due {
+		return api.LeaseCall{Leases: leases}, more, nil
 	}
 	b := l.journal.NewBatch()
 	if err := next.put(b); err != nil {
@@ -76,7 +86,8 @@ func (l *Ledger) Report() (c api.LeaseCall, more bool, err error) {
 }
 
 // complete reports whether, with this call, the control plane has heard of every
-// lease since this start, or since it said that it was restored. The caller
+// lease that is here. It is said only where it is owed: one that was restored
+// meanwhile would take what its predecessor had heard for its own. The caller
 // holds mu.
 func (l *Ledger) complete(c *call) bool {
 	for name, a := range l.accounts {
@@ -89,11 +100,15 @@ func (l *Ledger) complete(c *call) bool {
 	return true
 }
 
-// forgetCall puts what the last call said into the next one. The caller holds
-// calls and mu.
+// forgetCall puts what the last call said into the next one. A complete report
+// begins anew: the control plane may have been restored while it was away, and
+// have forgotten the part that it heard. The caller holds calls and mu.
 func (l *Ledger) forgetCall() {
 	if l.inFlight == nil {
 		return
+	}
+	if l.owed {
+		l.resend()
 	}
 	for name, p := range l.inFlight.domains {
 		l.dirty[name] = max(l.dirty[name], p)

@@ -60,7 +60,7 @@ func (c *LeaseCaller) Flush(ctx context.Context) error {
 			return err
 		}
 		more = rest
-		if len(call.Leases) == 0 {
+		if call.Sequence == 0 {
 			return nil
 		}
 		err = c.call(ctx, call)
