@@ -1,6 +1,9 @@
 package smtpd
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // newlines looks at the line ends of a message. RFC 5321 2.3.8: a message
 // holds CR and LF only as CR LF, and no NUL. What breaks the rule is how one
@@ -26,14 +29,48 @@ func (n *newlines) fix(p []byte) []byte {
 	if len(p) == 0 {
 		return nil
 	}
-	n.out = n.out[:0]
+	if !n.cr && regularLines(p) == len(p) {
+		n.last = '\n'
+		return p
+	}
+	n.out = slices.Grow(n.out[:0], len(p)+1)
 	for len(p) > 0 {
-		p = n.step(p)
+		if !n.cr {
+			regular := regularLines(p)
+			n.out, p = append(n.out, p[:regular]...), p[regular:]
+		}
+		p = n.line(p)
 	}
 	if len(n.out) > 0 {
 		n.last = n.out[len(n.out)-1]
 	}
 	return n.out
+}
+
+// regularLines is how many bytes of p are whole lines as they should be, which is what nearly every message is made of.
+func regularLines(p []byte) int {
+	at := 0
+	for {
+		end := bytes.IndexByte(p[at:], '\n')
+		if end < 1 || p[at+end-1] != '\r' {
+			return at
+		}
+		line := p[at : at+end-1]
+		if bytes.IndexByte(line, '\r') >= 0 || bytes.IndexByte(line, 0) >= 0 {
+			return at
+		}
+		at += end + 1
+	}
+}
+
+// line takes in one line that may be anything, LF included, or all that is there. That regularLines looks no further than
+// its LF, and is asked no sooner again, is what keeps hostile messages cheap.
+func (n *newlines) line(p []byte) []byte {
+	for over := false; !over && len(p) > 0; {
+		rest := n.step(p)
+		over, p = p[len(p)-len(rest)-1] == '\n', rest
+	}
+	return p
 }
 
 // step takes in one run of ordinary bytes and the special byte behind it. A CR
@@ -47,7 +84,7 @@ func (n *newlines) step(p []byte) []byte {
 		}
 		n.bare("\r")
 	}
-	end := bytes.IndexAny(p, "\r\n\x00")
+	end := slices.IndexFunc(p, func(c byte) bool { return c == '\r' || c == '\n' || c == 0 })
 	if end < 0 {
 		n.out = append(n.out, p...)
 		return nil
