@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"activerelay/api"
 	"activerelay/relayd/internal/journal"
 	"activerelay/relayd/internal/spool"
 )
@@ -61,6 +62,11 @@ func (q *Queue) split(e *entry) {
 		q.unreadable(e, err)
 		return
 	}
+	if m, err = q.endCancelled(e, m); err != nil {
+		q.unreadable(e, err)
+		return
+	}
+	e.message = m
 	now := q.Now()
 	groups := make(map[string]*unit)
 	var order []*unit
@@ -68,7 +74,7 @@ func (q *Queue) split(e *entry) {
 	defer q.mu.Unlock()
 	for i := range m.Recipients {
 		r := &m.Recipients[i]
-		if _, busy := e.busy[i]; busy || r.State.Final() || q.recipientDue(r).After(now) {
+		if _, busy := e.busy[i]; busy || r.State.Final() || r.Held || q.recipientDue(r).After(now) {
 			continue
 		}
 		name, domain := q.destinationOf(m, r)
@@ -84,7 +90,7 @@ func (q *Queue) split(e *entry) {
 		e.occupy(u.recipients)
 		q.lanes.push(*u)
 	}
-	if len(e.busy) == 0 || q.lanes.waiting > keepEnvelopes {
+	if len(e.busy) == 0 || e.flying == 0 && q.lanes.waiting > keepEnvelopes && !m.Settled() {
 		e.message = nil
 	}
 	q.schedule(e, m)
@@ -132,22 +138,21 @@ func (e *entry) release(recipients []int) {
 // schedule puts e where its recipients that are not in units want it: into the
 // heap, or out of the queue when nobody is left. Both mutexes are held.
 func (q *Queue) schedule(e *entry, m *spool.Message) {
-	due, found := time.Time{}, false
-	for i := range m.Recipients {
-		r := &m.Recipients[i]
-		if _, busy := e.busy[i]; busy || r.State.Final() {
-			continue
-		}
-		if at := q.recipientDue(r); !found || at.Before(due) {
-			due, found = at, true
-		}
-	}
-	switch {
-	case found:
+	due, found := q.firstDue(m, e.busy)
+	if found {
+		q.rest(e, false)
 		q.dueAt(e, due)
-	case len(e.busy) == 0:
-		delete(q.entries, e.id)
+		return
 	}
+	q.due.remove(e)
+	if len(e.busy) > 0 {
+		return
+	}
+	if m.Settled() {
+		q.drop(e)
+		return
+	}
+	q.rest(e, true)
 }
 
 // dueAt puts e into the heap, or moves it there. Queue.mu is held.
@@ -260,9 +265,10 @@ func (q *Queue) begin(u unit) (Job, error) {
 	}
 	first := &stored.Recipients[u.recipients[0]]
 	for _, i := range u.recipients {
-		// The routes may have changed while the unit waited. Its recipients
-		// are still due, so they are split anew.
-		if name, _ := q.destinationOf(stored, &stored.Recipients[i]); name != u.destination {
+		// The routes may have changed while the unit waited, or an operator may
+		// have acted. Those that are still due are split anew.
+		r := &stored.Recipients[i]
+		if name, _ := q.destinationOf(stored, r); name != u.destination || r.State.Final() || r.Held || r.Cancelling {
 			return Job{}, nil
 		}
 	}
@@ -333,8 +339,8 @@ func (q *Queue) finish(u unit) {
 	q.lanes.done(u)
 	e.release(u.recipients)
 	e.flying--
-	if e.flying == 0 {
-		e.message = nil
+	if e.flying == 0 && (m == nil || !m.Settled()) {
+		e.message = nil // the spool has it
 	}
 	if q.entries[e.id] == e {
 		if m != nil {
@@ -364,12 +370,23 @@ func (q *Queue) trouble(e *entry, err error) {
 		q.leave(e, "unreadable", err)
 		return
 	}
-	e.message = nil // read again after troublePause
+	if q.flying(e) <= 1 { // nobody else's attempt is under way
+		e.message = nil // read again after troublePause
+	}
+}
+
+func (q *Queue) flying(e *entry) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return e.flying
 }
 
 // pause keeps an outcome that could not be recorded from being caused again at
 // once. In memory only: the spool is what could not be written.
 func (q *Queue) pause(u unit) {
+	if u.entry.message == nil {
+		return // it could not even be read; finish waits
+	}
 	m := clone(u.entry.message)
 	for _, i := range u.recipients {
 		m.Recipients[i].NextAttempt = q.Now().Add(troublePause)
@@ -403,9 +420,29 @@ func (q *Queue) leave(e *entry, why string, err error) {
 	}
 	q.Log.Held(logMessage(m), why, err)
 	q.metrics.outcome("held")
+	if !errors.Is(err, spool.ErrNotFound) || why == "damaged" {
+		q.noteQuarantine(m)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	delete(q.entries, e.id)
+	q.drop(e)
+}
+
+// noteQuarantine tells that a message is tried no more. What became of it is
+// in the spool whether this is told or not.
+func (q *Queue) noteQuarantine(m *spool.Message) {
+	if m.Notice {
+		return
+	}
+	b := q.Journal.NewBatch()
+	defer b.Discard()
+	e := api.EdgeEvent{Kind: api.EdgeEventKindMessageQuarantined, Time: q.Now().UTC(), MessageID: &m.ID}
+	if m.Domain != "" {
+		e.Domain = &m.Domain
+	}
+	if q.Note(b, e) == nil {
+		_ = q.Journal.CommitLazy(b)
+	}
 }
 
 // corrupt returns the error of a result that says that the stored message is

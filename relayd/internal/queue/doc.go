@@ -15,6 +15,9 @@
 // holds up nobody but itself, and a customer who floods the queue waits mostly
 // for himself.
 //
+// operate.go is what operators do to what waits: retry, hold, release, cancel.
+// It changes envelopes in the same way and with the same care.
+//
 // settle.go is the only place in which an outcome changes anything: in one
 // batch of the journal it updates or removes the envelope, notes the event, and
 // stores the notification that the sender gets. Every recipient comes to

@@ -14,6 +14,11 @@ func (h *dueHeap) push(e *entry) { heap.Push(h, e) }
 func (h *dueHeap) pop() *entry   { return heap.Pop(h).(*entry) }
 func (h *dueHeap) first() *entry { return h.list[0] }
 func (h *dueHeap) fix(e *entry)  { heap.Fix(h, e.index) }
+func (h *dueHeap) remove(e *entry) {
+	if e.index >= 0 {
+		heap.Remove(h, e.index)
+	}
+}
 
 // Len implements heap.Interface.
 func (h *dueHeap) Len() int { return len(h.list) }
@@ -57,22 +62,25 @@ const underWay = "attempt under way"
 // still be tried at once after a crash. Past it, it may be what crashes us.
 const interruptedLimit = 2
 
-// firstDue is when a message found at the start is due.
-func (q *Queue) firstDue(m *spool.Message) time.Time {
-	due, found := time.Time{}, false
+// firstDue is when the first of m's recipients that wait is due; busy ones are
+// left out. There is none when all that wait are held.
+func (q *Queue) firstDue(m *spool.Message, busy map[int]struct{}) (due time.Time, found bool) {
 	for i := range m.Recipients {
 		r := &m.Recipients[i]
-		if r.State.Final() {
+		if _, b := busy[i]; b || r.State.Final() || r.Held && !r.Cancelling {
 			continue
 		}
 		if at := q.recipientDue(r); !found || at.Before(due) {
 			due, found = at, true
 		}
 	}
-	return due
+	return due, found
 }
 
 func (q *Queue) recipientDue(r *spool.Recipient) time.Time {
+	if r.Cancelling {
+		return time.Time{} // there is nothing to wait for
+	}
 	if r.LastReply == underWay && r.Attempts > interruptedLimit {
 		return r.LastAttempt.Add(q.Backoff(r.Attempts, q.Random()))
 	}

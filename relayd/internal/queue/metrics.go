@@ -40,6 +40,8 @@ func newMetrics(registry prometheus.Registerer, q *Queue) (*metrics, error) {
 			func(s Stats) int { return s.Waiting })),
 		registry.Register(gauge("relayd_queue_attempts", "Delivery attempts under way.",
 			func(s Stats) int { return s.Attempts })),
+		registry.Register(gauge("relayd_queue_held", "Messages in the queue that an operator holds.",
+			func(s Stats) int { return s.Held })),
 	)
 }
 

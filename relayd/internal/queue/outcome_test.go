@@ -66,7 +66,9 @@ func TestATemporaryFailureIsTriedAgainUntilItSucceeds(t *testing.T) {
 		if want := []time.Duration{0, time.Minute, 3 * time.Minute}; !slices.Equal(waits, want) {
 			t.Errorf("attempts at %v, want %v", waits, want)
 		}
-		if got, want := e.kinds(), []string{"message-deferred b@y.test", "message-delivered b@y.test"}; !slices.Equal(got, want) {
+		if got, want := e.kinds(), []string{
+			"message-deferred b@y.test", "message-deferred b@y.test", "message-delivered b@y.test",
+		}; !slices.Equal(got, want) {
 			t.Errorf("events %q, want %q", got, want)
 		}
 	})

@@ -100,11 +100,15 @@ type Queue struct {
 	wake    chan struct{}
 	workers sync.WaitGroup
 	ids     sync.Mutex // guards Entropy
+	// operations lets operators act one after the other. It is taken before the
+	// mu of an entry.
+	operations sync.Mutex
 
 	mu      sync.Mutex
 	entries map[string]*entry // every message that the queue knows
 	due     dueHeap
 	lanes   *lanes
+	held    int  // entries that rest
 	closed  bool // nothing new is started
 }
 
@@ -115,6 +119,7 @@ type entry struct {
 	// Guarded by Queue.mu.
 	due    time.Time
 	index  int              // in the heap; -1 when not there
+	rests  bool             // all recipients that wait are held
 	busy   map[int]struct{} // recipients that wait in lanes or are under way
 	flying int              // units under way
 	panics int
@@ -145,17 +150,41 @@ func New(c Config) (*Queue, error) {
 
 // Add takes in a message that is in the spool and due now. It does not block.
 // Adding a message again does nothing.
-func (q *Queue) Add(id string) { q.add(id, q.Now()) }
+func (q *Queue) Add(id string) { q.add(id, q.Now(), false) }
 
-func (q *Queue) add(id string, due time.Time) {
+func (q *Queue) add(id string, due time.Time, held bool) {
 	q.mu.Lock()
 	if _, known := q.entries[id]; !known {
 		e := &entry{id: id, due: due, index: -1}
 		q.entries[id] = e
-		q.due.push(e)
+		q.rest(e, held)
+		if !held {
+			q.due.push(e)
+		}
 	}
 	q.mu.Unlock()
 	q.Wake()
+}
+
+// rest keeps account of messages that wait for an operator alone. Queue.mu is
+// held.
+func (q *Queue) rest(e *entry, rests bool) {
+	switch {
+	case rests && !e.rests:
+		q.held++
+	case !rests && e.rests:
+		q.held--
+	}
+	e.rests = rests
+}
+
+// drop forgets e. Queue.mu is held.
+func (q *Queue) drop(e *entry) {
+	q.rest(e, false)
+	q.due.remove(e)
+	if q.entries[e.id] == e {
+		delete(q.entries, e.id)
+	}
 }
 
 // Wake makes the queue look again at what is due now: for clocks that were set
@@ -170,15 +199,16 @@ func (q *Queue) Wake() {
 // Stats are the queue's figures at one moment.
 type Stats struct {
 	// Messages are all that the queue knows; Waiting are parts of messages
-	// that are due and wait for a slot; Attempts are under way.
-	Messages, Waiting, Attempts int
+	// that are due and wait for a slot; Attempts are under way; Held are
+	// messages that wait for an operator alone.
+	Messages, Waiting, Attempts, Held int
 }
 
 // Stats returns the queue's figures.
 func (q *Queue) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return Stats{Messages: len(q.entries), Waiting: q.lanes.waiting, Attempts: q.lanes.flying}
+	return Stats{Messages: len(q.entries), Waiting: q.lanes.waiting, Attempts: q.lanes.flying, Held: q.held}
 }
 
 // maxSleep bounds how long a clock that was set goes unnoticed.
@@ -231,7 +261,8 @@ func (q *Queue) load(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return nil // Run notices
 		}
-		q.add(m.ID, q.firstDue(m))
+		due, found := q.firstDue(m, nil)
+		q.add(m.ID, due, !found)
 		return nil
 	})
 }

@@ -59,10 +59,12 @@ func (e *edge) open() {
 	c := queue.Config{
 		Spool: e.spool, Journal: e.journal, Courier: e.courier, Hostname: "edge1.relay.test",
 		Now: time.Now, Entropy: rand.Reader, Random: func() float64 { return 0.5 },
-		Note: func(_ *journal.Batch, event api.EdgeEvent) error {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			e.events = append(e.events, event)
+		Note: func(b *journal.Batch, event api.EdgeEvent) error {
+			b.Ordered(func(*journal.Batch) { // as the outbox numbers them: never of a batch that was dropped
+				e.mu.Lock()
+				defer e.mu.Unlock()
+				e.events = append(e.events, event)
+			})
 			return nil
 		},
 	}
@@ -147,7 +149,11 @@ func (e *edge) kinds() []string {
 	defer e.mu.Unlock()
 	var out []string
 	for _, event := range e.events {
-		out = append(out, string(event.Kind)+" "+*event.Recipient)
+		about := strings.Join(event.RecipientDomains, " ")
+		if event.Recipient != nil {
+			about = *event.Recipient
+		}
+		out = append(out, string(event.Kind)+" "+about)
 	}
 	return out
 }
