@@ -73,3 +73,27 @@ func TestATextThatIsNoPolicyIsRefused(t *testing.T) {
 		t.Errorf("the model itself: %v", err)
 	}
 }
+
+func FuzzPoliciesOfStrangers(f *testing.F) {
+	f.Add("version: STSv1\nmode: enforce\nmx: *.y.test\nmax_age: 100\n", "v=STSv1; id=a1;")
+	f.Add("version:STSv1\r\nmode:none\r\nmax_age:0", "v=STSv1")
+	f.Fuzz(func(t *testing.T, text, record string) {
+		if id, err := recordID([]string{record}); err == nil && !isID(id) {
+			t.Errorf("id %q", id)
+		}
+		now := time.Unix(0, 0)
+		p, err := parsePolicy(text, "a1", now)
+		if err != nil {
+			return
+		}
+		if p.Expires.Sub(now) > maxAgeSeconds*time.Second || p.Mode != ModeNone && len(p.MX) == 0 {
+			t.Errorf("got %+v", p)
+		}
+		for _, pattern := range p.MX {
+			host := strings.Replace(pattern, "*", "a", 1)
+			if !p.Names(host) {
+				t.Errorf("%q does not name %q", pattern, host)
+			}
+		}
+	})
+}
