@@ -16,6 +16,7 @@ import (
 	"activerelay/relayd/internal/admin"
 	"activerelay/relayd/internal/deliver"
 	"activerelay/relayd/internal/instruct"
+	"activerelay/relayd/internal/journal"
 	"activerelay/relayd/internal/maillog"
 	"activerelay/relayd/internal/policysync"
 	"activerelay/relayd/internal/queue"
@@ -84,6 +85,9 @@ type edge struct {
 func (e *edge) build() (err error) {
 	if e.instructions, err = instruct.New(instruct.Config{
 		Journal: e.journal, Spool: e.spool, Outbox: e.outbox, Enqueue: func(id string) { e.queue.Add(id) },
+		Operate: func(ctx context.Context, op queue.Operation, t queue.Tally, record func(*journal.Batch, queue.Tally, bool) error) error {
+			return e.queue.Operate(ctx, op, t, record)
+		},
 		Hostname: e.Hostname, Log: e.Log, Now: e.Now, Entropy: rand.Reader,
 	}); err != nil {
 		return err

@@ -2,7 +2,8 @@
 // and are acknowledged by number.
 //
 // Each is carried out exactly once. Its effect and its number are one batch of the journal ('i' = the highest number done), so
-// that a crash leaves both or neither, and an instruction that arrives again is known. Numbers come in order; a kind
+// that a crash leaves both or neither, and an instruction that arrives again is known. One that changes more of the queue than
+// fits into a batch says in each of them how far it is ('ip'), and in the last one its number. Numbers come in order; a kind
 // that this version does not know is reported as an event and acknowledged, lest it block what follows.
 package instruct
 
@@ -19,6 +20,7 @@ import (
 	"activerelay/api"
 	"activerelay/relayd/internal/journal"
 	"activerelay/relayd/internal/outbox"
+	"activerelay/relayd/internal/queue"
 	"activerelay/relayd/internal/spool"
 )
 
@@ -31,6 +33,8 @@ type Config struct {
 	Outbox  *outbox.Outbox
 	// Enqueue is told the id of a message that is stored and due.
 	Enqueue func(id string)
+	// Operate acts on the queue; see queue.Queue.Operate.
+	Operate func(ctx context.Context, op queue.Operation, t queue.Tally, record func(*journal.Batch, queue.Tally, bool) error) error
 	// Hostname is the domain of the Message-Ids of notices.
 	Hostname string
 	Log      *slog.Logger
@@ -85,9 +89,12 @@ func (r *Runner) Carry(ctx context.Context, instructions []api.Instruction) erro
 }
 
 func (r *Runner) carryOne(ctx context.Context, instruction api.Instruction) error {
+	if action, known := actions()[instruction.Kind]; known && instruction.Queue != nil {
+		return r.operate(ctx, instruction.Number, action, *instruction.Queue)
+	}
 	batch := r.config.Journal.NewBatch()
 	defer batch.Discard()
-	batch.Set(doneKey, binary.BigEndian.AppendUint64(nil, uint64(instruction.Number)))
+	batch.Set(doneKey, numberValue(instruction.Number))
 	if instruction.Kind == api.InstructionKindSendNotice && instruction.Notice != nil {
 		return r.sendNotice(ctx, batch, *instruction.Notice)
 	}
@@ -98,3 +105,6 @@ func (r *Runner) carryOne(ctx context.Context, instruction api.Instruction) erro
 	}
 	return r.config.Journal.Commit(batch)
 }
+
+// numberValue is the record of a number.
+func numberValue(number int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(number)) }

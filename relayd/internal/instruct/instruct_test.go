@@ -13,16 +13,25 @@ import (
 	"activerelay/relayd/internal/instruct"
 	"activerelay/relayd/internal/journal"
 	"activerelay/relayd/internal/outbox"
+	"activerelay/relayd/internal/queue"
 	"activerelay/relayd/internal/spool"
 )
 
 type edge struct {
-	runner *instruct.Runner
-	spool  *spool.Spool
-	outbox *outbox.Outbox
-	queued []string
-	close  func()
+	runner  *instruct.Runner
+	journal *journal.Journal
+	spool   *spool.Spool
+	outbox  *outbox.Outbox
+	queue   *queue.Queue
+	operate func(context.Context, queue.Operation, queue.Tally, func(*journal.Batch, queue.Tally, bool) error) error
+	queued  []string
+	close   func()
 }
+
+// nobody is a courier that is never called: the queue does not run.
+type nobody struct{}
+
+func (nobody) Attempt(context.Context, queue.Job) []queue.Result { panic("the queue does not run") }
 
 func open(t *testing.T, dir string) *edge {
 	t.Helper()
@@ -40,7 +49,17 @@ func open(t *testing.T, dir string) *edge {
 		t.Fatal(err)
 	}
 	e := &edge{spool: s, outbox: o, close: func() { s.Close(); j.Close() }}
+	e.queue, err = queue.New(queue.Config{
+		Spool: s, Journal: j, Courier: nobody{}, Note: o.Append, Hostname: "edge.example", Now: now, Entropy: rand.Reader,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.journal, e.operate = j, e.queue.Operate
 	e.runner, err = instruct.New(instruct.Config{
+		Operate: func(ctx context.Context, op queue.Operation, tally queue.Tally, record func(*journal.Batch, queue.Tally, bool) error) error {
+			return e.operate(ctx, op, tally, record)
+		},
 		Journal: j, Spool: s, Outbox: o, Enqueue: func(id string) { e.queued = append(e.queued, id) }, Hostname: "edge.example",
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: now, Entropy: rand.Reader,
 	})

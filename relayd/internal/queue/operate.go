@@ -128,14 +128,13 @@ func (s Selection) coversRecipient(r *spool.Recipient) bool {
 // operating is one batch of an operation. Nothing outside changes until it is
 // committed; the entries that it is about are locked meanwhile.
 type operating struct {
-	q       *Queue
-	op      Operation
-	now     time.Time
-	batch   *journal.Batch
-	tally   Tally
-	locked  []*entry
-	changed []*settlement // one for each changed message, with its entry
-	after   []func()
+	q      *Queue
+	op     Operation
+	now    time.Time
+	batch  *journal.Batch
+	tally  Tally
+	locked []*entry
+	after  []func()
 }
 
 // run changes the messages and commits. More than one entry is locked here and
