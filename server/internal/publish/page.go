@@ -11,10 +11,10 @@ import (
 
 // page is what one read found after a cursor, encoded once for all who stand there.
 type page struct {
-	// epoch is that of the database, revision the last one that the read could see, horizon the one from which on
-	// deltas are whole.
-	epoch             string
-	revision, horizon int64
+	// epoch is that of the database, revision the last one that the read could see. Deltas are whole from horizon on,
+	// where tombstones were removed, and from moved on, where they gave way to another partner's document.
+	epoch                    string
+	revision, horizon, moved int64
 	// next is where the page ends.
 	next store.PolicyCursor
 	more bool
@@ -35,6 +35,9 @@ func (p *Publisher) readPage(ctx context.Context, tenant store.Tenant, after sto
 			return err
 		}
 		if found.horizon, err = tx.PolicyHorizon(); err != nil {
+			return err
+		}
+		if found.moved, err = tx.MoveHorizon(); err != nil {
 			return err
 		}
 		rows, err = tx.DocumentsAfter(after, p.config.PageDocuments+1)

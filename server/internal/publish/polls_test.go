@@ -243,6 +243,50 @@ func TestWhoMayHaveMissedSomethingStartsAgain(t *testing.T) {
 	})
 }
 
+// A domain that is deleted and comes back under another partner: where only the first one's documents are seen, nothing
+// else tells of the deletion.
+func TestWhoMissedThatADomainWentToAnotherPartnerStartsAgain(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.addPartner(t, "acme")
+		f.addPartner(t, "beta")
+		f.addDomain(t, "acme", "moves.example")
+		f.addDomain(t, "acme", "stays.example")
+		away := newEdge("edge_away", "acme").follow(t, f.Publisher)
+		both := newEdge("edge_both", "acme", "beta").follow(t, f.Publisher)
+		whole := newEdge("edge_whole").follow(t, f.Publisher)
+		there := newEdge("edge_there", "acme").follow(t, f.Publisher)
+
+		f.remove(t, "moves.example")
+		f.addDomain(t, "acme", "moves.example") // to the same partner it is a change like others
+		f.remove(t, "moves.example")
+		there.follow(t, f.Publisher)
+		f.addDomain(t, "beta", "moves.example")
+		f.addDomain(t, "acme", "last.example")
+
+		// Also where a process that has just begun knows nothing of the edge, in the middle of a revision.
+		middle := away.question()
+		middle.After = strings.TrimSuffix(middle.After, "~") + "domain/stays.example"
+		if _, err := f.publisher(t, publish.Config{}).Poll(t.Context(), middle); !errors.Is(err, publish.ErrGone) {
+			t.Errorf("in the middle of a pass: got %v, want that it is gone", err)
+		}
+		for _, e := range []*edge{whole, there} {
+			if _, err := f.Poll(t.Context(), e.question()); err != nil {
+				t.Errorf("%s: got %v, want that it goes on", e.id, err)
+			}
+		}
+		for _, e := range []*edge{away, there} {
+			if _, holds := e.follow(t, f.Publisher).table["domain/moves.example"]; holds || len(e.table) != 3 {
+				t.Errorf("%s holds %v", e.id, e.table)
+			}
+		}
+		for _, e := range []*edge{both, whole} {
+			if held := e.follow(t, f.Publisher).table["domain/moves.example"]; held.Domain == nil || held.Domain.Partner != "beta" {
+				t.Errorf("%s holds %+v, want the domain of the other partner", e.id, held)
+			}
+		}
+	})
+}
+
 // An edge whose first pass takes several pages begins before all tombstones that were ever removed.
 func TestFirstPassGoesOnAfterTombstonesWereRemoved(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {

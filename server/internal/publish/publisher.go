@@ -187,7 +187,7 @@ func (p *Publisher) check(ctx context.Context, poll Poll, after store.PolicyCurs
 		p.metrics.polls.WithLabelValues("gone").Inc()
 		return ErrGone
 	case after.Revision <= found.revision:
-		missed, err := p.missed(ctx, poll.Edge, after, found.horizon)
+		missed, err := p.missed(ctx, poll.Edge, after, found)
 		if missed && err == nil {
 			p.metrics.polls.WithLabelValues("gone").Inc()
 			return ErrGone

@@ -26,10 +26,12 @@ func (p *Publisher) begin(edge string, revision int64) {
 	p.passes[edge] = revision
 }
 
-// missed reports whether an edge may have missed a deletion whose tombstone was removed. Where a pass stands between two
+// missed reports whether an edge may have missed a deletion whose tombstone is no more. Where a pass stands between two
 // documents its cursor does not tell: a pass from nothing begins before all tombstones. Who is in the middle of one that
-// this process did not see begin has missed none if it called within the life of a tombstone.
-func (p *Publisher) missed(ctx context.Context, edge string, after store.PolicyCursor, horizon int64) (bool, error) {
+// this process did not see begin has missed none if it called within the life of a tombstone; one that gave way to another
+// partner's document may have lived for a moment only.
+func (p *Publisher) missed(ctx context.Context, edge string, after store.PolicyCursor, found *page) (bool, error) {
+	horizon := max(found.horizon, found.moved)
 	if after.Key == lastKey {
 		p.begin(edge, after.Revision)
 	}
@@ -39,7 +41,7 @@ func (p *Publisher) missed(ctx context.Context, edge string, after store.PolicyC
 	p.mu.Lock()
 	from, known := p.passes[edge]
 	p.mu.Unlock()
-	if known {
+	if known || after.Revision < found.moved {
 		return from < horizon, nil
 	}
 	var row store.Edge

@@ -47,18 +47,39 @@ func (tx *Tx) publish() (int64, error) {
 	}
 	slices.Sort(tx.ending.published)
 	system := tx.As(System())
+	tombstones, err := system.tombstones(tx.ending.published)
+	if err != nil {
+		return 0, fmt.Errorf("look for tombstones: %w", err)
+	}
 	for _, key := range tx.ending.published {
-		if err := system.materialise(key, revision); err != nil {
+		if err := system.materialise(key, revision, tombstones[key]); err != nil {
 			return 0, fmt.Errorf("materialise %s: %w", key, err)
 		}
 	}
 	return revision, nil
 }
 
-func (tx *Tx) materialise(key string, revision int64) error {
+// tombstones returns those among some documents, by key.
+func (tx *Tx) tombstones(keys []string) (map[string]Document, error) {
+	var rows []Document
+	err := tx.db.Select("key", "partner", "revision", "deleted").Where("key IN ? AND deleted = ?", keys, true).Find(&rows).Error
+	byKey := make(map[string]Document, len(rows))
+	for _, row := range rows {
+		byKey[row.Key] = row
+	}
+	return byKey, err
+}
+
+// materialise writes one document. tombstone is what it takes the place of, zero where that is none.
+func (tx *Tx) materialise(key string, revision int64, tombstone Document) error {
 	document, err := tx.store.config.Materialise(tx, key)
 	if err != nil {
 		return err
+	}
+	if tombstone.Deleted && !document.Deleted && tombstone.Partner != document.Partner {
+		if err := tx.noteMove(tombstone.Revision); err != nil {
+			return err
+		}
 	}
 	document.Key, document.Revision, document.UpdatedAt = key, revision, tx.Now
 	columns := []string{"revision", "deleted", "body", "updated_at"}

@@ -311,6 +311,42 @@ func TestTombstonesAreRemovedAndTheHorizonRemembersThem(t *testing.T) {
 	})
 }
 
+func TestTombstoneThatGaveWayToAnotherPartnersDomainIsRemembered(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		addWorld(t, f)
+		horizon := func(tenant store.Tenant) (at int64) {
+			f.read(t, tenant, func(tx *store.Tx) (err error) {
+				at, err = tx.MoveHorizon()
+				return err
+			})
+			return at
+		}
+		move := func(name, to string) (deleted int64) {
+			f.write(t, store.Operator(), func(tx *store.Tx) error {
+				tx.Publish(store.DomainKey(name))
+				return tx.DeleteDomain(name)
+			})
+			f.read(t, store.System(), func(tx *store.Tx) (err error) {
+				deleted, err = tx.Revision()
+				return err
+			})
+			f.addDomain(t, to, name, nil)
+			f.write(t, store.Operator(), func(tx *store.Tx) error { tx.Publish(store.DomainKey(name)); return nil })
+			return deleted
+		}
+		scoped := store.EdgeTenant("edge_acme", []string{acme})
+		if move("acme.example", acme); horizon(scoped) != 0 {
+			t.Errorf("back at the same partner the horizon is %d", horizon(scoped))
+		}
+		if deleted := move("acme.example", beta); horizon(scoped) != deleted {
+			t.Errorf("at another partner the horizon is %d, want %d", horizon(scoped), deleted)
+		}
+		if got := horizon(store.EdgeTenant("edge_all", nil)); got != 0 {
+			t.Errorf("who sees all is told of %d", got)
+		}
+	})
+}
+
 func TestOneTransactionSpeaksForSeveralTenants(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		addWorld(t, f)
