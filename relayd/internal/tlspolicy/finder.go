@@ -14,8 +14,8 @@ const (
 	// that it is the same: so that it does not expire while it is in use
 	// (RFC 8461 10.2).
 	refreshAfter = 24 * time.Hour
-	// retryAfter is how long a policy host that failed is left alone
-	// (RFC 8461 3.3).
+	// retryAfter is how long a policy host or a lookup that failed is left
+	// alone (RFC 8461 3.3): mail does not wait for it again and again.
 	retryAfter = 5 * time.Minute
 	// maxFailures bounds how many of those are remembered.
 	maxFailures = 10_000
@@ -60,13 +60,19 @@ func (f *Finder) Policy(ctx context.Context, domain string) (Policy, error) {
 	if err != nil {
 		return Policy{}, err
 	}
+	now := f.Memory.now()
+	if f.failedLately(domain, now) {
+		return kept, nil
+	}
 	txt, err := f.TXT(ctx, "_mta-sts."+domain)
 	if err != nil {
+		if ctx.Err() == nil {
+			f.noteFailure(domain)
+		}
 		return kept, nil
 	}
 	id, err := recordID(txt)
-	now := f.Memory.now()
-	if err != nil || id == kept.ID && now.Sub(kept.Fetched) < refreshAfter || f.failedLately(domain, now) {
+	if err != nil || id == kept.ID && now.Sub(kept.Fetched) < refreshAfter {
 		return kept, nil
 	}
 	found, err, _ := f.fetches.Do(domain+" "+id, func() (any, error) { return f.fetch(ctx, domain, id) })

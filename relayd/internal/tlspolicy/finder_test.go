@@ -30,10 +30,11 @@ type destination struct {
 	memory *tlspolicy.Memory
 	finder *tlspolicy.Finder
 
-	mu  sync.Mutex
-	now time.Time
-	txt []string
-	err error
+	mu      sync.Mutex
+	now     time.Time
+	txt     []string
+	err     error
+	lookups int
 }
 
 func newDestination(t *testing.T) *destination {
@@ -90,6 +91,7 @@ func (d *destination) lookup(_ context.Context, name string) ([]string, error) {
 	if name != "_mta-sts.y.test" {
 		return nil, fmt.Errorf("asked for %s", name)
 	}
+	d.lookups++
 	return d.txt, d.err
 }
 
@@ -193,6 +195,23 @@ func TestAPolicyHostThatFailsIsLeftAloneForAWhile(t *testing.T) {
 		t.Errorf("%d requests, want 1", n)
 	}
 	d.host.Publish(policyText("enforce"))
+	d.advance(5 * time.Minute)
+	if got := d.mode(t); got != tlspolicy.ModeEnforce {
+		t.Errorf("mode %q after the pause", got)
+	}
+}
+
+func TestALookupThatFailsIsNotWaitedForByEveryMessage(t *testing.T) {
+	d := newDestination(t)
+	d.host.Publish(policyText("enforce"))
+	d.err = errors.New("SERVFAIL")
+	for range 3 {
+		d.mode(t)
+	}
+	if d.lookups != 1 {
+		t.Errorf("%d lookups, want 1", d.lookups)
+	}
+	d.announce("a1")
 	d.advance(5 * time.Minute)
 	if got := d.mode(t); got != tlspolicy.ModeEnforce {
 		t.Errorf("mode %q after the pause", got)
