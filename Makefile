@@ -8,6 +8,7 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 # Every test gets this long; a hang is a failure with stacks, not a stalled run.
 TEST_TIMEOUT := 20m
 FUZZ_TIME    := 20s
+BENCH_TIME   := $(if $(SHORT),100ms,500ms)
 
 .PHONY: help build generate test check lint drift fuzz bench bench-relay e2e soak run demo clean
 
@@ -59,9 +60,14 @@ fuzz: ## run each fuzz target for FUZZ_TIME (default 20s)
 	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) $$pkg; \
 	  done; done
 
-bench: ## API, policy and relay benchmarks, each beside a peer or a ceiling
+bench: build ## rules, API, policy and relay measured, each beside a peer or a ceiling; SHORT=1 takes a minute or two
 	.ci/setup tests
-	go test -run '^$$' -bench . -benchtime 2s -timeout 30m ./...
+	go test -run '^$$' -bench . -benchtime $(BENCH_TIME) -timeout 30m ./api/... ./relayd/... ./server/
+	BENCH=1 go test -run 'TestBench(Policy|Relay)$$' -count=1 $(if $(SHORT),-short) -timeout 30m -v ./cli/e2e/
+
+bench-relay: build ## only relayd beside Postfix and the bare loop; SHORT=1 for four loads
+	.ci/setup tests
+	BENCH=1 go test -run 'TestBenchRelay$$' -count=1 $(if $(SHORT),-short) -timeout 30m -v ./cli/e2e/
 
 soak: ## long crash and load tests
 	.ci/setup tests
