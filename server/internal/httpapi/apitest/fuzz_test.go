@@ -121,7 +121,7 @@ func TestGeneratedBodiesNeverBringTheServerDown(t *testing.T) {
 	random := rand.New(rand.NewPCG(2026, 11))
 	statuses := map[int]int{}
 	reached := map[string]int{}
-	for n := range 4000 {
+	for n := range 2500 {
 		op := b.taking[n%len(b.taking)]
 		g := generator{random: random}
 		var body []byte
