@@ -7,8 +7,9 @@ import (
 	"activerelay/relayd/internal/journal"
 )
 
-// Peek says whether n units could be spent for the domain now. It reserves and
-// asks nothing.
+// Peek says whether n units could be spent for the domain now, and in which
+// unit, which is empty while nothing is known of the day. It reserves and asks
+// nothing.
 func (l *Ledger) Peek(domain string, n int64) quota.Decision {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -24,12 +25,12 @@ const freshness = time.Second
 func (l *Ledger) decide(domain string, n int64, since time.Time) quota.Decision {
 	a := l.accounts[domain]
 	if a == nil {
-		return quota.Decision{Outcome: quota.Unavailable, Unit: quota.UnitMessage}
+		return quota.Decision{Outcome: quota.Unavailable}
 	}
 	now := l.clock.now()
 	s := a.today(now)
 	if s == nil {
-		return quota.Decision{Outcome: quota.Unavailable, Unit: quota.UnitMessage}
+		return quota.Decision{Outcome: quota.Unavailable}
 	}
 	h := quota.Holding{
 		Day: s.day, Unit: s.unit, Limit: s.limit, Used: s.usedNow(), Held: s.free(),

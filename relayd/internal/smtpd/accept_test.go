@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"activerelay/api"
 	"activerelay/api/feedback"
+	"activerelay/api/reason"
 	"activerelay/relayd/internal/scan"
 	"activerelay/relayd/internal/spool"
 )
@@ -59,6 +61,28 @@ func TestAcceptedMailIsChargedAndReportedOnce(t *testing.T) {
 	}
 	if log := e.log.String(); strings.Count(log, "msg=accepted") != 1 || !strings.Contains(log, messages[0].ID) {
 		t.Errorf("mail log is\n%s", log)
+	}
+}
+
+func TestMailIsChargedInTheUnitOfTheDay(t *testing.T) {
+	e := startEdge(t, nil) // the platform counts messages by now
+	e.bank.mu.Lock()
+	e.bank.unit = api.QuotaUnitRecipient
+	e.bank.mu.Unlock()
+	c := e.hello()
+	for range 2 { // the first finds out, the second knows
+		c.envelope("anna@ok.test", "carl@sink.test", "dora@sink.test")
+		c.data(text("anna@ok.test"), queuedAs)
+	}
+	c.ask("MAIL FROM:<x@last.test>", "250 .*")
+	for _, to := range []string{"a", "b", "c", "d"} { // one more than its limit
+		c.ask("RCPT TO:<"+to+"@sink.test>", "250 .*")
+	}
+	c.data(text("x@last.test"), said(450, "4.7.1", reason.QuotaReached,
+		"Relay limit reached for last.test: 0 of 3 recipients today; resets "+e.bank.day.End.Format(time.RFC3339)))
+	e.must(e.bank.answer(e.ledger))
+	if spent := e.bank.spent["ok.test"]; spent != 4 {
+		t.Errorf("the control plane counts %d units, want one for each recipient", spent)
 	}
 }
 

@@ -42,8 +42,8 @@ func (in *intake) spend(ctx context.Context, b *journal.Batch) error {
 	defer in.server.metrics.took("quota", time.Now())
 	ctx, cancel := context.WithTimeout(ctx, in.server.limits.QuotaWait)
 	defer cancel()
-	units := in.tx.view.Table.Platform().QuotaUnit.Cost(len(in.tx.recipients))
 	for {
+		units := in.units()
 		spending, d := in.server.Ledger.Spend(b, in.domain.Name, units)
 		if d.Outcome == quota.Granted {
 			in.spending = spending
@@ -57,6 +57,15 @@ func (in *intake) spend(ctx context.Context, b *journal.Batch) error {
 			return in.refuseVerdict(reason.StageCommit, admit.Quota(in.tx.view, in.tx.client, in.domain, d))
 		}
 	}
+}
+
+// units are what the message costs. The unit of a day holds until it ends, whatever the platform's is by now.
+func (in *intake) units() int64 {
+	unit := in.server.Ledger.Peek(in.domain.Name, 1).Unit
+	if unit == "" { // nothing is known of the day yet
+		unit = in.tx.view.Table.Platform().QuotaUnit
+	}
+	return unit.Cost(len(in.tx.recipients))
 }
 
 // stage adds the message and its events to the batch.

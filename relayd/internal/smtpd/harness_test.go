@@ -202,6 +202,7 @@ type bank struct {
 	granted map[string]int64
 	spent   map[string]int64
 	day     quota.Day
+	unit    api.QuotaUnit // of the day
 	away    bool
 }
 
@@ -212,7 +213,7 @@ func startBank(t *testing.T, l *ledger.Ledger) *bank {
 			"ok.test": 1000, "other.test": 1000, "full.test": 0, "exempt.test": 1000, "watched.test": 1000, "last.test": 3,
 		},
 		granted: map[string]int64{}, spent: map[string]int64{},
-		day: quota.Day{Start: now.Add(-time.Hour), End: now.Add(23 * time.Hour)},
+		day: quota.Day{Start: now.Add(-time.Hour), End: now.Add(23 * time.Hour)}, unit: api.QuotaUnitMessage,
 	}
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -259,7 +260,7 @@ func (b *bank) answer(l *ledger.Ledger) error {
 		granted, used := b.granted[r.Domain], b.spent[r.Domain]
 		reply.Leases = append(reply.Leases, api.LeaseGrant{
 			Domain: r.Domain, State: api.LeaseGrantStateGranted, DayStart: &b.day.Start, DayEnd: &b.day.End,
-			Granted: &granted, Limit: &limit, Used: &used,
+			Granted: &granted, Limit: &limit, Used: &used, Unit: &b.unit,
 		})
 	}
 	return l.Apply(reply)

@@ -10,7 +10,8 @@ import (
 
 // Ledger is what the server needs of *ledger.Ledger.
 type Ledger interface {
-	// Peek says whether n units could be spent now. It reserves nothing.
+	// Peek says whether n units could be spent now, and in which unit the day
+	// counts, if that is known. It reserves nothing.
 	Peek(domain string, n int64) quota.Decision
 	// Wait asks for n units and returns when they are held, when it is certain
 	// that they cannot be had, or when ctx ends.

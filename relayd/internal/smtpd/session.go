@@ -203,7 +203,7 @@ func (s *session) judgeSender(tx *transaction) admit.Verdict {
 	if v.Action != admit.Accept || v.Domain == nil {
 		return v
 	}
-	units := tx.view.Table.Platform().QuotaUnit.Cost(1)
+	const units = 1 // a message with one recipient costs one in either unit
 	d := s.server.Ledger.Peek(v.Domain.Name, units)
 	if d.Outcome == quota.Unavailable && d.Limit > 0 && d.Remaining < units {
 		// By the last word of the control plane the day is used up: ask again.
