@@ -17,6 +17,13 @@ const (
 	forgetEvery    = time.Hour
 )
 
+const (
+	// decisionAge is how long the reference of a refusal can be looked up, as the contract says.
+	decisionAge = 30 * 24 * time.Hour
+	// forgetAtOnce bounds one transaction: strangers decide how many refusals there are.
+	forgetAtOnce = 1000
+)
+
 // upkeep is what must be done beside the requests and the publisher. Every replica does it: each step is one short
 // transaction that finds nothing when another one was first.
 type upkeep struct {
@@ -34,7 +41,7 @@ func (u *upkeep) run(ctx context.Context) error {
 	for {
 		u.step(ctx, "publish documents left for later", u.republish)
 		u.stepEvery(ctx, expireEvery, &u.expiredAt, "publish domains whose override expired", u.expire)
-		u.stepEvery(ctx, forgetEvery, &u.forgotAt, "forget results of old requests", u.forget)
+		u.stepEvery(ctx, forgetEvery, &u.forgotAt, "forget old results and decisions", u.forget)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -69,10 +76,10 @@ func (u *upkeep) republish(ctx context.Context) error {
 func (u *upkeep) expire(ctx context.Context) error { return u.drain(ctx, (*store.Tx).PublishExpired) }
 
 // drain goes on until nothing is left, one transaction after the other, so that requests come in between.
-func (u *upkeep) drain(ctx context.Context, publish func(*store.Tx) (bool, error)) error {
+func (u *upkeep) drain(ctx context.Context, some func(*store.Tx) (bool, error)) error {
 	for more := true; more && ctx.Err() == nil; {
 		err := u.store.Write(ctx, store.System(), func(tx *store.Tx) (err error) {
-			more, err = publish(tx)
+			more, err = some(tx)
 			return err
 		})
 		if err != nil {
@@ -82,10 +89,16 @@ func (u *upkeep) drain(ctx context.Context, publish func(*store.Tx) (bool, error
 	return nil
 }
 
-// forget removes kept results that no repetition of a request may be answered with any more.
+// forget removes kept results that no repetition of a request may be answered with any more, and old decisions.
 func (u *upkeep) forget(ctx context.Context) error {
-	return u.store.Write(ctx, store.System(), func(tx *store.Tx) error {
+	err := u.store.Write(ctx, store.System(), func(tx *store.Tx) error {
 		_, err := tx.DeleteIdempotencyKeys(tx.Now.Add(-httpapi.IdempotencyWindow))
 		return err
+	})
+	if err != nil {
+		return err
+	}
+	return u.drain(ctx, func(tx *store.Tx) (bool, error) {
+		return tx.DeleteDecisions(tx.Now.Add(-decisionAge), forgetAtOnce)
 	})
 }

@@ -35,6 +35,25 @@ func TestKeptResultsAreForgottenAfterTheirTime(t *testing.T) {
 	eventually(t, "no kept result", func() bool { return kept() == 0 })
 }
 
+func TestDecisionsAreForgottenAfterThirtyDays(t *testing.T) {
+	clock := &heldClock{now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
+	s := servertest.Start(t, servertest.Config{Now: clock.Now})
+	db, err := sql.Open("sqlite", filepath.Join(s.DataDir, "relay.db"))
+	must(t, err)
+	defer db.Close()
+	_, err = db.ExecContext(t.Context(), `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
+		INSERT INTO decisions (ref, occurred_at, edge, reason)
+		SELECT 'OLD' || i, '2026-11-24 11:59:00+00:00', 'edg_1', 'ip-not-allowed' FROM n
+		UNION ALL SELECT 'NEW', '2026-11-24 14:00:00+00:00', 'edg_1', 'ip-not-allowed'`)
+	must(t, err)
+	kept := func() (count int) {
+		must(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM decisions").Scan(&count))
+		return count
+	}
+	clock.add(30*24*time.Hour + time.Minute)
+	eventually(t, "only the new decision", func() bool { return kept() == 1 })
+}
+
 // heldClock stands still until it is moved.
 type heldClock struct {
 	mu  sync.Mutex

@@ -28,3 +28,11 @@ func (tx *Tx) Decision(ref string) (Decision, error) {
 	err := tx.scoped(tx.db, "partner", "domain").Where("ref = ?", ref).Take(&row).Error
 	return row, err
 }
+
+// DeleteDecisions forgets the oldest decisions from before an instant, at most limit of them, and reports whether there
+// may be more.
+func (tx *Tx) DeleteDecisions(before time.Time, limit int) (more bool, err error) {
+	oldest := tx.db.Model(&Decision{}).Select("ref").Where("occurred_at < ?", before).Order("occurred_at").Limit(limit)
+	result := tx.db.Where("ref IN (?)", oldest).Delete(&Decision{})
+	return result.RowsAffected == int64(limit), result.Error
+}

@@ -338,6 +338,43 @@ func TestOldKeyIsTakenOverOnceOnly(t *testing.T) {
 	})
 }
 
+func TestOldestDecisionsAreForgottenFirstAndAFewAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		addWorld(t, f)
+		f.write(t, store.EdgeTenant("edge_acme", nil), func(tx *store.Tx) error {
+			batch := store.EventBatch{Generation: 9, FirstKept: 1}
+			for ref, ago := range map[string]time.Duration{"first": 3 * time.Hour, "second": 2 * time.Hour, "third": time.Hour} {
+				batch.Events = append(batch.Events, store.Event{
+					Sequence: int64(len(batch.Events) + 1), Kind: store.EventRefused, Ref: ref, Reason: "ip-not-allowed", Time: noon.Add(-ago),
+				})
+			}
+			_, err := tx.RecordEvents(batch)
+			return err
+		})
+		forget := func(limit int) (more bool) {
+			f.write(t, store.System(), func(tx *store.Tx) (err error) {
+				more, err = tx.DeleteDecisions(noon.Add(-time.Minute), limit)
+				return err
+			})
+			return more
+		}
+		knows := func(ref string) (known bool) {
+			f.read(t, store.Operator(), func(tx *store.Tx) error {
+				_, err := tx.Decision(ref)
+				known = err == nil
+				return nil
+			})
+			return known
+		}
+		if more := forget(1); !more || knows("first") || !knows("second") || !knows("third") {
+			t.Errorf("more %t, first %t, second %t, third %t; want that the first is gone", more, knows("first"), knows("second"), knows("third"))
+		}
+		if more := forget(10); more || knows("second") || knows("third") {
+			t.Errorf("more %t, second %t, third %t; want that all are gone", more, knows("second"), knows("third"))
+		}
+	})
+}
+
 // Controls 2 and 3.
 func TestTokenIsRotatedTouchedAndRevoked(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
