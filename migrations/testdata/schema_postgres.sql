@@ -197,6 +197,51 @@ CREATE UNIQUE INDEX partners_pkey ON public.partners USING btree (slug)
 pending_documents.key text COLLATE C NOT NULL
 pending_documents CONSTRAINT pending_documents_pkey PRIMARY KEY (key)
 CREATE UNIQUE INDEX pending_documents_pkey ON public.pending_documents USING btree (key)
+queue_operation_edges.operation text COLLATE C NOT NULL
+queue_operation_edges.edge text COLLATE C NOT NULL
+queue_operation_edges.number bigint NOT NULL
+queue_operation_edges.messages bigint NOT NULL DEFAULT 0
+queue_operation_edges.recipients bigint NOT NULL DEFAULT 0
+queue_operation_edges.acknowledged_at timestamp with time zone
+queue_operation_edges.done_at timestamp with time zone
+queue_operation_edges CONSTRAINT queue_operation_edges_pkey PRIMARY KEY (operation, edge)
+CREATE UNIQUE INDEX queue_operation_edges_pkey ON public.queue_operation_edges USING btree (operation, edge)
+CREATE INDEX queue_operation_edges_edge_number_idx ON public.queue_operation_edges USING btree (edge, number)
+queue_operations.id text COLLATE C NOT NULL
+queue_operations.action text COLLATE C NOT NULL
+queue_operations.partner text COLLATE C NOT NULL DEFAULT ''::text
+queue_operations.domain text COLLATE C NOT NULL DEFAULT ''::text
+queue_operations.destination text COLLATE C NOT NULL DEFAULT ''::text
+queue_operations.sender text COLLATE C NOT NULL DEFAULT ''::text
+queue_operations.message_ids text COLLATE C NOT NULL DEFAULT '[]'::text
+queue_operations.reason text COLLATE C NOT NULL DEFAULT ''::text
+queue_operations.matched bigint NOT NULL DEFAULT 0
+queue_operations.created_at timestamp with time zone NOT NULL
+queue_operations CONSTRAINT queue_operations_pkey PRIMARY KEY (id)
+queue_operations CONSTRAINT queue_operations_action_check CHECK ((action = ANY (ARRAY['retry'::text, 'hold'::text, 'release'::text, 'cancel'::text])))
+CREATE UNIQUE INDEX queue_operations_pkey ON public.queue_operations USING btree (id)
+CREATE INDEX queue_operations_created_at_idx ON public.queue_operations USING btree (created_at)
+queued_messages.message_id text COLLATE C NOT NULL
+queued_messages.destination text COLLATE C NOT NULL
+queued_messages.edge text COLLATE C NOT NULL
+queued_messages.partner text COLLATE C NOT NULL
+queued_messages.domain text COLLATE C NOT NULL
+queued_messages.sender text COLLATE C NOT NULL DEFAULT ''::text
+queued_messages.recipients bigint NOT NULL
+queued_messages.remaining bigint NOT NULL
+queued_messages.state text COLLATE C NOT NULL DEFAULT 'queued'::text
+queued_messages.attempts bigint NOT NULL DEFAULT 0
+queued_messages.next_attempt_at timestamp with time zone
+queued_messages.last_reply text COLLATE C NOT NULL DEFAULT ''::text
+queued_messages.remote_host text COLLATE C NOT NULL DEFAULT ''::text
+queued_messages.accepted_at timestamp with time zone NOT NULL
+queued_messages.changed_at timestamp with time zone NOT NULL
+queued_messages CONSTRAINT queued_messages_pkey PRIMARY KEY (message_id, destination, edge)
+queued_messages CONSTRAINT queued_messages_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'held'::text, 'quarantined'::text])))
+CREATE UNIQUE INDEX queued_messages_pkey ON public.queued_messages USING btree (message_id, destination, edge)
+CREATE INDEX queued_messages_domain_message_id_idx ON public.queued_messages USING btree (domain, message_id)
+CREATE INDEX queued_messages_partner_message_id_idx ON public.queued_messages USING btree (partner, message_id)
+CREATE INDEX queued_messages_destination_message_id_idx ON public.queued_messages USING btree (destination, message_id)
 quota_days.domain text COLLATE C NOT NULL
 quota_days.day_start timestamp with time zone NOT NULL
 quota_days.day_end timestamp with time zone NOT NULL

@@ -47,6 +47,7 @@ func eventFromAPI(e api.EdgeEvent) store.Event {
 		Sequence: e.Sequence, Time: e.Time, Kind: string(e.Kind), Domain: text(e.Domain), Ref: text(e.Ref), Reason: text(e.Reason),
 		Stage: text(e.Stage), Reply: text(e.Reply), ClientAddress: text(e.ClientAddress), User: text(e.User),
 		Sender: text(e.Sender), Recipient: text(e.Recipient), Detail: text(e.Detail),
+		MessageID: text(e.MessageID), RecipientDomains: e.RecipientDomains, RemoteHost: text(e.RemoteHost),
 	}
 	if e.Recipients != nil {
 		event.Recipients = *e.Recipients
@@ -56,6 +57,15 @@ func eventFromAPI(e api.EdgeEvent) store.Event {
 	}
 	if e.DayStart != nil {
 		event.DayStart = *storedTime(e.DayStart)
+	}
+	if e.Attempts != nil {
+		event.Attempts = *e.Attempts
+	}
+	if e.Messages != nil {
+		event.Messages = *e.Messages
+	}
+	if e.NextAttemptAt != nil {
+		event.NextAttemptAt = *storedTime(e.NextAttemptAt)
 	}
 	return event
 }

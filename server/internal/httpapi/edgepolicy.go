@@ -103,11 +103,16 @@ func (p encodedPage) VisitPullPolicyResponse(w http.ResponseWriter) error {
 
 func instructionToAPI(row store.Instruction) (api.Instruction, error) {
 	shown := api.Instruction{Number: row.Number, Kind: api.InstructionKind(row.Kind)}
+	var body any
 	if row.Kind == store.InstructionSendNotice {
 		shown.Notice = new(api.Notice)
-		if err := json.Unmarshal([]byte(row.Body), shown.Notice); err != nil {
-			return shown, fmt.Errorf("instruction %d of %s: %w", row.Number, row.Edge, err)
-		}
+		body = shown.Notice
+	} else {
+		shown.Queue = new(api.QueueInstruction)
+		body = shown.Queue
+	}
+	if err := json.Unmarshal([]byte(row.Body), body); err != nil {
+		return shown, fmt.Errorf("instruction %d of %s: %w", row.Number, row.Edge, err)
 	}
 	return shown, nil
 }

@@ -53,6 +53,14 @@ type Event struct {
 	Recipients     int64
 	PolicyRevision int64
 	Detail         string
+	MessageID      string
+	// RecipientDomains are the destinations of an accepted message, one for each recipient, or those that are held or released.
+	RecipientDomains []string
+	RemoteHost       string
+	Attempts         int64
+	NextAttemptAt    time.Time
+	// Messages is how many a queue operation changed.
+	Messages int64
 	// DayStart is the quota day that was charged; zero where none was.
 	DayStart time.Time
 }
@@ -104,7 +112,11 @@ func (tx *Tx) RecordEvents(batch EventBatch) (EventOutcome, error) {
 		return EventOutcome{}, err
 	}
 	c := &counting{tx: tx, edge: edge.ID, days: map[string][]QuotaDay{}, domains: map[string]Domain{}}
-	return outcome, c.count(outcome.Taken)
+	if err := c.count(outcome.Taken); err != nil {
+		return EventOutcome{}, err
+	}
+	q := &queueing{tx: tx, edge: edge.ID, domains: c.domains}
+	return outcome, q.follow(outcome.Taken)
 }
 
 // counting adds up a batch before it writes, so that a batch of one busy sender is a handful of rows.

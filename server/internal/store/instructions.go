@@ -53,6 +53,9 @@ func (tx *Tx) AcknowledgeInstructions(number int64) error {
 	if err := tx.db.Where("edge = ? AND number <= ?", row.ID, number).Delete(&Instruction{}).Error; err != nil {
 		return err
 	}
+	if err := tx.acknowledgeQueueOperations(row.ID, number); err != nil {
+		return err
+	}
 	row.InstructionAcknowledged, row.InstructionNumber = number, max(number, row.InstructionNumber)
 	return tx.updateEdge(&row, "instruction_acknowledged", "instruction_number")
 }

@@ -30,7 +30,7 @@ func rowTypes() []any {
 	return []any{
 		&Partner{}, &Domain{}, &RelayIP{}, &Route{}, &User{}, &Settings{}, &QuotaDay{}, &QuotaLease{}, &usageRefusal{},
 		&senderUsage{}, &senderRefusal{}, &Decision{}, &Complaint{}, &Edge{}, &JoinToken{}, &Instruction{}, &Notice{}, &Token{},
-		&IdempotencyKey{}, &AuditRow{}, &Document{}, &pendingDocument{},
+		&IdempotencyKey{}, &AuditRow{}, &Document{}, &pendingDocument{}, &QueuedMessage{}, &QueueOperation{}, &queueOperationEdge{},
 	}
 }
 
@@ -149,7 +149,7 @@ func saveAndLoad(t *testing.T, s *Store, row any) {
 		if err := query.Take(loaded).Error; err != nil {
 			return err
 		}
-		if diff := cmp.Diff(row, loaded, cmp.AllowUnexported(usageRefusal{}, senderUsage{}, senderRefusal{}, pendingDocument{})); diff != "" {
+		if diff := cmp.Diff(row, loaded, cmp.AllowUnexported(usageRefusal{}, senderUsage{}, senderRefusal{}, pendingDocument{}, queueOperationEdge{})); diff != "" {
 			t.Errorf("(-saved +loaded):\n%s", diff)
 		}
 		return undone
@@ -213,6 +213,7 @@ func text(table, field string) string {
 	special := map[string]string{
 		"Status": "active", "State": "enabled", "UsersMaySendAs": "own", "BulkMode": "observe", "TLS": "required", "Role": "operator",
 		"Partner": "acme", "Domain": "acme.example", "relay_ips.State": "active", "sender_usage.Kind": "user", "sender_refusals.Kind": "user",
+		"queued_messages.State": "held", "queue_operations.Action": "retry",
 	}
 	if value, ok := special[table+"."+field]; ok {
 		return value

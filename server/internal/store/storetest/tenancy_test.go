@@ -113,6 +113,8 @@ func TestListsOfATenantHoldNothingOfAnother(t *testing.T) {
 			check("AuditEntries", owners(entries, func(r store.AuditRow) string { return r.Partner }), err)
 			days, err := tx.DayReports(store.DayFilter{From: "2026-01-01", To: "2026-12-31"}, store.DayCursor{}, 100)
 			check("DayReports", owners(days, func(r store.QuotaDay) string { return r.Partner }), err)
+			queued, err := tx.QueuedMessages(store.QueueFilter{}, store.QueueCursor{}, 100)
+			check("QueuedMessages", owners(queued, func(r store.QueuedMessage) string { return r.Partner }), err)
 			return errors.Join(errs...)
 		})
 		f.read(t, store.PartnerTenant(acme), func(tx *store.Tx) error {

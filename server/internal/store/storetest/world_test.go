@@ -42,8 +42,14 @@ func addWorld(t *testing.T, f *fixture) {
 			_, err = tx.RecordEvents(store.EventBatch{Generation: 1, FirstKept: 1, Events: []store.Event{{
 				Sequence: edge.EventAcknowledged + 1, Time: noon, Kind: store.EventRefused, Domain: owner + ".example",
 				Ref: "ref_" + owner, Reason: "bulk-refused", ClientAddress: "192.0.2.1", Sender: "a@" + owner + ".example",
+			}, {
+				Sequence: edge.EventAcknowledged + 2, Time: noon, Kind: store.EventAccepted, Domain: owner + ".example",
+				MessageID: "msg_" + owner, Sender: "a@" + owner + ".example", Recipients: 1, RecipientDomains: []string{"dest.example"},
 			}}})
 			return err
+		})
+		f.write(t, store.PartnerTenant(owner), func(tx *store.Tx) error {
+			return tx.OperateQueue(&store.QueueOperation{ID: "qop_" + owner, Action: "hold", Partner: owner})
 		})
 	}
 }
@@ -113,9 +119,14 @@ func lookUps(entry func(owner string) string) []lookUp {
 		}},
 		{"Decision", false, func(tx *store.Tx, o string) error { _, err := tx.Decision("ref_" + o); return err }},
 		{"AuditEntry", false, func(tx *store.Tx, o string) error { _, err := tx.AuditEntry(entry(o)); return err }},
+		{"QueuedMessage", false, func(tx *store.Tx, o string) error { _, err := tx.QueuedMessage("msg_" + o); return err }},
+		{"QueueOperation", false, func(tx *store.Tx, o string) error { _, _, err := tx.QueueOperation("qop_" + o); return err }},
 		{"DomainQuota", false, func(tx *store.Tx, o string) error { _, err := tx.DomainQuota(o + ".example"); return err }},
 		{"DayStartOf", false, func(tx *store.Tx, o string) error { _, err := tx.DayStartOf(o+".example", "2026-11-22"); return err }},
 
+		{"OperateQueue", true, func(tx *store.Tx, o string) error {
+			return tx.OperateQueue(&store.QueueOperation{ID: "qop_new", Action: "retry", MessageIDs: store.Strings{"msg_" + o}})
+		}},
 		{"FixRunningDay", true, func(tx *store.Tx, o string) error { return tx.FixRunningDay(o + ".example") }},
 		{"LockPartner", true, func(tx *store.Tx, o string) error { _, err := tx.LockPartner(o); return err }},
 		{"LockDomain", true, func(tx *store.Tx, o string) error { _, err := tx.LockDomain(o + ".example"); return err }},
