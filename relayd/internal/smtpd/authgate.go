@@ -193,13 +193,15 @@ func (g *authGate) remember(set map[[sha256.Size]byte]time.Time, tag [sha256.Siz
 
 // addressKey is what counts as one client: an address, or the network that
 // every IPv6 host has for itself.
-func addressKey(a netip.Addr) string {
+func addressKey(a netip.Addr) string { return networkOf(a).String() }
+
+func networkOf(a netip.Addr) netip.Addr {
 	if a.Is6() {
 		if network, err := a.Prefix(64); err == nil {
-			return network.String()
+			return network.Addr()
 		}
 	}
-	return a.String()
+	return a
 }
 
 // authRefusal is the registry's answer to an error of check. A password that

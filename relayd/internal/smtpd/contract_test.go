@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"activerelay/api"
+	"activerelay/api/reason"
 	"activerelay/relayd/internal/scan"
 	"activerelay/relayd/internal/smtpwire"
 )
@@ -426,5 +428,40 @@ func TestPanicInOneSessionIsNobodyElsesTrouble(t *testing.T) {
 	}
 	if log := e.log.String(); !strings.Contains(log, "a bug") {
 		t.Errorf("the log does not tell of the panic:\n%s", log)
+	}
+}
+
+// Every IPv6 host has 2^64 addresses to call from.
+func TestConnectionsOfAnIPv6NetworkAreCountedTogether(t *testing.T) {
+	e := startEdge(t, func(o *setup) { o.limits.ConnectionsPerIP = 2 })
+	one, two, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("2001:db8:0:1::1")
+	if !e.server.enter(one) || !e.server.enter(two) || e.server.enter(netip.MustParseAddr("2001:db8::3")) {
+		t.Error("the third connection of a network came in, or one before it did not")
+	}
+	if !e.server.enter(other) || !e.server.enter(netip.MustParseAddr("192.0.2.1")) {
+		t.Error("another network was turned away")
+	}
+	e.server.leave(two)
+	if !e.server.enter(one) {
+		t.Error("the place that was left is not free")
+	}
+}
+
+func TestStrangersCannotFillTheOutboxByNamingADomain(t *testing.T) {
+	e := startEdge(t, nil)
+	domain, _ := e.world.view().Table.Domain("ok.test")
+	count := func(slug reason.Slug) (reported int) {
+		before := len(e.events())
+		for range noisePerMinute + 200 {
+			e.server.refuse(&refusal{stage: reason.StageRcpt, slug: slug, domain: domain, client: netip.MustParseAddr("192.0.2.66")})
+		}
+		return len(e.events()) - before
+	}
+	// Some more are let through while the test goes on.
+	if got := count(reason.IPNotAllowed); got < noisePerMinute || got > noisePerMinute+150 {
+		t.Errorf("%d refusals of strangers are reported, want about %d", got, noisePerMinute)
+	}
+	if got := count(reason.QuotaReached); got != noisePerMinute+200 {
+		t.Errorf("%d refusals of the domain's own mail are reported, want all", got)
 	}
 }

@@ -58,9 +58,10 @@ func addressOf(conn net.Conn) netip.Addr {
 	return at.Addr().Unmap().WithZone("")
 }
 
-// enter counts a connection in, or says that there are too many; leave counts it
-// out.
+// enter counts a connection of an address, or of the network of an IPv6 host, in,
+// or says that there are too many; leave counts it out.
 func (s *Server) enter(client netip.Addr) bool {
+	client = networkOf(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.connections >= s.limits.Connections || s.perIP[client] >= s.limits.ConnectionsPerIP {
@@ -73,6 +74,7 @@ func (s *Server) enter(client netip.Addr) bool {
 }
 
 func (s *Server) leave(client netip.Addr) {
+	client = networkOf(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.connections--

@@ -15,8 +15,9 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// noisePerMinute bounds the events of refusals that belong to no domain:
-// strangers must not be able to fill the outbox.
+// noisePerMinute bounds the events of refusals of strangers, for each domain
+// that they name and for all that is none: they must not be able to fill the
+// outbox, nor the database behind it.
 const noisePerMinute = 300
 
 // refusal is one "no", on its way to the client, the mail log, the counters and
@@ -118,11 +119,16 @@ func (r *refusal) message() maillog.Message {
 	return m
 }
 
+// ofStranger reports whether anybody on the internet could have provoked it.
+func (r *refusal) ofStranger() bool {
+	return r.domain == nil || r.slug == reason.IPNotAllowed || r.slug == reason.AuthFailed
+}
+
 // report puts the refusal into the outbox. It does not wait for the disk: a
 // crash may forget a refusal, never a message.
 func (s *Server) report(r *refusal, m maillog.Message, reply reason.Reply) error {
-	if m.Domain == "" && s.noise.take("", s.Now()) > 0 {
-		s.noise.give("", s.Now())
+	if r.ofStranger() && s.noise.take(m.Domain, s.Now()) > 0 {
+		s.noise.give(m.Domain, s.Now())
 		s.metrics.unreported.Inc()
 		return nil
 	}

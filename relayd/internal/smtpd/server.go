@@ -103,7 +103,7 @@ type Server struct {
 	metrics *metrics
 	gate    *authGate
 	pace    *buckets // of users' messages
-	noise   *buckets // of refusals that no domain can be charged with
+	noise   *buckets // of refusals of strangers, by the domain that they name
 
 	stressed atomic.Bool
 
