@@ -194,7 +194,8 @@ func (p *Planner) route(o Object, l *lists) (Step, error) {
 	}
 	delete(compared, "password")
 	c := diff(compared, found.object, writable(update))
-	if named && (password == nil) == has || p.SetPasswords && password != nil {
+	_, moves := c.body["host"] // another host is not given the password that the route has
+	if named && (password == nil) == has || (p.SetPasswords || moves) && password != nil {
 		c.body["password"] = password
 		c.notes = append(c.notes, "password")
 	}

@@ -70,7 +70,8 @@ func (a *API) CreateRoute(ctx context.Context, r rest.CreateRouteRequestObject) 
 	}, func(tx *store.Tx) (rest.CreateRouteResponseObject, error) {
 		made := row // the transaction may run again
 		if made.Domain != "" {
-			domain, err := tx.Domain(made.Domain)
+			// Locked, so that it is not deleted meanwhile: the route would be that of whoever registers the name next.
+			domain, err := tx.LockDomain(made.Domain)
 			if err != nil {
 				return nil, notFound(err, "domain")
 			}
@@ -211,6 +212,9 @@ func (a *API) UpdateRoute(ctx context.Context, r rest.UpdateRouteRequestObject) 
 		}
 		before := routeToAPI(row)
 		if host != "" {
+			if err := mayTakePassword(row, host, *r.Body); err != nil {
+				return err
+			}
 			row.Host = host
 		}
 		secrets, err := a.patchRoute(&row, *r.Body)
@@ -223,6 +227,15 @@ func (a *API) UpdateRoute(ctx context.Context, r rest.UpdateRouteRequestObject) 
 		return nil, err
 	}
 	return rest.UpdateRoute200JSONResponse{RouteResponseJSONResponse: routeResponse(row)}, nil
+}
+
+// mayTakePassword refuses to hand the password of a route to another host: nobody can read it here, and whoever may change
+// the route could have it sent to a host of their own.
+func mayTakePassword(row store.Route, host string, patch api.RoutePatch) error {
+	if _, named := nullableText(patch.Password); named || row.PasswordSealed == nil || host == row.Host {
+		return nil
+	}
+	return invalid("/password", "required", "is needed again when the host changes")
 }
 
 func (a *API) patchRoute(row *store.Route, patch api.RoutePatch) (secrets []string, err error) {

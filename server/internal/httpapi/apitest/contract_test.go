@@ -130,6 +130,27 @@ func TestControl6WriteOnlyPropertiesAreNeverShown(t *testing.T) {
 	}
 }
 
+// Whoever may change a route must not be able to read its password at a host of their own.
+func TestControl6TheHostOfARouteChangesOnlyWithItsPassword(t *testing.T) {
+	w := newWorld(t)
+	w.scene(t, "acme")
+	path := "/v1/routes/" + text(w.ask(t, "POST", "/v1/routes", map[string]any{
+		"domain": "acme.example", "host": "h.example", "username": "u", "password": "p",
+	}), "id")
+	patch := func(body map[string]any) reply {
+		return w.do(t, call{method: "PATCH", path: path, token: w.Token, body: body})
+	}
+	moved := patch(map[string]any{"host": "elsewhere.example"})
+	moved.wants(t, http.StatusUnprocessableEntity, "")
+	if errors := moved.problem(t).Errors; len(errors) != 1 || errors[0].Pointer != "/password" || errors[0].Rule != "required" {
+		t.Errorf("the problem names %+v", errors)
+	}
+	patch(map[string]any{"host": "H.example.", "port": 465}).wants(t, http.StatusOK, "")
+	patch(map[string]any{"host": "elsewhere.example", "password": "p"}).wants(t, http.StatusOK, "")
+	patch(map[string]any{"host": "third.example", "username": nil, "password": nil}).wants(t, http.StatusOK, "")
+	patch(map[string]any{"host": "fourth.example"}).wants(t, http.StatusOK, "")
+}
+
 func propertiesOf(schema *openapi3.Schema) map[string]*openapi3.Schema {
 	found := map[string]*openapi3.Schema{}
 	if schema == nil {
