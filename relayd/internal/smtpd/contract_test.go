@@ -123,8 +123,14 @@ func TestMessageWithOddLineEndsIsTheLastOfItsConnection(t *testing.T) {
 				o.world.settings(normalise)
 			}
 		})
-		c := e.hello()
-		c.mail("anna@ok.test", text("anna@ok.test")+"bare\nfeed\r\n", "(?s)250.*|550-.*")
+		odd := func() *client {
+			c := e.hello()
+			c.mail("anna@ok.test", text("anna@ok.test")+"bare\nfeed\r\n", "(?s)250.*|550-.*")
+			return c
+		}
+		odd().ask("QUIT", "221 .*")
+		c := odd()
+		c.ask("MAIL FROM:<x@other.test>", said(421, "4.7.0", "session-limit", "This connection has done enough; open a new one"))
 		c.ended()
 	}
 }

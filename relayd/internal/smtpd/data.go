@@ -75,12 +75,11 @@ func (in *intake) run(ctx context.Context, r io.Reader) error {
 
 // abandon runs at every exit. Before the message was stored it takes back all
 // that was done for it; the refusal has said why. A message with odd line ends
-// is the last of its connection: whoever passed it on may be of another opinion
-// about where it ends, and what follows may then be a part of it.
+// is the last of its connection, which only QUIT can follow: whoever passed it on
+// may be of another opinion about where it ends, and what looks like the next
+// message may be a part of it.
 func (in *intake) abandon() {
-	if in.lines.broken {
-		in.session.conn.End()
-	}
+	in.session.closed = in.session.closed || in.lines.broken
 	if in.spending != nil && !in.stored {
 		in.spending.Undo()
 	}

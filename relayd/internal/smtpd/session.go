@@ -26,8 +26,6 @@ type conn interface {
 	// AfterReply calls f once the reply to the command in hand is out, or with
 	// the error that kept it from being.
 	AfterReply(f func(error))
-	// End lets the reply to the command in hand be the last.
-	End()
 }
 
 // session is one conversation, from EHLO to the end of the connection, or to
@@ -43,7 +41,9 @@ type session struct {
 	user     mailaddr.Address // null until AUTH succeeded
 	tx       *transaction     // nil outside a message
 	messages int              // that were stored
-	partner  string           // whose connections this one is counted to
+	// closed to further messages: see intake.abandon.
+	closed  bool
+	partner string // whose connections this one is counted to
 }
 
 var _ smtpwire.Announcer = (*session)(nil)
@@ -86,6 +86,9 @@ func (s *session) client() admit.Client {
 
 // Mail implements smtp.Session.
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
+	if s.closed {
+		return s.refuse(refusal{stage: reason.StageMail, slug: reason.SessionLimit, quiet: true})
+	}
 	if err := s.checkEntitled(); err != nil {
 		return err
 	}
