@@ -13,7 +13,7 @@ BENCH_TIME   := $(if $(SHORT),100ms,500ms)
 .PHONY: help build generate test check lint drift fuzz bench bench-relay e2e soak run demo clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build relay-server, relayd, relayctl and the load tool smtpload into bin/
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/relay-server ./server/cmd/relay-server

@@ -126,13 +126,16 @@ func TestAMailboxKeepsEachMessageAsItWasSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "000001.eml"), []byte("of an earlier run"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	sink := bench.NewMailbox(listener, nil, dir)
 	defer sink.Close()
 	text := "Subject: dots\r\n\r\n.\r\n..two\r\nend\r\n"
 	if err := smtp.SendMail(sink.Addr(), nil, "a@example.com", []string{"b@example.net"}, []byte(text)); err != nil {
 		t.Fatal(err)
 	}
-	got, err := os.ReadFile(filepath.Join(dir, "000001.eml"))
+	got, err := os.ReadFile(filepath.Join(dir, "000002.eml"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -22,11 +23,15 @@ const usage = `smtpload sends SMTP load, takes it in, or relays it as barely as 
 Run "smtpload send -h", "smtpload sink -h" or "smtpload ceiling -h" for the flags.
 `
 
-// Main runs the program and answers its exit code: 0 done, 1 failure, 2 usage.
+// Main runs the program and answers its exit code: 0 done, 1 failure (nothing was accepted among them), 2 usage.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage)
 		return 2
+	}
+	if args[0] == "help" || args[0] == "--help" || args[0] == "-h" {
+		fmt.Fprint(stdout, usage)
+		return 0
 	}
 	var err error
 	switch args[0] {
@@ -40,7 +45,10 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "smtpload: unknown command %q\n\n%s", args[0], usage)
 		return 2
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
 		fmt.Fprintf(stderr, "smtpload: %v\n", err)
 		return 1
 	}
@@ -75,6 +83,9 @@ func sendMain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		err = logErr
 	}
 	printOutcome(stdout, outcome)
+	if err == nil && outcome.Accepted == 0 {
+		err = errors.New("no message was accepted")
+	}
 	return err
 }
 
@@ -89,6 +100,9 @@ func printOutcome(w io.Writer, o Outcome) {
 	sort.Strings(lines)
 	for _, line := range lines {
 		fmt.Fprintf(w, "refused  %d: %s\n", o.Replies[line], line)
+	}
+	if o.Reference != "" {
+		fmt.Fprintf(w, "the last refusal ended: %s\n", o.Reference)
 	}
 	if o.Broken > 0 {
 		fmt.Fprintf(w, "broken connections %d\n", o.Broken)

@@ -46,6 +46,8 @@ type Outcome struct {
 	Accepted int
 	// Replies counts the final replies of messages that were not accepted, by their first line.
 	Replies map[string]int
+	// Reference is the last line of the last of those replies, which a relay may have signed with a reference.
+	Reference string
 	// Broken counts connections that ended in the middle of a transaction.
 	Broken int
 	// Elapsed runs from the first connection to the last reply.
@@ -144,7 +146,7 @@ func (r *run) connection(ctx context.Context, number int64) (int64, bool) {
 			}
 			continue
 		}
-		r.settle(id, refusal, time.Since(start))
+		r.settle(id, refusal, c.refusedBy, time.Since(start))
 		var ok bool
 		if number, ok = r.take(); !ok {
 			return 0, false
@@ -153,7 +155,7 @@ func (r *run) connection(ctx context.Context, number int64) (int64, bool) {
 	return number, false
 }
 
-func (r *run) settle(id, refusal string, took time.Duration) {
+func (r *run) settle(id, refusal, lastLine string, took time.Duration) {
 	if refusal == "" && r.load.Acknowledged != nil {
 		r.load.Acknowledged(id)
 	}
@@ -161,6 +163,7 @@ func (r *run) settle(id, refusal string, took time.Duration) {
 	defer r.mu.Unlock()
 	if refusal != "" {
 		r.outcome.Replies[refusal]++
+		r.outcome.Reference = lastLine
 		return
 	}
 	r.outcome.Accepted++
@@ -198,6 +201,8 @@ type conn struct {
 	in   *bufio.Reader
 	out  bytes.Buffer
 	pad  []byte
+	// lastLine is the last line of the reply that was read last, refusedBy that of the reply that refused a message.
+	lastLine, refusedBy string
 }
 
 func dial(ctx context.Context, load Load, pad []byte) (*conn, error) {
@@ -238,7 +243,7 @@ func (c *conn) send(id string) (refusal string, err error) {
 			return "", err
 		}
 		if refused == "" && reply[0] != '2' && reply[0] != '3' {
-			refused = reply
+			refused, c.refusedBy = reply, c.lastLine
 		}
 	}
 	if refused != "" {
@@ -259,6 +264,7 @@ func (c *conn) send(id string) (refusal string, err error) {
 	if err != nil || reply[0] == '2' {
 		return "", err
 	}
+	c.refusedBy = c.lastLine
 	return reply, nil
 }
 
@@ -286,6 +292,7 @@ func (c *conn) reply() (string, error) {
 			return "", fmt.Errorf("reply %q is too short", line)
 		}
 		if line[3] != '-' {
+			c.lastLine = strings.TrimRight(line, "\r\n")
 			return first, nil
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ type Sink struct {
 	keepDir  string
 	messages atomic.Int64
 	bytes    atomic.Int64
+	kept     atomic.Int64
 
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
@@ -35,7 +37,7 @@ func NewSink(listener net.Listener, received func(id string)) *Sink {
 	return newSink(listener, received, "")
 }
 
-// NewMailbox is a sink that also writes each message to a file in dir, named by the order of arrival: 000001.eml.
+// NewMailbox is a sink that also writes each message to a file in dir, named by the order of arrival: 000001.eml. Files that are there stay.
 func NewMailbox(listener net.Listener, received func(id string), dir string) *Sink {
 	return newSink(listener, received, dir)
 }
@@ -161,11 +163,27 @@ func (s *Sink) take(in *bufio.Reader) (reply string, ok bool) {
 	number := s.messages.Add(1)
 	s.bytes.Add(size)
 	if text != nil {
-		if err := os.WriteFile(filepath.Join(s.keepDir, fmt.Sprintf("%06d.eml", number)), text.Bytes(), 0o600); err != nil {
+		if err := s.keep(text.Bytes()); err != nil {
 			return "451 4.3.0 cannot keep the message", true
 		}
 	}
 	return fmt.Sprintf("250 2.0.0 Ok: message %d", number), true
+}
+
+// keep writes a message under the first number that is free, so that nothing of an earlier run is written over.
+func (s *Sink) keep(text []byte) error {
+	for {
+		name := filepath.Join(s.keepDir, fmt.Sprintf("%06d.eml", s.kept.Add(1)))
+		file, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		_, err = file.Write(text)
+		return errors.Join(err, file.Close())
+	}
 }
 
 // readMessage reads up to the dot and answers the X-Load-Id of the header. The text without the dots of RFC 5321 4.5.2 is
