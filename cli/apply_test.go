@@ -180,7 +180,7 @@ func TestApplyAsksAtATerminal(t *testing.T) {
 	d := p.desk(t)
 	file := put(t, "partners: [{slug: acme, name: Acme}]")
 	d.tty, d.stdin = true, "n\n"
-	d.run(t, "apply", "-f", file).expect(t, 1, "create  partner  acme", "Make 1 changes")
+	d.run(t, "apply", "-f", file).expect(t, 1, "create  partner  acme", "Make 1 change?")
 	if changes := p.reset(); len(changes) > 0 {
 		t.Fatalf("changed %v", changes)
 	}
@@ -195,8 +195,8 @@ func TestWhatCannotBeDoneIsReportedInItsPlaceAndTheRestGoesOn(t *testing.T) {
 	d := p.desk(t)
 	p.refuse["createRoute"] = problem.Malformed("no").With(problem.InvalidField{Pointer: "/host", Rule: "format", Message: "is no host"})
 	file := put(t, customers)
-	got := d.run(t, "apply", "-f", file, "-o", "json").expect(t, 2,
-		"route example.com ("+file+":13)", "/host (--host): is no host [format]", "2 objects failed")
+	got := d.run(t, "apply", "-f", file, "-o", "json").expect(t, 1,
+		"route example.com ("+file+":13)", "/host: is no host [format]", "2 objects failed")
 	var answer struct {
 		Items  []struct{ Action, Kind, Name string }
 		Failed int
@@ -208,6 +208,17 @@ func TestWhatCannotBeDoneIsReportedInItsPlaceAndTheRestGoesOn(t *testing.T) {
 	if answer.Failed != 2 || last.Action != "created" || last.Kind != "user" {
 		t.Errorf("got %+v", answer)
 	}
+}
+
+func TestAPartOfAStepIsAChangeToo(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	p.refuse["suspendDomain"] = problem.Malformed("no")
+	d.run(t, "apply", "-f", put(t, "domains: [{name: a.example, partner: acme, status: suspended}]")).expect(t, 1, "1 object failed")
+	if changes := p.reset(); len(changes) != 1 {
+		t.Errorf("changed %v", changes)
+	}
+	d.run(t, "apply", "-f", put(t, "domains: [{name: a.example, status: suspended}]")).expect(t, 2, "1 object failed")
 }
 
 func TestAnObjectThatChangedSinceThePlanIsLeftAlone(t *testing.T) {

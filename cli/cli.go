@@ -14,6 +14,7 @@ package cli
 //go:generate go test . -run TestTheReadmeHoldsTheReference -update
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -22,14 +23,23 @@ import (
 	"activerelay/cli/internal/ops"
 )
 
+// Program is relayctl as it was built.
+type Program struct {
+	// Version is the version of the build; empty is what the toolchain noted.
+	Version string
+}
+
+// Main runs the command line as a program without a version of its own.
+func Main(ctx context.Context, args []string, env Env) int { return Program{}.Main(ctx, args, env) }
+
 // Main runs the command line (without the program's name) and returns the exit
 // code. It stops early when ctx ends.
-func Main(ctx context.Context, args []string, env Env) int {
+func (p Program) Main(ctx context.Context, args []string, env Env) int {
 	root := command.Root(command.Config{
 		Stdin: env.Stdin, Stdout: env.Stdout, Stderr: env.Stderr,
 		StdinTTY: env.StdinTTY, StdoutTTY: env.StdoutTTY,
 		Getenv: env.Getenv, ReadSecret: env.ReadSecret,
-		Table: ops.Table(), Resources: ops.Resources(), Version: Version(),
+		Table: ops.Table(), Resources: ops.Resources(), Version: cmp.Or(p.Version, Version()),
 	})
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

@@ -259,7 +259,9 @@ func TestErrorsSayWhatWhereAndWhatNext(t *testing.T) {
 	}
 	d.run(t, "domain", "show", "none.example").expect(t, 3, "try        relayctl domain list")
 	d.env["RELAYCTL_TOKEN"] = "rly_wrong"
-	d.run(t, "domain", "list").expect(t, 4, "try        relayctl login")
+	d.run(t, "domain", "list").expect(t, 4, "the token from RELAYCTL_TOKEN was refused", "try        unset RELAYCTL_TOKEN, or pass --context NAME")
+	d.run(t, "apply", "-f", put(t, "partners: [{slug: acme}]")).expect(t, 4, "the token from RELAYCTL_TOKEN was refused")
+	d.run(t, "domain", "list", "--token", "rly_other").expect(t, 4, "the token from --token was refused", "try        relayctl login --url "+p.URL)
 	d.env["RELAYCTL_TOKEN"] = ""
 	d.run(t, "domain", "list").expect(t, 4, "No token", "relayctl login --url "+p.URL)
 	p.Close()
@@ -310,6 +312,22 @@ func TestFlagsEnvironmentAndFileInThatOrder(t *testing.T) {
 	d.run(t, "domain", "list").expect(t, 2, `:2: no command "domian list"`)
 }
 
+func TestAFileThatIsNamedMustExist(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	missing := filepath.Join(t.TempDir(), "nope")
+	d.run(t, "domain", "list", "--config", missing).expect(t, 2, "--config: there is no file "+missing)
+	d.run(t, "domain", "list", "--token-file", missing).expect(t, 2, "--token-file: open "+missing)
+	d.run(t, "login", "--config", missing).expect(t, 0) // makes it
+	d.run(t, "domain", "list", "--config", missing).expect(t, 0)
+	d.env["RELAYCTL_CONFIG"] = missing + "2"
+	d.run(t, "domain", "list").expect(t, 2, "RELAYCTL_CONFIG: there is no file "+missing+"2")
+	delete(d.env, "RELAYCTL_CONFIG")
+	delete(d.env, "RELAYCTL_TOKEN")
+	d.env["RELAYCTL_TOKEN_FILE"] = missing + "3"
+	d.run(t, "domain", "list").expect(t, 2, "RELAYCTL_TOKEN_FILE: open "+missing+"3")
+}
+
 func TestLoginStoresWhatTheServerTook(t *testing.T) {
 	p := newPlatform(t)
 	d := newDesk(t)
@@ -340,6 +358,11 @@ func TestLoginStoresWhatTheServerTook(t *testing.T) {
 		t.Errorf("got %q, want %q", got.stdout, want)
 	}
 	d.run(t, "context", "use", "default").expect(t, 0)
+	d.env["RELAYCTL_TOKEN"] = operatorToken
+	const wins = "RELAYCTL_TOKEN is set and wins over the context in use: unset it, or pass --context default"
+	d.run(t, "context", "use", "default").expect(t, 0, wins)
+	d.run(t, "login", "--url", p.URL, "--context", "default").expect(t, 0, wins)
+	delete(d.env, "RELAYCTL_TOKEN")
 	if got := d.run(t, "context", "show", "--columns", "name", "--no-headers").expect(t, 0); got.stdout != "default\n" {
 		t.Errorf("in use: %s", got.stdout)
 	}

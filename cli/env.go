@@ -63,8 +63,8 @@ func readSecret(ctx context.Context, terminal int, prompt string) (string, error
 	}
 }
 
-// Version is the version that the program was built as, "devel" outside a
-// release.
+// Version is the version that the toolchain noted in the program, "devel"
+// outside a release.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {

@@ -10,8 +10,11 @@ import (
 	"activerelay/cli"
 )
 
+// version is set when the program is linked.
+var version string
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	os.Exit(cli.Main(ctx, os.Args[1:], cli.OSEnv()))
+	os.Exit(cli.Program{Version: version}.Main(ctx, os.Args[1:], cli.OSEnv()))
 }

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"activerelay/cli/internal/failure"
 	"activerelay/cli/internal/invoke"
@@ -49,7 +50,10 @@ type Step struct {
 }
 
 // Plan is what there is to do, in order.
-type Plan struct{ Steps []Step }
+type Plan struct {
+	Steps   []Step
+	planner *Planner
+}
 
 // Pending counts the steps that change something, and those that delete.
 func (p *Plan) Pending() (changes, deletions int) {
@@ -72,7 +76,10 @@ type Result struct {
 	// Password is the one that the server made for a new user. It is shown
 	// nowhere else and never again.
 	Password string
-	Err      error
+	// Changed says that the server was changed, if only by the first of
+	// several calls.
+	Changed bool
+	Err     error
 }
 
 // Execute takes all steps. A step that fails does not stop the others, except
@@ -86,7 +93,9 @@ func (p *Plan) Execute(ctx context.Context) []Result {
 		case ctx.Err() != nil:
 			r.Err = ctx.Err()
 		default:
+			before := p.planner.changes
 			r.Password, r.Err = s.do(ctx)
+			r.Changed = p.planner.changes > before
 		}
 		results = append(results, r)
 	}
@@ -104,6 +113,9 @@ type Planner struct {
 	SetPasswords bool
 	// ReadFile reads a password file named in the file.
 	ReadFile func(name string) ([]byte, error)
+	// changes counts the calls that changed something. Steps are taken one
+	// after another; planning only reads.
+	changes int
 }
 
 // op returns the row of an operation.
@@ -149,10 +161,25 @@ func (p *Planner) do(ctx context.Context, r request) (live, error) {
 	}
 	answer, err := p.Client.Do(ctx, call)
 	if err != nil {
-		return live{}, err
+		return live{}, flagless(err)
+	}
+	if call.Op.Method != http.MethodGet {
+		p.changes++
 	}
 	object, _ := answer.Value.(map[string]any)
 	return live{object: object, etag: answer.Header.Get("ETag")}, nil
+}
+
+// flagless forgets the flags that would set the refused values: a file has
+// none.
+func flagless(err error) error {
+	var known *failure.Error
+	if errors.As(err, &known) {
+		for i := range known.Fields {
+			known.Fields[i].Flag = ""
+		}
+	}
+	return err
 }
 
 // find is do for an object that need not exist.

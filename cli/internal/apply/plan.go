@@ -42,7 +42,7 @@ func (p *Planner) Plan(ctx context.Context, f *File) (*Plan, error) {
 	if p.Prune {
 		steps = append(steps, p.prune(f, lists)...)
 	}
-	return &Plan{Steps: steps}, nil
+	return &Plan{Steps: steps, planner: p}, nil
 }
 
 // fault says which object of the file an error is about.

@@ -39,7 +39,10 @@ The file is YAML, with lists by section, or with one document for each object th
 
 A user without a password gets one, which is shown once. Passwords of objects that have one cannot be compared and
 are left alone without --set-passwords. partners, domains and users may say status (active or suspended) and
-status_reason; relay IPs state (requested, active or disabled) and reason.`
+status_reason; relay IPs state (requested, active or disabled) and reason.
+
+What cannot be done is reported and the rest goes on. The exit code is then 1 where anything was changed, and that of
+the first failure where nothing was.`
 
 // apply makes the platform be as a file says.
 func (a *app) apply() *cobra.Command {
@@ -82,7 +85,7 @@ func (a *app) runApply(cmd *cobra.Command, planner apply.Planner, file *string) 
 	planner.Client, planner.Table, planner.ReadFile = s.client, a.Table, os.ReadFile
 	plan, err := planner.Plan(cmd.Context(), wanted)
 	if err != nil {
-		return err
+		return refusedToken(s.target, err)
 	}
 	if a.flags.dryRun {
 		return s.printer.Print(planned(plan), output.Shape{Rows: "items", Columns: []string{"action", "kind", "name", "changes"}})
@@ -111,7 +114,16 @@ func (a *app) approve(ctx context.Context, s *session, plan *apply.Plan) error {
 	if deletions == 0 && !a.StdinTTY {
 		return nil
 	}
-	return a.ask(ctx, fmt.Sprintf("Make %d changes, %d of them deletions?", changes, deletions))
+	question := "Make " + count(changes, "change")
+	switch {
+	case deletions == 1 && changes == 1:
+		question += ", a deletion"
+	case deletions == 1:
+		question += ", one of them a deletion"
+	case deletions > 1:
+		question += fmt.Sprintf(", %d of them deletions", deletions)
+	}
+	return a.ask(ctx, question+"?")
 }
 
 func planned(plan *apply.Plan) map[string]any {
@@ -138,7 +150,9 @@ func (a *app) report(s *session, results []apply.Result) error {
 	rows := []any{}
 	counts := map[string]int{}
 	var failed []apply.Result
+	changed := false
 	for _, r := range results {
+		changed = changed || r.Changed
 		outcome := done[r.Action]
 		if r.Err != nil {
 			outcome = "failed"
@@ -161,12 +175,12 @@ func (a *app) report(s *session, results []apply.Result) error {
 	if err := s.printer.Print(answer, output.Shape{Rows: "items", Columns: columns}); err != nil {
 		return err
 	}
-	return a.failures(failed)
+	return a.failures(failed, changed)
 }
 
-// failures renders all but the last failure, and returns that, with the code of
-// the first.
-func (a *app) failures(failed []apply.Result) error {
+// failures renders every failure and returns what they come to: the code of the
+// first where nothing was changed, since that code may promise it.
+func (a *app) failures(failed []apply.Result, changed bool) error {
 	if len(failed) == 0 {
 		return nil
 	}
@@ -177,10 +191,22 @@ func (a *app) failures(failed []apply.Result) error {
 	if errors.Is(first, context.Canceled) {
 		return first
 	}
-	return &failure.Error{
+	total := &failure.Error{
 		Code: failure.CodeOf(first), Cause: first,
-		Title: fmt.Sprintf("%d objects failed", len(failed)), Detail: "the others are as the file says; mend and apply again",
+		Title: count(len(failed), "object") + " failed", Detail: "the others are as the file says; mend and apply again",
 	}
+	if changed {
+		total.Code = failure.Failed
+	}
+	return total
+}
+
+// count writes a number of things.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func number(n int) json.Number { return json.Number(fmt.Sprint(n)) }

@@ -69,7 +69,20 @@ func (a *app) useContext(_ context.Context, file *profile.File, args []string) e
 		return err
 	}
 	file.Current = args[0]
-	return a.save(file, fmt.Sprintf("Context %s is in use.", args[0]))
+	if err := a.save(file, fmt.Sprintf("Context %s is in use.", args[0])); err != nil {
+		return err
+	}
+	a.warnOfEnvironment(args[0])
+	return nil
+}
+
+// warnOfEnvironment says which variables win over the context now in use.
+func (a *app) warnOfEnvironment(context string) {
+	for _, variable := range []string{"RELAYCTL_URL", "RELAYCTL_TOKEN", "RELAYCTL_TOKEN_FILE", "RELAYCTL_CONTEXT"} {
+		if value := a.Getenv(variable); value != "" && value != context {
+			a.note(fmt.Sprintf("%s is set and wins over the context in use: unset it, or pass --context %s.", variable, context))
+		}
+	}
 }
 
 func (a *app) deleteContext(ctx context.Context, file *profile.File, args []string) error {

@@ -2,23 +2,24 @@ package command
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"activerelay/cli/internal/failure"
 	"activerelay/cli/internal/ops"
+	"activerelay/cli/internal/profile"
 )
 
 // hint names the next command where one helps.
-func (a *app) hint(cmd *cobra.Command, op *ops.Op, args []string, err error) error {
+func (a *app) hint(cmd *cobra.Command, s *session, op *ops.Op, args []string, err error) error {
 	var known *failure.Error
+	err = refusedToken(s.target, err)
 	if !errors.As(err, &known) || known.Next != "" {
 		return err
 	}
 	switch {
-	case known.Reason == "unauthenticated":
-		known.Next = Program + " login"
 	case known.Code == failure.Auth:
 		known.Next = Program + " whoami"
 	case known.Reason == "precondition-failed":
@@ -29,6 +30,24 @@ func (a *app) hint(cmd *cobra.Command, op *ops.Op, args []string, err error) err
 		known.Next = a.sibling(op, "GET", collection(op.Path), nil)
 	case known.Code == failure.Usage:
 		known.Next = cmd.CommandPath() + " --help"
+	}
+	return err
+}
+
+// refusedToken says of a token that the server did not take where it came from.
+func refusedToken(target profile.Target, err error) error {
+	var known *failure.Error
+	if !errors.As(err, &known) || known.Reason != "unauthenticated" || target.TokenFrom == "" || known.Next != "" {
+		return err
+	}
+	known.Detail = strings.TrimPrefix(strings.TrimSuffix(known.Detail, ".")+"; the token from "+target.TokenFrom+" was refused", "; ")
+	switch {
+	case strings.HasPrefix(target.TokenFrom, "RELAYCTL_"):
+		known.Next = fmt.Sprintf("unset %s, or pass --context NAME", target.TokenFrom)
+	case strings.HasPrefix(target.TokenFrom, "context "):
+		known.Next = fmt.Sprintf("%s login --url %s --context %s", Program, target.URL, target.Context)
+	default:
+		known.Next = fmt.Sprintf("%s login --url %s", Program, target.URL)
 	}
 	return err
 }

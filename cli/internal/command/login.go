@@ -26,8 +26,9 @@ func (a *app) login() *cobra.Command {
 			"or is asked for. The file is readable by you only. --context names the context (\"default\" otherwise).",
 		Example: "  relayctl login --url https://relay.example.com --token-file operator.token\n" +
 			"  relayctl login --url https://relay.example.com --context acme --token - < acme.token",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.runLogin(cmd) },
+		Args:        counted(cobra.NoArgs),
+		Annotations: map[string]string{makesConfig: "yes"},
+		RunE:        func(cmd *cobra.Command, _ []string) error { return a.runLogin(cmd) },
 	}
 }
 
@@ -54,6 +55,7 @@ func (a *app) runLogin(cmd *cobra.Command) error {
 	if err := a.save(file, fmt.Sprintf("Context %s stored in %s and in use.", name, file.Path)); err != nil {
 		return err
 	}
+	a.warnOfEnvironment(name)
 	return a.show(identity, output.Shape{Columns: []string{"name", "role"}})
 }
 
@@ -76,6 +78,7 @@ func (a *app) credentials(ctx context.Context, file *profile.File) (string, prof
 	if !a.StdinTTY || a.ReadSecret == nil {
 		return "", target, failure.Usagef("no token: say --token-file FILE, or --token - to read it from standard input")
 	}
+	target.TokenFrom = "standard input"
 	target.Token, err = a.askSecret(ctx, "token")
 	return name, target, err
 }
@@ -101,7 +104,7 @@ func (a *app) whoAmI(cmd *cobra.Command, target profile.Target) (any, error) {
 	defer client.Close()
 	answer, err := client.Do(cmd.Context(), invoke.Call{Op: &a.Table[i]})
 	if err != nil {
-		return nil, err
+		return nil, refusedToken(target, err)
 	}
 	return answer.Value, nil
 }

@@ -23,10 +23,10 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 	defer s.client.Close()
 	call := invoke.Call{Op: op, Arguments: args}
 	if call.Params, err = in.parameters(op); err != nil {
-		return a.hint(cmd, op, args, err)
+		return a.hint(cmd, s, op, args, err)
 	}
 	if call.Body, err = a.body(cmd.Context(), op, in); err != nil {
-		return a.hint(cmd, op, args, err)
+		return a.hint(cmd, s, op, args, err)
 	}
 	if a.flags.dryRun {
 		return s.client.Show(a.Stdout, call)
@@ -37,7 +37,7 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 	if err := a.confirm(cmd.Context(), op, args); err != nil {
 		return err
 	}
-	return a.hint(cmd, op, args, a.perform(cmd, s, call))
+	return a.hint(cmd, s, op, args, a.perform(cmd, s, call))
 }
 
 // needToken refuses a call that can only end in 401.

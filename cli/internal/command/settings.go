@@ -22,6 +22,10 @@ func sourced() []string {
 	return []string{"config", "context", "url", "token", "token-file", "ca-file", "help", "version"}
 }
 
+// makesConfig is the annotation of a command that writes a configuration file
+// where there is none.
+const makesConfig = "makesConfig"
+
 // settle loads the configuration file and gives every flag that was not on the
 // command line its value from the environment, else from the file.
 func (a *app) settle(cmd *cobra.Command) (*profile.File, error) {
@@ -32,6 +36,13 @@ func (a *app) settle(cmd *cobra.Command) (*profile.File, error) {
 	file, err := profile.Load(path)
 	if err != nil {
 		return nil, err
+	}
+	if file.Missing && cmd.Annotations[makesConfig] == "" {
+		for _, asked := range [][2]string{{"--config", a.flags.config}, {"RELAYCTL_CONFIG", a.Getenv("RELAYCTL_CONFIG")}} {
+			if asked[1] == path {
+				return nil, failure.Usagef("%s: there is no file %s", asked[0], path)
+			}
+		}
 	}
 	if err := a.checkFile(file); err != nil {
 		return nil, err

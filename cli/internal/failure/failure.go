@@ -40,7 +40,7 @@ type Meaning struct {
 func Codes() []Meaning {
 	return []Meaning{
 		{OK, "the command did what it says"},
-		{Failed, "it failed in a way that no other code names"},
+		{Failed, "it failed in a way that no other code names; of apply and domain import: a part failed, the rest is done"},
 		{Usage, "the command line, a file given to it or a value in it is wrong; nothing was changed"},
 		{NotFound, "the object does not exist, or is not yours to see"},
 		{Auth, "no token, a token that is not valid, or one without the right"},

@@ -45,7 +45,9 @@ type Context struct {
 // File is a configuration file, read.
 type File struct {
 	// Path is where it is, or will be when it is first written.
-	Path    string
+	Path string
+	// Missing says that there is no such file yet.
+	Missing bool
 	Current string
 	// Contexts by name.
 	Contexts map[string]Context
@@ -81,7 +83,7 @@ func Path(asked string, getenv func(string) string) (string, error) {
 func Load(path string) (*File, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &File{Path: path, Contexts: map[string]Context{}}, nil
+		return &File{Path: path, Missing: true, Contexts: map[string]Context{}}, nil
 	}
 	if err != nil {
 		return nil, failure.Usagef("reading the configuration: %v", err)

@@ -210,14 +210,19 @@ func TestATokenThatCannotBeOneIsRefusedWithoutShowingIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := &File{}
-	for name, source := range map[string]Source{
-		"empty":       {Token: "-"},
-		"no file":     {TokenFile: filepath.Join(t.TempDir(), "none")},
-		"another one": {TokenFile: binary},
+	for _, c := range []struct {
+		name   string
+		source Source
+		code   failure.Code
+		says   string
+	}{
+		{"empty", Source{Token: "-"}, failure.Auth, "the token from --token is empty"},
+		{"no file", Source{TokenFile: filepath.Join(t.TempDir(), "none")}, failure.Usage, "--token-file: "},
+		{"another one", Source{TokenFile: binary}, failure.Auth, "the token from --token-file holds characters"},
 	} {
-		_, err := file.Resolve(source, Source{}, strings.NewReader(" \n"))
-		if failure.CodeOf(err) != failure.Auth || strings.Contains(err.Error(), "sec ret") {
-			t.Errorf("%s: got %v, want an error of authentication", name, err)
+		_, err := file.Resolve(c.source, Source{}, strings.NewReader(" \n"))
+		if failure.CodeOf(err) != c.code || strings.Contains(err.Error(), "sec ret") || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: got %v with code %d, want %q with %d", c.name, err, failure.CodeOf(err), c.says, c.code)
 		}
 	}
 }

@@ -29,6 +29,9 @@ type Target struct {
 	CAFile string
 	// Context is the name of the context that was used, or empty.
 	Context string
+	// TokenFrom says where the token was found: "--token", "RELAYCTL_TOKEN",
+	// "context acme".
+	TokenFrom string
 }
 
 // Resolve finds server and token. Each is taken from the first of
@@ -48,7 +51,13 @@ func (f *File) Resolve(flags, env Source, stdin io.Reader) (Target, error) {
 	if err != nil {
 		return Target{}, err
 	}
-	ladder := []rung{{Source: flags}, {Source: env}, {Source: named, tied: true}, {Source: f.own(), tied: true}}
+	context := "context " + target.Context
+	ladder := []rung{
+		{Source: flags, token: "--token", file: "--token-file"},
+		{Source: env, token: "RELAYCTL_TOKEN", file: "RELAYCTL_TOKEN_FILE"},
+		{Source: named, token: context, file: context + ": token-file", tied: true},
+		{Source: f.own(), token: f.Path + ": token", file: f.Path + ": token-file", tied: true},
+	}
 	if flags.Context != "" {
 		ladder[1], ladder[2] = ladder[2], ladder[1]
 	}
@@ -61,7 +70,7 @@ func (f *File) Resolve(flags, env Source, stdin io.Reader) (Target, error) {
 		if r.Token == "" && r.TokenFile == "" || r.tied && r.URL != "" && !sameServer(r.URL, target.URL) {
 			continue
 		}
-		target.Token, err = r.token(stdin)
+		target.Token, target.TokenFrom, err = r.read(stdin)
 		return target, err
 	}
 	return target, nil
@@ -71,7 +80,9 @@ func (f *File) Resolve(flags, env Source, stdin io.Reader) (Target, error) {
 // the server that the same source names.
 type rung struct {
 	Source
-	tied bool
+	// token and file are what people call the two members.
+	token, file string
+	tied        bool
 }
 
 // own is what the file says outside its contexts.
@@ -93,28 +104,31 @@ func sameServer(a, b string) bool {
 	return strings.TrimRight(a, "/") == strings.TrimRight(b, "/")
 }
 
-// token reads the token; a file that is named wins over nothing, and "-" is
-// standard input.
-func (s Source) token(stdin io.Reader) (string, error) {
+// read reads the token and says where it was; a file that is named wins over
+// nothing, and "-" is standard input.
+func (r rung) read(stdin io.Reader) (token, from string, err error) {
 	var text []byte
-	var err error
+	from = r.token
+	if r.Token == "" {
+		from = r.file
+	}
 	switch {
-	case s.Token == "-", s.Token == "" && s.TokenFile == "-":
+	case cmp.Or(r.Token, r.TokenFile) == "-":
 		text, err = io.ReadAll(io.LimitReader(stdin, 64<<10))
-	case s.Token != "":
-		text = []byte(s.Token)
+	case r.Token != "":
+		text = []byte(r.Token)
 	default:
-		text, err = os.ReadFile(s.TokenFile)
+		text, err = os.ReadFile(r.TokenFile)
 	}
 	if err != nil {
-		return "", &failure.Error{Code: failure.Auth, Detail: "reading the token: " + err.Error(), Cause: err}
+		return "", from, &failure.Error{Code: failure.Usage, Detail: from + ": " + err.Error(), Cause: err}
 	}
-	token := strings.TrimSpace(string(text))
+	token = strings.TrimSpace(string(text))
 	if token == "" {
-		return "", &failure.Error{Code: failure.Auth, Detail: "the token is empty"}
+		return "", from, &failure.Error{Code: failure.Auth, Detail: "the token from " + from + " is empty"}
 	}
 	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", &failure.Error{Code: failure.Auth, Detail: "the token holds characters that no token has; is it the right file?"}
+		return "", from, &failure.Error{Code: failure.Auth, Detail: "the token from " + from + " holds characters that no token has; is it the right file?"}
 	}
-	return token, nil
+	return token, from, nil
 }
