@@ -89,10 +89,10 @@ func fullLoads() []benchLoad {
 
 func shortLoads() []benchLoad {
 	return []benchLoad{
-		{sessions: 1, size: 5 << 10, messages: 1000},
-		{sessions: 20, size: 5 << 10, messages: 1500},
-		{sessions: 20, size: 5 << 10, keep: true, messages: 1500},
-		{sessions: 20, size: 50 << 10, messages: 800},
+		{sessions: 1, size: 5 << 10, messages: 600},
+		{sessions: 20, size: 5 << 10, messages: 1000},
+		{sessions: 20, size: 5 << 10, keep: true, messages: 1000},
+		{sessions: 20, size: 50 << 10, messages: 500},
 	}
 }
 
