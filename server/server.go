@@ -36,7 +36,11 @@ func Run(ctx context.Context, config Config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, opened.Close()) }()
+	var owned owner
+	defer func() { err = errors.Join(err, opened.Close(), owned.release()) }()
+	if owned, err = own(opened); err != nil {
+		return err
+	}
 	if err := migrate(ctx, config, opened); err != nil {
 		return err
 	}
@@ -89,7 +93,7 @@ func openStore(ctx context.Context, config Config, base store.Config) (*store.St
 func openHistory(ctx context.Context, config Config, opened *store.Store) error {
 	restored, err := publish.OpenHistory(ctx, opened)
 	if restored {
-		config.Log.WarnContext(ctx, "the database was restored from a backup or moved without its mark: a new epoch begins, and edges start their policy again")
+		config.Log.WarnContext(ctx, "the database was restored, copied or moved: a new epoch begins; edges start their policy again, and no quota is granted until each has reported what it holds")
 	}
 	return err
 }

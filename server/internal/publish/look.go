@@ -68,7 +68,7 @@ func (p *Publisher) lookAtHistory(ctx context.Context) error {
 	if p.epoch == epoch && p.position == position {
 		return nil
 	}
-	if err := saveMark(p.store.MarkPath(), mark{Epoch: epoch, Position: position}); err != nil {
+	if err := saveMark(p.store, mark{Epoch: epoch, Position: position}); err != nil {
 		return err
 	}
 	p.epoch, p.position = epoch, position

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"activerelay/migrations"
 )
@@ -71,12 +72,15 @@ func (tx *Tx) advancePosition() error {
 	return tx.setMeta(positionKey, grants+1)
 }
 
+// FilePath is the file of an SQLite database; empty on PostgreSQL.
+func (s *Store) FilePath() string { return strings.TrimSuffix(s.lockPath, ".lock") }
+
 // MarkPath is the file beside the database that keeps its highest known position; empty on PostgreSQL.
 func (s *Store) MarkPath() string {
 	if s.dialect == migrations.Postgres {
 		return ""
 	}
-	return s.lockPath[:len(s.lockPath)-len(".lock")] + ".mark"
+	return s.FilePath() + ".mark"
 }
 
 // meta returns a number kept in the table meta, 0 when it is not there.
