@@ -215,7 +215,7 @@ func (s *warySink) serve(conn net.Conn) {
 				_, err = io.WriteString(conn, "250 2.0.0 ok\r\n")
 			}
 		case "QUIT":
-			_, err = io.WriteString(conn, "221 2.0.0 bye\r\n")
+			_, _ = io.WriteString(conn, "221 2.0.0 bye\r\n") // nobody waits for it
 			return
 		default:
 			s.t.Errorf("the next hop was told %q", line)

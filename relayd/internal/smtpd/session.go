@@ -64,6 +64,8 @@ type transaction struct {
 	// every recipient: one decision was made.
 	senderRef  string
 	recipients []spool.Recipient
+	// fullRef is the same for the recipients that are too many.
+	fullRef string
 }
 
 func (s *Server) newSession(kind Kind, c conn) *session {
@@ -253,7 +255,14 @@ func (s *session) addRecipient(tx *transaction, address mailaddr.Address, opts *
 		}
 	}
 	if v := admit.Recipient(tx.view, len(tx.recipients)); v.Action != admit.Accept {
-		return s.refuseVerdict(reason.StageRcpt, v, tx, address.String())
+		again := tx.fullRef != ""
+		if !again {
+			tx.fullRef = s.server.newID()
+		}
+		return s.refuse(refusal{
+			stage: reason.StageRcpt, slug: v.Reason, args: v.Args, tx: tx, recipient: address.String(),
+			detail: v.Detail(), ref: tx.fullRef, quiet: again,
+		})
 	}
 	r := spool.Recipient{Address: address, State: spool.Pending, ORCPT: orcpt(opts)}
 	for _, wish := range opts.Notify {

@@ -92,7 +92,8 @@ func (c *Conn) Reject() {
 func (c *Conn) End() { c.ended = true }
 
 // AfterReply calls f once the reply to the command in hand has been written, or
-// with the error that kept it from being.
+// with the error that kept it from being. A client that has closed its side by
+// then counts as gone, though it may still listen: no mail program does that.
 func (c *Conn) AfterReply(f func(error)) { c.output.after = f }
 
 // serve is the life of the connection.

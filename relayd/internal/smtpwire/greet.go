@@ -29,19 +29,45 @@ func (c *Conn) talksEarly() bool {
 		_ = c.raw.SetReadDeadline(time.Now().Add(delay)) // a broken socket fails below
 		return c.read() == nil
 	}
+	return c.peek() == peekBytes
+}
+
+// What a look at the socket shows.
+type peek uint8
+
+const (
+	peekUnclear peek = iota // not a socket
+	peekNothing
+	peekBytes
+	peekEnd // the client has closed its side, or the connection is broken
+)
+
+// peek looks at what has come without taking it.
+func (c *Conn) peek() peek {
 	socket, ok := capability[syscall.Conn](c.raw)
 	if !ok {
-		return false
+		return peekUnclear
 	}
 	raw, err := socket.SyscallConn()
 	if err != nil {
-		return false
+		return peekUnclear
 	}
-	early, peek := false, make([]byte, 1)
+	var first [1]byte
+	seen := peekUnclear
 	err = raw.Read(func(fd uintptr) (done bool) {
-		n, _, err := syscall.Recvfrom(int(fd), peek, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		early = err == nil && n > 0
+		n, _, err := syscall.Recvfrom(int(fd), first[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		switch {
+		case n > 0:
+			seen = peekBytes
+		case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EINTR):
+			seen = peekNothing
+		default:
+			seen = peekEnd
+		}
 		return true
 	})
-	return err == nil && early && !errors.Is(err, syscall.EAGAIN)
+	if err != nil {
+		return peekUnclear // closed by us, or the deadline of an earlier read has passed
+	}
+	return seen
 }

@@ -55,6 +55,8 @@ func (c *Conn) flush() {
 	if len(c.out) == 0 {
 		return
 	}
+	// A write to a client that has left succeeds all the same.
+	left := c.after != nil && c.peek() == peekEnd
 	if c.broken == nil {
 		_ = c.conn.SetWriteDeadline(time.Now().Add(c.server.limits.Write)) // the write fails too
 		if _, c.broken = c.conn.Write(c.out); c.broken != nil {
@@ -62,8 +64,14 @@ func (c *Conn) flush() {
 		}
 	}
 	c.out = c.out[:0]
-	c.undelivered(c.broken)
+	err := c.broken
+	if err == nil && left {
+		err = errLeft
+	}
+	c.undelivered(err)
 }
+
+var errLeft = errors.New("the client had closed the connection")
 
 // undelivered tells whoever waits for the last reply; err is nil when it is out.
 func (c *Conn) undelivered(err error) {
