@@ -409,6 +409,51 @@ func (e NoticeKind) Valid() bool {
 	}
 }
 
+// Defines values for QueueOperationAction.
+const (
+	QueueOperationActionCancel  QueueOperationAction = "cancel"
+	QueueOperationActionHold    QueueOperationAction = "hold"
+	QueueOperationActionRelease QueueOperationAction = "release"
+	QueueOperationActionRetry   QueueOperationAction = "retry"
+)
+
+// Valid indicates whether the value is a known member of the QueueOperationAction enum.
+func (e QueueOperationAction) Valid() bool {
+	switch e {
+	case QueueOperationActionCancel:
+		return true
+	case QueueOperationActionHold:
+		return true
+	case QueueOperationActionRelease:
+		return true
+	case QueueOperationActionRetry:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for QueueState.
+const (
+	QueueStateHeld        QueueState = "held"
+	QueueStateQuarantined QueueState = "quarantined"
+	QueueStateQueued      QueueState = "queued"
+)
+
+// Valid indicates whether the value is a known member of the QueueState enum.
+func (e QueueState) Valid() bool {
+	switch e {
+	case QueueStateHeld:
+		return true
+	case QueueStateQuarantined:
+		return true
+	case QueueStateQueued:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for QuotaUnit.
 const (
 	QuotaUnitMessage   QuotaUnit = "message"
@@ -548,6 +593,8 @@ const (
 	ScopeEdgesWrite      Scope = "edges:write"
 	ScopePartnersRead    Scope = "partners:read"
 	ScopePartnersWrite   Scope = "partners:write"
+	ScopeQueueRead       Scope = "queue:read"
+	ScopeQueueWrite      Scope = "queue:write"
 	ScopeQuotaRead       Scope = "quota:read"
 	ScopeQuotaWrite      Scope = "quota:write"
 	ScopeRelayIpsApprove Scope = "relay-ips:approve"
@@ -588,6 +635,10 @@ func (e Scope) Valid() bool {
 	case ScopePartnersRead:
 		return true
 	case ScopePartnersWrite:
+		return true
+	case ScopeQueueRead:
+		return true
+	case ScopeQueueWrite:
 		return true
 	case ScopeQuotaRead:
 		return true
@@ -1183,13 +1234,16 @@ type DomainPolicy struct {
 	// Bulk What applies to bulk mail of one domain.
 	//
 	// Example: {"domain":"example.com","mode":"observe","reason":"newsletter tool moves out in May"}
-	Bulk              *BulkException `json:"bulk,omitempty"`
-	Clients           []ClientPolicy `json:"clients"`
-	Contacts          []string       `json:"contacts"`
-	IncludeSubdomains bool           `json:"include_subdomains"`
-	Limit             int64          `json:"limit"`
-	Name              string         `json:"name"`
-	Partner           string         `json:"partner"`
+	Bulk     *BulkException `json:"bulk,omitempty"`
+	Clients  []ClientPolicy `json:"clients"`
+	Contacts []string       `json:"contacts"`
+
+	// ExceptSubdomains Domains below this one that belong to other partners: it does not speak for them, whether or not the edge has their documents.
+	ExceptSubdomains  []string `json:"except_subdomains,omitempty"`
+	IncludeSubdomains bool     `json:"include_subdomains"`
+	Limit             int64    `json:"limit"`
+	Name              string   `json:"name"`
+	Partner           string   `json:"partner"`
 
 	// Relaying Whether relaying is disabled because of abuse.
 	//
@@ -1807,6 +1861,152 @@ type QueueInstruction struct {
 	Reason  *string `json:"reason,omitempty"`
 
 	// Sender The envelope sender.
+	Sender *string `json:"sender,omitempty"`
+}
+
+// QueueItem What one message has in the queue for one destination.
+//
+// Example: {"accepted_at":"2026-11-24T09:00:00Z","attempts":3,"destination":"example.net","domain":"example.com","edge":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","last_reply":"451 4.7.1 try again later","message_id":"01KAQ7M2Z8Y3F6N5T4R1W0X9VB","next_attempt_at":"2026-11-24T09:08:00Z","partner":"acme","recipients":1,"remote_host":"mx1.example.net[192.0.2.25]:25","sender":"anna@example.com","state":"queued","updated_at":"2026-11-24T09:04:00Z"}
+type QueueItem struct {
+	AcceptedAt time.Time `json:"accepted_at"`
+
+	// Attempts How many attempts were made so far.
+	Attempts int64 `json:"attempts"`
+
+	// Destination The domain of the recipients.
+	Destination string `json:"destination"`
+
+	// Domain The sender domain that was charged.
+	Domain string `json:"domain"`
+
+	// Edge Where it waits.
+	Edge string `json:"edge"`
+
+	// LastReply Why it waits: what the last attempt was answered.
+	LastReply *string `json:"last_reply,omitempty"`
+	MessageID string  `json:"message_id"`
+
+	// NextAttemptAt Absent before the first attempt.
+	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"`
+
+	// Partner The key of a partner.
+	//
+	// Example: acme
+	Partner Slug `json:"partner"`
+
+	// Recipients How many of them wait.
+	Recipients int64 `json:"recipients"`
+
+	// RemoteHost Who answered the last attempt.
+	RemoteHost *string `json:"remote_host,omitempty"`
+
+	// Sender The envelope sender; absent = the null one.
+	Sender *string `json:"sender,omitempty"`
+
+	// State `queued` is tried when its next attempt is due, `held` waits until it is released, `quarantined` is damaged and kept for a human.
+	State     QueueState `json:"state"`
+	UpdatedAt time.Time  `json:"updated_at"`
+}
+
+// QueueItemList One page.
+type QueueItemList struct {
+	Items []QueueItem `json:"items"`
+
+	// NextPageToken Send it as `page_token` for the next page; absent at the end.
+	NextPageToken *string `json:"next_page_token,omitempty"`
+}
+
+// QueueOperation An operation on the queue and what became of it.
+//
+// Example: {"action":"retry","created_at":"2026-11-24T09:00:00Z","destination":"example.net","edges":2,"edges_acknowledged":2,"edges_done":2,"finished_at":"2026-11-24T09:00:01Z","id":"qop_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","matched":12,"messages":12,"recipients":14}
+type QueueOperation struct {
+	Action      QueueOperationAction `json:"action"`
+	CreatedAt   time.Time            `json:"created_at"`
+	Destination *string              `json:"destination,omitempty"`
+	Domain      *string              `json:"domain,omitempty"`
+
+	// Edges How many edges were told.
+	Edges int64 `json:"edges"`
+
+	// EdgesAcknowledged How many of them have carried it out.
+	EdgesAcknowledged int64 `json:"edges_acknowledged"`
+
+	// EdgesDone How many of them have told what they changed.
+	EdgesDone int64 `json:"edges_done"`
+
+	// FinishedAt When the last edge told; absent before.
+	FinishedAt *time.Time `json:"finished_at,omitempty"`
+	ID         string     `json:"id"`
+
+	// Matched How many messages were known to fit when it was asked for.
+	Matched    int64    `json:"matched"`
+	MessageIDs []string `json:"message_ids,omitempty"`
+
+	// Messages How many messages these have changed.
+	Messages int64 `json:"messages"`
+
+	// Partner The key of a partner.
+	//
+	// Example: acme
+	Partner *Slug   `json:"partner,omitempty"`
+	Reason  *string `json:"reason,omitempty"`
+
+	// Recipients How many recipients these have changed.
+	Recipients int64   `json:"recipients"`
+	Sender     *string `json:"sender,omitempty"`
+}
+
+// QueueOperationAction defines model for QueueOperation.Action.
+type QueueOperationAction string
+
+// QueueSelection Which recipients it is about: those that fit everything that is named. At least one of `message_ids`, `partner`, `domain`, `destination` and `sender` is.
+//
+// Example: {"destination":"example.net","reason":"the destination is back"}
+type QueueSelection struct {
+	// Destination Only recipients of this domain.
+	Destination *string `json:"destination,omitempty"`
+
+	// Domain A DNS name; stored in lower case, internationalised names as A-labels.
+	//
+	// Example: example.com
+	Domain *DomainName `json:"domain,omitempty"`
+
+	// MessageIDs Only these messages.
+	MessageIDs []string `json:"message_ids,omitempty"`
+
+	// Partner The key of a partner.
+	//
+	// Example: acme
+	Partner *Slug `json:"partner,omitempty"`
+
+	// Reason Why; it is audited.
+	Reason *string `json:"reason,omitempty"`
+
+	// Sender Only mail with this envelope sender; `<>` is the null one.
+	Sender *string `json:"sender,omitempty"`
+}
+
+// QueueState `queued` is tried when its next attempt is due, `held` waits until it is released, `quarantined` is damaged and kept for a human.
+type QueueState string
+
+// QueuedMessage A message that waits.
+type QueuedMessage struct {
+	AcceptedAt   time.Time   `json:"accepted_at"`
+	Destinations []QueueItem `json:"destinations"`
+
+	// Domain The sender domain that was charged.
+	Domain string `json:"domain"`
+
+	// Edge Where it waits.
+	Edge      string `json:"edge"`
+	MessageID string `json:"message_id"`
+
+	// Partner The key of a partner.
+	//
+	// Example: acme
+	Partner Slug `json:"partner"`
+
+	// Sender The envelope sender; absent = the null one.
 	Sender *string `json:"sender,omitempty"`
 }
 
@@ -2497,6 +2697,9 @@ type IfMatch = string
 // JoinTokenID defines model for JoinTokenID.
 type JoinTokenID = string
 
+// MessageID defines model for MessageID.
+type MessageID = string
+
 // PageSize defines model for PageSize.
 type PageSize = int
 
@@ -2512,6 +2715,9 @@ type PartnerFilter = Slug
 //
 // Example: acme
 type PartnerPath = Slug
+
+// QueueOperationID defines model for QueueOperationID.
+type QueueOperationID = string
 
 // RefPath defines model for RefPath.
 type RefPath = string
@@ -2562,6 +2768,11 @@ type PartnerResponse = Partner
 //
 // Example: {"detail":"There is no such domain.","reason":"not-found","request_id":"01KAQ7M2Z8Y3F6N5T4R1W0X9VB","status":404,"title":"Not found","type":"urn:activerelay:reason:not-found"}
 type ProblemResponse = Problem
+
+// QueueOperationResponse An operation on the queue and what became of it.
+//
+// Example: {"action":"retry","created_at":"2026-11-24T09:00:00Z","destination":"example.net","edges":2,"edges_acknowledged":2,"edges_done":2,"finished_at":"2026-11-24T09:00:01Z","id":"qop_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","matched":12,"messages":12,"recipients":14}
+type QueueOperationResponse = QueueOperation
 
 // QuotaOverrideResponse Another limit for a while.
 //
@@ -2869,6 +3080,57 @@ type SuspendPartnerParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// CancelQueueParams defines parameters for CancelQueue.
+type CancelQueueParams struct {
+	// IdempotencyKey Names this attempt, so that a retry has no second effect; kept for 24 hours.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// HoldQueueParams defines parameters for HoldQueue.
+type HoldQueueParams struct {
+	// IdempotencyKey Names this attempt, so that a retry has no second effect; kept for 24 hours.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListQueueParams defines parameters for ListQueue.
+type ListQueueParams struct {
+	// Partner Only objects of this partner.
+	Partner *PartnerFilter `form:"partner,omitempty" json:"partner,omitempty"`
+
+	// Domain Only objects of this domain.
+	Domain *DomainFilter `form:"domain,omitempty" json:"domain,omitempty"`
+
+	// Destination Only recipients of this domain.
+	Destination *DomainName `form:"destination,omitempty" json:"destination,omitempty"`
+
+	// Sender Only mail with this envelope sender; `<>` is the null one.
+	Sender *string `form:"sender,omitempty" json:"sender,omitempty"`
+
+	// State Only what is in this state.
+	State *QueueState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Edge Only what waits at this edge.
+	Edge *string `form:"edge,omitempty" json:"edge,omitempty"`
+
+	// PageSize How many items a page holds at the most; 50 when absent.
+	PageSize *PageSize `form:"page_size,omitempty" json:"page_size,omitempty"`
+
+	// PageToken The `next_page_token` of the page before; absent = the first page.
+	PageToken *PageToken `form:"page_token,omitempty" json:"page_token,omitempty"`
+}
+
+// ReleaseQueueParams defines parameters for ReleaseQueue.
+type ReleaseQueueParams struct {
+	// IdempotencyKey Names this attempt, so that a retry has no second effect; kept for 24 hours.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// RetryQueueParams defines parameters for RetryQueue.
+type RetryQueueParams struct {
+	// IdempotencyKey Names this attempt, so that a retry has no second effect; kept for 24 hours.
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // ListQuotaReportsParams defines parameters for ListQuotaReports.
 type ListQuotaReportsParams struct {
 	// Partner Only objects of this partner.
@@ -3147,6 +3409,18 @@ type EnablePartnerRelayingJSONRequestBody = ReasonBody
 
 // SuspendPartnerJSONRequestBody defines body for SuspendPartner for application/json ContentType.
 type SuspendPartnerJSONRequestBody = ReasonBody
+
+// CancelQueueJSONRequestBody defines body for CancelQueue for application/json ContentType.
+type CancelQueueJSONRequestBody = QueueSelection
+
+// HoldQueueJSONRequestBody defines body for HoldQueue for application/json ContentType.
+type HoldQueueJSONRequestBody = QueueSelection
+
+// ReleaseQueueJSONRequestBody defines body for ReleaseQueue for application/json ContentType.
+type ReleaseQueueJSONRequestBody = QueueSelection
+
+// RetryQueueJSONRequestBody defines body for RetryQueue for application/json ContentType.
+type RetryQueueJSONRequestBody = QueueSelection
 
 // RequestRelayIPJSONRequestBody defines body for RequestRelayIP for application/json ContentType.
 type RequestRelayIPJSONRequestBody = RelayIPRequest

@@ -651,6 +651,99 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/partners/{partner}/suspend (the `SuspendPartner` operationId).
 	SuspendPartner(ctx context.Context, partner PartnerPath, params *SuspendPartnerParams, body SuspendPartnerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CancelQueueWithBody Cancel what waits
+	//
+	// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/queue/cancel (the `CancelQueue` operationId).
+	CancelQueueWithBody(ctx context.Context, params *CancelQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelQueue Cancel what waits
+	//
+	// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/queue/cancel (the `CancelQueue` operationId).
+	CancelQueue(ctx context.Context, params *CancelQueueParams, body CancelQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// HoldQueueWithBody Hold what waits
+	//
+	// Keeps the selected recipients from being tried, and from expiring, until they are released. An attempt that is under way goes on. Mail that is accepted later is not held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/queue/hold (the `HoldQueue` operationId).
+	HoldQueueWithBody(ctx context.Context, params *HoldQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// HoldQueue Hold what waits
+	//
+	// Keeps the selected recipients from being tried, and from expiring, until they are released. An attempt that is under way goes on. Mail that is accepted later is not held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/queue/hold (the `HoldQueue` operationId).
+	HoldQueue(ctx context.Context, params *HoldQueueParams, body HoldQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListQueue List what waits
+	//
+	// Lists what waits in the queues of the edges, oldest message first, one item for each message and destination. It is what the edges have told, within a second or two while they reach the control plane. Mail that the relay itself sends is not listed.
+	//
+	// Corresponds with GET /v1/queue/messages (the `ListQueue` operationId).
+	ListQueue(ctx context.Context, params *ListQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetQueuedMessage Show a message that waits
+	//
+	// Shows what one message still has in the queue. A message whose recipients are all settled is not found.
+	//
+	// Corresponds with GET /v1/queue/messages/{message_id} (the `GetQueuedMessage` operationId).
+	GetQueuedMessage(ctx context.Context, messageID MessageID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetQueueOperation Show an operation on the queue
+	//
+	// Shows what became of an operation on the queue. It is kept for 30 days.
+	//
+	// Corresponds with GET /v1/queue/operations/{operation_id} (the `GetQueueOperation` operationId).
+	GetQueueOperation(ctx context.Context, operationID QueueOperationID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReleaseQueueWithBody Release what waits
+	//
+	// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/queue/release (the `ReleaseQueue` operationId).
+	ReleaseQueueWithBody(ctx context.Context, params *ReleaseQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReleaseQueue Release what waits
+	//
+	// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/queue/release (the `ReleaseQueue` operationId).
+	ReleaseQueue(ctx context.Context, params *ReleaseQueueParams, body ReleaseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryQueueWithBody Retry what waits now
+	//
+	// Makes the selected recipients due now instead of at their next attempt. Held ones stay held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/queue/retry (the `RetryQueue` operationId).
+	RetryQueueWithBody(ctx context.Context, params *RetryQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryQueue Retry what waits now
+	//
+	// Makes the selected recipients due now instead of at their next attempt. Held ones stay held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/queue/retry (the `RetryQueue` operationId).
+	RetryQueue(ctx context.Context, params *RetryQueueParams, body RetryQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListQuotaReports List quota reports
 	//
 	// Lists one row for each domain and day that relayed or refused anything, newest day first.
@@ -2292,6 +2385,209 @@ func (c *Client) SuspendPartnerWithBody(ctx context.Context, partner PartnerPath
 // Corresponds with POST /v1/partners/{partner}/suspend (the `SuspendPartner` operationId).
 func (c *Client) SuspendPartner(ctx context.Context, partner PartnerPath, params *SuspendPartnerParams, body SuspendPartnerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSuspendPartnerRequest(c.Server, partner, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelQueueWithBody Cancel what waits
+//
+// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/queue/cancel (the `CancelQueue` operationId).
+func (c *Client) CancelQueueWithBody(ctx context.Context, params *CancelQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelQueueRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelQueue Cancel what waits
+//
+// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/queue/cancel (the `CancelQueue` operationId).
+func (c *Client) CancelQueue(ctx context.Context, params *CancelQueueParams, body CancelQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelQueueRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// HoldQueueWithBody Hold what waits
+//
+// Keeps the selected recipients from being tried, and from expiring, until they are released. An attempt that is under way goes on. Mail that is accepted later is not held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/queue/hold (the `HoldQueue` operationId).
+func (c *Client) HoldQueueWithBody(ctx context.Context, params *HoldQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewHoldQueueRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// HoldQueue Hold what waits
+//
+// Keeps the selected recipients from being tried, and from expiring, until they are released. An attempt that is under way goes on. Mail that is accepted later is not held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/queue/hold (the `HoldQueue` operationId).
+func (c *Client) HoldQueue(ctx context.Context, params *HoldQueueParams, body HoldQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewHoldQueueRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListQueue List what waits
+//
+// Lists what waits in the queues of the edges, oldest message first, one item for each message and destination. It is what the edges have told, within a second or two while they reach the control plane. Mail that the relay itself sends is not listed.
+//
+// Corresponds with GET /v1/queue/messages (the `ListQueue` operationId).
+func (c *Client) ListQueue(ctx context.Context, params *ListQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListQueueRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetQueuedMessage Show a message that waits
+//
+// Shows what one message still has in the queue. A message whose recipients are all settled is not found.
+//
+// Corresponds with GET /v1/queue/messages/{message_id} (the `GetQueuedMessage` operationId).
+func (c *Client) GetQueuedMessage(ctx context.Context, messageID MessageID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetQueuedMessageRequest(c.Server, messageID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetQueueOperation Show an operation on the queue
+//
+// Shows what became of an operation on the queue. It is kept for 30 days.
+//
+// Corresponds with GET /v1/queue/operations/{operation_id} (the `GetQueueOperation` operationId).
+func (c *Client) GetQueueOperation(ctx context.Context, operationID QueueOperationID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetQueueOperationRequest(c.Server, operationID)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReleaseQueueWithBody Release what waits
+//
+// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/queue/release (the `ReleaseQueue` operationId).
+func (c *Client) ReleaseQueueWithBody(ctx context.Context, params *ReleaseQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReleaseQueueRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReleaseQueue Release what waits
+//
+// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/queue/release (the `ReleaseQueue` operationId).
+func (c *Client) ReleaseQueue(ctx context.Context, params *ReleaseQueueParams, body ReleaseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReleaseQueueRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryQueueWithBody Retry what waits now
+//
+// Makes the selected recipients due now instead of at their next attempt. Held ones stay held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/queue/retry (the `RetryQueue` operationId).
+func (c *Client) RetryQueueWithBody(ctx context.Context, params *RetryQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryQueueRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryQueue Retry what waits now
+//
+// Makes the selected recipients due now instead of at their next attempt. Held ones stay held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/queue/retry (the `RetryQueue` operationId).
+func (c *Client) RetryQueue(ctx context.Context, params *RetryQueueParams, body RetryQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryQueueRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5866,6 +6162,432 @@ func NewSuspendPartnerRequestWithBody(server string, partner PartnerPath, params
 	return req, nil
 }
 
+// NewCancelQueueRequest calls the generic CancelQueue builder with application/json body
+func NewCancelQueueRequest(server string, params *CancelQueueParams, body CancelQueueJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCancelQueueRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCancelQueueRequestWithBody constructs an http.Request for the CancelQueue method, with any body, and a specified content type
+func NewCancelQueueRequestWithBody(server string, params *CancelQueueParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/queue/cancel")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewHoldQueueRequest calls the generic HoldQueue builder with application/json body
+func NewHoldQueueRequest(server string, params *HoldQueueParams, body HoldQueueJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewHoldQueueRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewHoldQueueRequestWithBody constructs an http.Request for the HoldQueue method, with any body, and a specified content type
+func NewHoldQueueRequestWithBody(server string, params *HoldQueueParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/queue/hold")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListQueueRequest constructs an http.Request for the ListQueue method
+func NewListQueueRequest(server string, params *ListQueueParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/queue/messages")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Partner != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "partner", *params.Partner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Domain != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "domain", *params.Domain, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Destination != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "destination", *params.Destination, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Sender != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sender", *params.Sender, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Edge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "edge", *params.Edge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.PageSize != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "page_size", *params.PageSize, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.PageToken != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "page_token", *params.PageToken, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetQueuedMessageRequest constructs an http.Request for the GetQueuedMessage method
+func NewGetQueuedMessageRequest(server string, messageID MessageID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "message_id", messageID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/queue/messages/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetQueueOperationRequest constructs an http.Request for the GetQueueOperation method
+func NewGetQueueOperationRequest(server string, operationID QueueOperationID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "operation_id", operationID, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/queue/operations/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReleaseQueueRequest calls the generic ReleaseQueue builder with application/json body
+func NewReleaseQueueRequest(server string, params *ReleaseQueueParams, body ReleaseQueueJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReleaseQueueRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewReleaseQueueRequestWithBody constructs an http.Request for the ReleaseQueue method, with any body, and a specified content type
+func NewReleaseQueueRequestWithBody(server string, params *ReleaseQueueParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/queue/release")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRetryQueueRequest calls the generic RetryQueue builder with application/json body
+func NewRetryQueueRequest(server string, params *RetryQueueParams, body RetryQueueJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRetryQueueRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewRetryQueueRequestWithBody constructs an http.Request for the RetryQueue method, with any body, and a specified content type
+func NewRetryQueueRequestWithBody(server string, params *RetryQueueParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/queue/retry")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListQuotaReportsRequest constructs an http.Request for the ListQuotaReports method
 func NewListQuotaReportsRequest(server string, params *ListQuotaReportsParams) (*http.Request, error) {
 	var err error
@@ -8514,6 +9236,105 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/partners/{partner}/suspend (the `SuspendPartner` operationId).
 	SuspendPartnerWithResponse(ctx context.Context, partner PartnerPath, params *SuspendPartnerParams, body SuspendPartnerJSONRequestBody, reqEditors ...RequestEditorFn) (*SuspendPartnerResponse, error)
+
+	// CancelQueueWithBodyWithResponse Cancel what waits
+	//
+	// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/queue/cancel (the `CancelQueue` operationId).
+	CancelQueueWithBodyWithResponse(ctx context.Context, params *CancelQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CancelQueueResponse, error)
+
+	// CancelQueueWithResponse Cancel what waits
+	//
+	// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/queue/cancel (the `CancelQueue` operationId).
+	CancelQueueWithResponse(ctx context.Context, params *CancelQueueParams, body CancelQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*CancelQueueResponse, error)
+
+	// HoldQueueWithBodyWithResponse Hold what waits
+	//
+	// Keeps the selected recipients from being tried, and from expiring, until they are released. An attempt that is under way goes on. Mail that is accepted later is not held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/queue/hold (the `HoldQueue` operationId).
+	HoldQueueWithBodyWithResponse(ctx context.Context, params *HoldQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HoldQueueResponse, error)
+
+	// HoldQueueWithResponse Hold what waits
+	//
+	// Keeps the selected recipients from being tried, and from expiring, until they are released. An attempt that is under way goes on. Mail that is accepted later is not held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/queue/hold (the `HoldQueue` operationId).
+	HoldQueueWithResponse(ctx context.Context, params *HoldQueueParams, body HoldQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*HoldQueueResponse, error)
+
+	// ListQueueWithResponse List what waits
+	//
+	// Lists what waits in the queues of the edges, oldest message first, one item for each message and destination. It is what the edges have told, within a second or two while they reach the control plane. Mail that the relay itself sends is not listed.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/queue/messages (the `ListQueue` operationId).
+	ListQueueWithResponse(ctx context.Context, params *ListQueueParams, reqEditors ...RequestEditorFn) (*ListQueueResponse, error)
+
+	// GetQueuedMessageWithResponse Show a message that waits
+	//
+	// Shows what one message still has in the queue. A message whose recipients are all settled is not found.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/queue/messages/{message_id} (the `GetQueuedMessage` operationId).
+	GetQueuedMessageWithResponse(ctx context.Context, messageID MessageID, reqEditors ...RequestEditorFn) (*GetQueuedMessageResponse, error)
+
+	// GetQueueOperationWithResponse Show an operation on the queue
+	//
+	// Shows what became of an operation on the queue. It is kept for 30 days.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/queue/operations/{operation_id} (the `GetQueueOperation` operationId).
+	GetQueueOperationWithResponse(ctx context.Context, operationID QueueOperationID, reqEditors ...RequestEditorFn) (*GetQueueOperationResponse, error)
+
+	// ReleaseQueueWithBodyWithResponse Release what waits
+	//
+	// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/queue/release (the `ReleaseQueue` operationId).
+	ReleaseQueueWithBodyWithResponse(ctx context.Context, params *ReleaseQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReleaseQueueResponse, error)
+
+	// ReleaseQueueWithResponse Release what waits
+	//
+	// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/queue/release (the `ReleaseQueue` operationId).
+	ReleaseQueueWithResponse(ctx context.Context, params *ReleaseQueueParams, body ReleaseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*ReleaseQueueResponse, error)
+
+	// RetryQueueWithBodyWithResponse Retry what waits now
+	//
+	// Makes the selected recipients due now instead of at their next attempt. Held ones stay held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/queue/retry (the `RetryQueue` operationId).
+	RetryQueueWithBodyWithResponse(ctx context.Context, params *RetryQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryQueueResponse, error)
+
+	// RetryQueueWithResponse Retry what waits now
+	//
+	// Makes the selected recipients due now instead of at their next attempt. Held ones stay held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/queue/retry (the `RetryQueue` operationId).
+	RetryQueueWithResponse(ctx context.Context, params *RetryQueueParams, body RetryQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryQueueResponse, error)
 
 	// ListQuotaReportsWithResponse List quota reports
 	//
@@ -11531,6 +12352,342 @@ func (r SuspendPartnerResponse) ContentType() string {
 	return ""
 }
 
+type CancelQueueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *QueueOperationResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *ProblemResponse
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CancelQueueResponse) GetJSON202() *QueueOperationResponse {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CancelQueueResponse) GetApplicationProblemJSONDefault() *ProblemResponse {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CancelQueueResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CancelQueueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CancelQueueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CancelQueueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type HoldQueueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *QueueOperationResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *ProblemResponse
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r HoldQueueResponse) GetJSON202() *QueueOperationResponse {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r HoldQueueResponse) GetApplicationProblemJSONDefault() *ProblemResponse {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r HoldQueueResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r HoldQueueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r HoldQueueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r HoldQueueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListQueueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QueueItemList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *ProblemResponse
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListQueueResponse) GetJSON200() *QueueItemList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListQueueResponse) GetApplicationProblemJSONDefault() *ProblemResponse {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListQueueResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListQueueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListQueueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListQueueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetQueuedMessageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QueuedMessage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *ProblemResponse
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetQueuedMessageResponse) GetJSON200() *QueuedMessage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetQueuedMessageResponse) GetApplicationProblemJSONDefault() *ProblemResponse {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetQueuedMessageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetQueuedMessageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetQueuedMessageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetQueuedMessageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetQueueOperationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QueueOperation
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *ProblemResponse
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetQueueOperationResponse) GetJSON200() *QueueOperation {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetQueueOperationResponse) GetApplicationProblemJSONDefault() *ProblemResponse {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetQueueOperationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetQueueOperationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetQueueOperationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetQueueOperationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ReleaseQueueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *QueueOperationResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *ProblemResponse
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ReleaseQueueResponse) GetJSON202() *QueueOperationResponse {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ReleaseQueueResponse) GetApplicationProblemJSONDefault() *ProblemResponse {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReleaseQueueResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReleaseQueueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReleaseQueueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReleaseQueueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RetryQueueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *QueueOperationResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *ProblemResponse
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RetryQueueResponse) GetJSON202() *QueueOperationResponse {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RetryQueueResponse) GetApplicationProblemJSONDefault() *ProblemResponse {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RetryQueueResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RetryQueueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RetryQueueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RetryQueueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListQuotaReportsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -14333,6 +15490,171 @@ func (c *ClientWithResponses) SuspendPartnerWithResponse(ctx context.Context, pa
 	return ParseSuspendPartnerResponse(rsp)
 }
 
+// CancelQueueWithBodyWithResponse Cancel what waits
+//
+// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/queue/cancel (the `CancelQueue` operationId).
+func (c *ClientWithResponses) CancelQueueWithBodyWithResponse(ctx context.Context, params *CancelQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CancelQueueResponse, error) {
+	rsp, err := c.CancelQueueWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelQueueResponse(rsp)
+}
+
+// CancelQueueWithResponse Cancel what waits
+//
+// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/queue/cancel (the `CancelQueue` operationId).
+func (c *ClientWithResponses) CancelQueueWithResponse(ctx context.Context, params *CancelQueueParams, body CancelQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*CancelQueueResponse, error) {
+	rsp, err := c.CancelQueue(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelQueueResponse(rsp)
+}
+
+// HoldQueueWithBodyWithResponse Hold what waits
+//
+// Keeps the selected recipients from being tried, and from expiring, until they are released. An attempt that is under way goes on. Mail that is accepted later is not held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/queue/hold (the `HoldQueue` operationId).
+func (c *ClientWithResponses) HoldQueueWithBodyWithResponse(ctx context.Context, params *HoldQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HoldQueueResponse, error) {
+	rsp, err := c.HoldQueueWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseHoldQueueResponse(rsp)
+}
+
+// HoldQueueWithResponse Hold what waits
+//
+// Keeps the selected recipients from being tried, and from expiring, until they are released. An attempt that is under way goes on. Mail that is accepted later is not held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/queue/hold (the `HoldQueue` operationId).
+func (c *ClientWithResponses) HoldQueueWithResponse(ctx context.Context, params *HoldQueueParams, body HoldQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*HoldQueueResponse, error) {
+	rsp, err := c.HoldQueue(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseHoldQueueResponse(rsp)
+}
+
+// ListQueueWithResponse List what waits
+//
+// Lists what waits in the queues of the edges, oldest message first, one item for each message and destination. It is what the edges have told, within a second or two while they reach the control plane. Mail that the relay itself sends is not listed.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/queue/messages (the `ListQueue` operationId).
+func (c *ClientWithResponses) ListQueueWithResponse(ctx context.Context, params *ListQueueParams, reqEditors ...RequestEditorFn) (*ListQueueResponse, error) {
+	rsp, err := c.ListQueue(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListQueueResponse(rsp)
+}
+
+// GetQueuedMessageWithResponse Show a message that waits
+//
+// Shows what one message still has in the queue. A message whose recipients are all settled is not found.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/queue/messages/{message_id} (the `GetQueuedMessage` operationId).
+func (c *ClientWithResponses) GetQueuedMessageWithResponse(ctx context.Context, messageID MessageID, reqEditors ...RequestEditorFn) (*GetQueuedMessageResponse, error) {
+	rsp, err := c.GetQueuedMessage(ctx, messageID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetQueuedMessageResponse(rsp)
+}
+
+// GetQueueOperationWithResponse Show an operation on the queue
+//
+// Shows what became of an operation on the queue. It is kept for 30 days.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/queue/operations/{operation_id} (the `GetQueueOperation` operationId).
+func (c *ClientWithResponses) GetQueueOperationWithResponse(ctx context.Context, operationID QueueOperationID, reqEditors ...RequestEditorFn) (*GetQueueOperationResponse, error) {
+	rsp, err := c.GetQueueOperation(ctx, operationID, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetQueueOperationResponse(rsp)
+}
+
+// ReleaseQueueWithBodyWithResponse Release what waits
+//
+// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/queue/release (the `ReleaseQueue` operationId).
+func (c *ClientWithResponses) ReleaseQueueWithBodyWithResponse(ctx context.Context, params *ReleaseQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReleaseQueueResponse, error) {
+	rsp, err := c.ReleaseQueueWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReleaseQueueResponse(rsp)
+}
+
+// ReleaseQueueWithResponse Release what waits
+//
+// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/queue/release (the `ReleaseQueue` operationId).
+func (c *ClientWithResponses) ReleaseQueueWithResponse(ctx context.Context, params *ReleaseQueueParams, body ReleaseQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*ReleaseQueueResponse, error) {
+	rsp, err := c.ReleaseQueue(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReleaseQueueResponse(rsp)
+}
+
+// RetryQueueWithBodyWithResponse Retry what waits now
+//
+// Makes the selected recipients due now instead of at their next attempt. Held ones stay held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/queue/retry (the `RetryQueue` operationId).
+func (c *ClientWithResponses) RetryQueueWithBodyWithResponse(ctx context.Context, params *RetryQueueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryQueueResponse, error) {
+	rsp, err := c.RetryQueueWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetryQueueResponse(rsp)
+}
+
+// RetryQueueWithResponse Retry what waits now
+//
+// Makes the selected recipients due now instead of at their next attempt. Held ones stay held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/queue/retry (the `RetryQueue` operationId).
+func (c *ClientWithResponses) RetryQueueWithResponse(ctx context.Context, params *RetryQueueParams, body RetryQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryQueueResponse, error) {
+	rsp, err := c.RetryQueue(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetryQueueResponse(rsp)
+}
+
 // ListQuotaReportsWithResponse List quota reports
 //
 // Lists one row for each domain and day that relayed or refused anything, newest day first.
@@ -17010,6 +18332,237 @@ func ParseSuspendPartnerResponse(rsp *http.Response) (*SuspendPartnerResponse, e
 			headers.ETag = value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCancelQueueResponse parses an HTTP response from a CancelQueueWithResponse call
+func ParseCancelQueueResponse(rsp *http.Response) (*CancelQueueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CancelQueueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest QueueOperationResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ProblemResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseHoldQueueResponse parses an HTTP response from a HoldQueueWithResponse call
+func ParseHoldQueueResponse(rsp *http.Response) (*HoldQueueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &HoldQueueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest QueueOperationResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ProblemResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListQueueResponse parses an HTTP response from a ListQueueWithResponse call
+func ParseListQueueResponse(rsp *http.Response) (*ListQueueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListQueueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QueueItemList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ProblemResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetQueuedMessageResponse parses an HTTP response from a GetQueuedMessageWithResponse call
+func ParseGetQueuedMessageResponse(rsp *http.Response) (*GetQueuedMessageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetQueuedMessageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QueuedMessage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ProblemResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetQueueOperationResponse parses an HTTP response from a GetQueueOperationWithResponse call
+func ParseGetQueueOperationResponse(rsp *http.Response) (*GetQueueOperationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetQueueOperationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QueueOperation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ProblemResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReleaseQueueResponse parses an HTTP response from a ReleaseQueueWithResponse call
+func ParseReleaseQueueResponse(rsp *http.Response) (*ReleaseQueueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReleaseQueueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest QueueOperationResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ProblemResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRetryQueueResponse parses an HTTP response from a RetryQueueWithResponse call
+func ParseRetryQueueResponse(rsp *http.Response) (*RetryQueueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RetryQueueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest QueueOperationResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ProblemResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
 	}
 
 	return response, nil

@@ -178,6 +178,27 @@ type ServerInterface interface {
 	// SuspendPartner Suspend a partner
 	// (POST /v1/partners/{partner}/suspend)
 	SuspendPartner(ctx echo.Context, partner PartnerPath, params SuspendPartnerParams) error
+	// CancelQueue Cancel what waits
+	// (POST /v1/queue/cancel)
+	CancelQueue(ctx echo.Context, params CancelQueueParams) error
+	// HoldQueue Hold what waits
+	// (POST /v1/queue/hold)
+	HoldQueue(ctx echo.Context, params HoldQueueParams) error
+	// ListQueue List what waits
+	// (GET /v1/queue/messages)
+	ListQueue(ctx echo.Context, params ListQueueParams) error
+	// GetQueuedMessage Show a message that waits
+	// (GET /v1/queue/messages/{message_id})
+	GetQueuedMessage(ctx echo.Context, messageID MessageID) error
+	// GetQueueOperation Show an operation on the queue
+	// (GET /v1/queue/operations/{operation_id})
+	GetQueueOperation(ctx echo.Context, operationID QueueOperationID) error
+	// ReleaseQueue Release what waits
+	// (POST /v1/queue/release)
+	ReleaseQueue(ctx echo.Context, params ReleaseQueueParams) error
+	// RetryQueue Retry what waits now
+	// (POST /v1/queue/retry)
+	RetryQueue(ctx echo.Context, params RetryQueueParams) error
 	// ListQuotaReports List quota reports
 	// (GET /v1/quota-reports)
 	ListQuotaReports(ctx echo.Context, params ListQuotaReportsParams) error
@@ -1664,6 +1685,221 @@ func (w *ServerInterfaceWrapper) SuspendPartner(ctx echo.Context) error {
 	return err
 }
 
+// CancelQueue converts echo context to params.
+func (w *ServerInterfaceWrapper) CancelQueue(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CancelQueueParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CancelQueue(ctx, params)
+	return err
+}
+
+// HoldQueue converts echo context to params.
+func (w *ServerInterfaceWrapper) HoldQueue(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params HoldQueueParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.HoldQueue(ctx, params)
+	return err
+}
+
+// ListQueue converts echo context to params.
+func (w *ServerInterfaceWrapper) ListQueue(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListQueueParams
+	// ------------- Optional query parameter "partner" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "partner", ctx.QueryParams(), &params.Partner, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter partner: %s", err))
+	}
+
+	// ------------- Optional query parameter "domain" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "domain", ctx.QueryParams(), &params.Domain, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter domain: %s", err))
+	}
+
+	// ------------- Optional query parameter "destination" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "destination", ctx.QueryParams(), &params.Destination, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter destination: %s", err))
+	}
+
+	// ------------- Optional query parameter "sender" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "sender", ctx.QueryParams(), &params.Sender, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter sender: %s", err))
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
+	}
+
+	// ------------- Optional query parameter "edge" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "edge", ctx.QueryParams(), &params.Edge, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter edge: %s", err))
+	}
+
+	// ------------- Optional query parameter "page_size" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "page_size", ctx.QueryParams(), &params.PageSize, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter page_size: %s", err))
+	}
+
+	// ------------- Optional query parameter "page_token" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "page_token", ctx.QueryParams(), &params.PageToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter page_token: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListQueue(ctx, params)
+	return err
+}
+
+// GetQueuedMessage converts echo context to params.
+func (w *ServerInterfaceWrapper) GetQueuedMessage(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "message_id" -------------
+	var messageID MessageID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "message_id", ctx.Param("message_id"), &messageID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter message_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetQueuedMessage(ctx, messageID)
+	return err
+}
+
+// GetQueueOperation converts echo context to params.
+func (w *ServerInterfaceWrapper) GetQueueOperation(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "operation_id" -------------
+	var operationID QueueOperationID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "operation_id", ctx.Param("operation_id"), &operationID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter operation_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetQueueOperation(ctx, operationID)
+	return err
+}
+
+// ReleaseQueue converts echo context to params.
+func (w *ServerInterfaceWrapper) ReleaseQueue(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReleaseQueueParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ReleaseQueue(ctx, params)
+	return err
+}
+
+// RetryQueue converts echo context to params.
+func (w *ServerInterfaceWrapper) RetryQueue(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RetryQueueParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for Idempotency-Key, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter Idempotency-Key: %s", err))
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RetryQueue(ctx, params)
+	return err
+}
+
 // ListQuotaReports converts echo context to params.
 func (w *ServerInterfaceWrapper) ListQuotaReports(ctx echo.Context) error {
 	var err error
@@ -2832,6 +3068,13 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/domains/:domain/senders", wrapper.ListTopSenders, options.OperationMiddlewares["listTopSenders"]...)
 	router.GET(options.BaseURL+"/v1/decisions/:ref", wrapper.GetDecision, options.OperationMiddlewares["getDecision"]...)
 	router.GET(options.BaseURL+"/v1/reasons", wrapper.ListReasons, options.OperationMiddlewares["listReasons"]...)
+	router.GET(options.BaseURL+"/v1/queue/messages", wrapper.ListQueue, options.OperationMiddlewares["listQueue"]...)
+	router.GET(options.BaseURL+"/v1/queue/messages/:message_id", wrapper.GetQueuedMessage, options.OperationMiddlewares["getQueuedMessage"]...)
+	router.GET(options.BaseURL+"/v1/queue/operations/:operation_id", wrapper.GetQueueOperation, options.OperationMiddlewares["getQueueOperation"]...)
+	router.POST(options.BaseURL+"/v1/queue/retry", wrapper.RetryQueue, options.OperationMiddlewares["retryQueue"]...)
+	router.POST(options.BaseURL+"/v1/queue/hold", wrapper.HoldQueue, options.OperationMiddlewares["holdQueue"]...)
+	router.POST(options.BaseURL+"/v1/queue/release", wrapper.ReleaseQueue, options.OperationMiddlewares["releaseQueue"]...)
+	router.POST(options.BaseURL+"/v1/queue/cancel", wrapper.CancelQueue, options.OperationMiddlewares["cancelQueue"]...)
 	router.GET(options.BaseURL+"/v1/complaints", wrapper.ListComplaints, options.OperationMiddlewares["listComplaints"]...)
 	router.POST(options.BaseURL+"/v1/complaints", wrapper.FileComplaint, options.OperationMiddlewares["fileComplaint"]...)
 	router.GET(options.BaseURL+"/v1/complaints/:complaint_id", wrapper.GetComplaint, options.OperationMiddlewares["getComplaint"]...)
@@ -2898,6 +3141,8 @@ type PartnerResponseJSONResponse struct {
 }
 
 type ProblemResponseApplicationProblemPlusJSONResponse Problem
+
+type QueueOperationResponseJSONResponse QueueOperation
 
 type QuotaOverrideResponseResponseHeaders struct {
 	ETag string
@@ -5083,6 +5328,291 @@ func (response SuspendPartnerdefaultApplicationProblemPlusJSONResponse) VisitSus
 	return err
 }
 
+type CancelQueueRequestObject struct {
+	Params CancelQueueParams
+	Body   *CancelQueueJSONRequestBody
+}
+
+type CancelQueueResponseObject interface {
+	VisitCancelQueueResponse(w http.ResponseWriter) error
+}
+
+type CancelQueue202JSONResponse struct {
+	QueueOperationResponseJSONResponse
+}
+
+func (response CancelQueue202JSONResponse) VisitCancelQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CancelQueuedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response CancelQueuedefaultApplicationProblemPlusJSONResponse) VisitCancelQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type HoldQueueRequestObject struct {
+	Params HoldQueueParams
+	Body   *HoldQueueJSONRequestBody
+}
+
+type HoldQueueResponseObject interface {
+	VisitHoldQueueResponse(w http.ResponseWriter) error
+}
+
+type HoldQueue202JSONResponse struct {
+	QueueOperationResponseJSONResponse
+}
+
+func (response HoldQueue202JSONResponse) VisitHoldQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type HoldQueuedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response HoldQueuedefaultApplicationProblemPlusJSONResponse) VisitHoldQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListQueueRequestObject struct {
+	Params ListQueueParams
+}
+
+type ListQueueResponseObject interface {
+	VisitListQueueResponse(w http.ResponseWriter) error
+}
+
+type ListQueue200JSONResponse QueueItemList
+
+func (response ListQueue200JSONResponse) VisitListQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListQueuedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListQueuedefaultApplicationProblemPlusJSONResponse) VisitListQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetQueuedMessageRequestObject struct {
+	MessageID MessageID `json:"message_id"`
+}
+
+type GetQueuedMessageResponseObject interface {
+	VisitGetQueuedMessageResponse(w http.ResponseWriter) error
+}
+
+type GetQueuedMessage200JSONResponse QueuedMessage
+
+func (response GetQueuedMessage200JSONResponse) VisitGetQueuedMessageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetQueuedMessagedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetQueuedMessagedefaultApplicationProblemPlusJSONResponse) VisitGetQueuedMessageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetQueueOperationRequestObject struct {
+	OperationID QueueOperationID `json:"operation_id"`
+}
+
+type GetQueueOperationResponseObject interface {
+	VisitGetQueueOperationResponse(w http.ResponseWriter) error
+}
+
+type GetQueueOperation200JSONResponse QueueOperation
+
+func (response GetQueueOperation200JSONResponse) VisitGetQueueOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetQueueOperationdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetQueueOperationdefaultApplicationProblemPlusJSONResponse) VisitGetQueueOperationResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReleaseQueueRequestObject struct {
+	Params ReleaseQueueParams
+	Body   *ReleaseQueueJSONRequestBody
+}
+
+type ReleaseQueueResponseObject interface {
+	VisitReleaseQueueResponse(w http.ResponseWriter) error
+}
+
+type ReleaseQueue202JSONResponse struct {
+	QueueOperationResponseJSONResponse
+}
+
+func (response ReleaseQueue202JSONResponse) VisitReleaseQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReleaseQueuedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ReleaseQueuedefaultApplicationProblemPlusJSONResponse) VisitReleaseQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetryQueueRequestObject struct {
+	Params RetryQueueParams
+	Body   *RetryQueueJSONRequestBody
+}
+
+type RetryQueueResponseObject interface {
+	VisitRetryQueueResponse(w http.ResponseWriter) error
+}
+
+type RetryQueue202JSONResponse struct {
+	QueueOperationResponseJSONResponse
+}
+
+func (response RetryQueue202JSONResponse) VisitRetryQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetryQueuedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RetryQueuedefaultApplicationProblemPlusJSONResponse) VisitRetryQueueResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListQuotaReportsRequestObject struct {
 	Params ListQuotaReportsParams
 }
@@ -6626,6 +7156,27 @@ type StrictServerInterface interface {
 	// SuspendPartner Suspend a partner
 	// (POST /v1/partners/{partner}/suspend)
 	SuspendPartner(ctx context.Context, request SuspendPartnerRequestObject) (SuspendPartnerResponseObject, error)
+	// CancelQueue Cancel what waits
+	// (POST /v1/queue/cancel)
+	CancelQueue(ctx context.Context, request CancelQueueRequestObject) (CancelQueueResponseObject, error)
+	// HoldQueue Hold what waits
+	// (POST /v1/queue/hold)
+	HoldQueue(ctx context.Context, request HoldQueueRequestObject) (HoldQueueResponseObject, error)
+	// ListQueue List what waits
+	// (GET /v1/queue/messages)
+	ListQueue(ctx context.Context, request ListQueueRequestObject) (ListQueueResponseObject, error)
+	// GetQueuedMessage Show a message that waits
+	// (GET /v1/queue/messages/{message_id})
+	GetQueuedMessage(ctx context.Context, request GetQueuedMessageRequestObject) (GetQueuedMessageResponseObject, error)
+	// GetQueueOperation Show an operation on the queue
+	// (GET /v1/queue/operations/{operation_id})
+	GetQueueOperation(ctx context.Context, request GetQueueOperationRequestObject) (GetQueueOperationResponseObject, error)
+	// ReleaseQueue Release what waits
+	// (POST /v1/queue/release)
+	ReleaseQueue(ctx context.Context, request ReleaseQueueRequestObject) (ReleaseQueueResponseObject, error)
+	// RetryQueue Retry what waits now
+	// (POST /v1/queue/retry)
+	RetryQueue(ctx context.Context, request RetryQueueRequestObject) (RetryQueueResponseObject, error)
 	// ListQuotaReports List quota reports
 	// (GET /v1/quota-reports)
 	ListQuotaReports(ctx context.Context, request ListQuotaReportsRequestObject) (ListQuotaReportsResponseObject, error)
@@ -8442,6 +8993,273 @@ func (sh *strictHandler) SuspendPartner(ctx echo.Context, partner PartnerPath, p
 	return nil
 }
 
+// CancelQueue operation middleware
+func (sh *strictHandler) CancelQueue(ctx echo.Context, params CancelQueueParams) error {
+	var request CancelQueueRequestObject
+
+	request.Params = params
+
+	var body CancelQueueJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.CancelQueue(ctx.Request().Context(), request.(CancelQueueRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CancelQueue")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(CancelQueueResponseObject); ok {
+		return validResponse.VisitCancelQueueResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// HoldQueue operation middleware
+func (sh *strictHandler) HoldQueue(ctx echo.Context, params HoldQueueParams) error {
+	var request HoldQueueRequestObject
+
+	request.Params = params
+
+	var body HoldQueueJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.HoldQueue(ctx.Request().Context(), request.(HoldQueueRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "HoldQueue")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(HoldQueueResponseObject); ok {
+		return validResponse.VisitHoldQueueResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListQueue operation middleware
+func (sh *strictHandler) ListQueue(ctx echo.Context, params ListQueueParams) error {
+	var request ListQueueRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListQueue(ctx.Request().Context(), request.(ListQueueRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListQueue")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListQueueResponseObject); ok {
+		return validResponse.VisitListQueueResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetQueuedMessage operation middleware
+func (sh *strictHandler) GetQueuedMessage(ctx echo.Context, messageID MessageID) error {
+	var request GetQueuedMessageRequestObject
+
+	request.MessageID = messageID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetQueuedMessage(ctx.Request().Context(), request.(GetQueuedMessageRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetQueuedMessage")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetQueuedMessageResponseObject); ok {
+		return validResponse.VisitGetQueuedMessageResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetQueueOperation operation middleware
+func (sh *strictHandler) GetQueueOperation(ctx echo.Context, operationID QueueOperationID) error {
+	var request GetQueueOperationRequestObject
+
+	request.OperationID = operationID
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetQueueOperation(ctx.Request().Context(), request.(GetQueueOperationRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetQueueOperation")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetQueueOperationResponseObject); ok {
+		return validResponse.VisitGetQueueOperationResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ReleaseQueue operation middleware
+func (sh *strictHandler) ReleaseQueue(ctx echo.Context, params ReleaseQueueParams) error {
+	var request ReleaseQueueRequestObject
+
+	request.Params = params
+
+	var body ReleaseQueueJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ReleaseQueue(ctx.Request().Context(), request.(ReleaseQueueRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReleaseQueue")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ReleaseQueueResponseObject); ok {
+		return validResponse.VisitReleaseQueueResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// RetryQueue operation middleware
+func (sh *strictHandler) RetryQueue(ctx echo.Context, params RetryQueueParams) error {
+	var request RetryQueueRequestObject
+
+	request.Params = params
+
+	var body RetryQueueJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.RetryQueue(ctx.Request().Context(), request.(RetryQueueRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RetryQueue")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RetryQueueResponseObject); ok {
+		return validResponse.VisitRetryQueueResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ListQuotaReports operation middleware
 func (sh *strictHandler) ListQuotaReports(ctx echo.Context, params ListQuotaReportsParams) error {
 	var request ListQuotaReportsRequestObject
@@ -9652,378 +10470,415 @@ func (sh *strictHandler) WhoAmI(ctx echo.Context) error {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7P37kts2ti+OvwpKv101yWypW93udpzumtrj+LLHM3HibXd29pmJj4QmoRbTFKAQYMuKy786T3Me7DzJ",
-	"t7AWAIIkSJG62O2U54+JW6JIEFj3y2e9H0RisRSccSUHF+8Hc0ZjlsE/n13RG/3fmMkoS5YqEXxwMbia",
-	"M3LHMpkITsSMqDkj4vpXFqmjwXCQsd/yJGPx4EJlORsOZDRnC6pvotZLNrgYSJUl/Gbw4cOH4WBJM7pg",
-	"yjztcR4n6sXT8AOT2D6L6ssI4ypb6wcm+oolVfPBcMDpQj8CrpgkcetyFvTd94zfqPng4uHZsLa64eCJ",
-	"WCxTmvAOS4rspQ0Lct/vvKinYkET/jxJFcvqq/qRp2tzFhLXlkgSw0/cyn7LWbYulobfDvxF/FvGZoOL",
-	"wf/vuKCLY/xWHuPzf9C/LZbzSr9scIv0Q+wmVdZR3iG3jOa96bGsZ/EN23xqLL5hDcvRX+18Vs8zsXhK",
-	"1+FlzJJMKpKKiKYkputLQq8l44r8hTwY6w8kuWYzkTEyVWLadHizTCxKRzcT2YIqvZ9UsUFoUS9itlgK",
-	"xXi0/gcLrE3voUTCoUqxxVINiRREzakilGRMZWsyp5JwQSSLBI8Jm81YpC7JLVsqMhMZOT0jc5Fn0q0a",
-	"JUqxbG8NI72Ihl09OX00HCwSbv9+pAWGUizT9/zf/3o8+icd/T4efXs0+f9fjN7++7+F33f2kqqogTy1",
-	"fMNXK4QYWeRSEamSNCVzese8k1nNqWJ3LCOJ0nvQ/H6zET607cXqS/27SPiVuGV8M+n+KhJOlL62gYD1",
-	"BRO4YGcyfkVv2Jvkd1Zf09/EiiwoX5NEsYUklCzpDSNzkcaaeGChCyHVJTkfk9WccbOTTdSsfz2R+kn+",
-	"+mI2o3mqBhfn46FebLLIF4OL0/EYaAP/OnHrTrhiNyxzC4f9DO/mlLN3agIPhY2a2s2Ft0Du8w5fOabV",
-	"37e+A9yu6fDPT05LVH0S3vNMcZb1kvNL/E3zyuDrzpL+TZqX1tIs5GWa3xR7V15EmSqLNWwn5t2aXrNZ",
-	"83oyNmMZ4xEjWj7CsjI2yyVN/ySJYu+atLR+8E6c8pqldP3i1Wb2zfSF5MWrxoWkdD1Jljuz7muRqw6K",
-	"MNOXNa1Ff7fzQq5EoyJMaYMeVCKma5Jw8tPVE7JMc0kEb+Q7JXrqwY6Ctk3G7ke8/iRZ9jiOMyZlM0mz",
-	"0YImKaF4nV1cLhs5zVy5Nac9088zy0JbXd+HSfWdiBMG5vrTRNLrFNRCJLhiXOl/0uUyTSKq1378qxQg",
-	"ezvacHi/70S8Lp5YrBz4i5o77uWBeLvG58Encim4xPf9Lk9vn72LGJzLa/PN3hZTujuup04G13l6S5i9",
-	"Sh99wFkLPcVcdgzXfCh5N3t/E3fn0Fv8yEveknMh9r4KvG3TEgpfZOsN1D7G3letb9q0ZnRXCoW894eb",
-	"+zY931PtW2/aq0xcp2zRYelLvPLfe74C/ir0Cj9rM3+lVcsqE/xmSKgklJPXz5+Qb8/OvyHmgbDD/5UL",
-	"RX+8Y1mWxPs/5NLdm1hdmO932m5jkOz9Dcx9myjFN2+2X7s2PPa/cn3XxnVbO2jrRb9hSiX8Ru593fbG",
-	"TeQizfc7rR5sor0vHV2whi139tVui/45UfM3LMqYOszyi/s3HQC8CFklak4SJYmEiy8xrqC9NZUsGIYa",
-	"EkUSSeRcrHZ7cW047v1t9U2bzsqamzutWO/kKyrlSmTxQVbvP6DtTYqzWpqryWrOMqbPZ0UlWdCYHfD8",
-	"PlhLHEPf8SLhiVQZVckde6OoymXdE/h5ztScZehoZ+IuiVlGRGY1M0mZknp5IH+HhOrP0Qem17kEycZ4",
-	"vhhc/GtAI/0g7TPlcsl4zOLB25p3MsSQ/ONICQhC0DhO9FJo+ioTS5Yp8ARmNJWsrm0FiZOYJOBsL73L",
-	"3xsX5X39aTY8EPouEykL7QgeCI0UiwmVl2Qq11KxxVSfEYbmucpESpYp5fpsJUtn/kbohVH9fkMvOhHl",
-	"UokF/FNbXXqb4K7BPXJuYCDH4TsV/yo5jPp1irthLMft+DOusnXPHQfLek45xqbYO7pY4o7po4YrzFE/",
-	"taF2as/V+IzeVuBu+58Ub6n/ORmf/OPxf33z8vSfj/7Xg+cPfzi/Ont98vP4f7797+/0S+A64LClo2UI",
-	"Vl8UlKdEsSYWw2bB7Wket91+aDfLJg2OzbseRRAMd0Q0oNGCgQOMXiOImIxGiuADnUuLb9X6SM39g4vB",
-	"6fj04ejkZHR6ejX+9mI8vhiP/wmEW6Jvu+EhRx53NBGcJPHRIEBN7lDa5JzHluXdDtMLOv7lxTwXGWE0",
-	"mhOz9jUKN7xXDHJxqk9sSiiPIQlxaZSaJDRjZEHlLfNfoSDhICsUxxbkYS1xzbPBMp/eJjw+vmXraXCX",
-	"WiWFixIEvioOPPA1nnIlejSCT4cbWBuY2lyJRzi0dODevPT8Rt7/PpFqC9a3QekyKUJgvvSPjWSFsueD",
-	"Wx7NMgp/V8Ll9YN8w3gMwliSqR9WnwlUWfoGsE4X5DNJAsZDvFDdYXiD0LaVQyd99RRVBAwOJokSGGGB",
-	"WJuYEVGKFHgi1WQrLwZl0bMQMa5MsuyuJHo4W8mUKaWVtxApWYg7JonIFUk4eYn7Wz45+4gAmbJ3yyRj",
-	"ckIDzPTYRk9jwSThQhG8Wr9AF7K2L7E5WPVSX9fGbpXzcxleeID73cYDfZX3ZYfHlTiZJkjlZK/IyCpL",
-	"FJPGNvGOdZ/nd18Pyc9EmRxaaybKP8JuJ/fSrK38zlNIwbAppmKYLDhtSKZmx6douUpQOZHIOZizQzKl",
-	"aSpW7ltzbsaAw/uBlLXHBpcHbbUnacK4eiXSJNrGvrKBDX3q1IgGEosoXzCuLsnUyHcWG62ZMb0x+k/B",
-	"GerNIgVaMRpMrL1OLGSZsVnyTj/zyYunr7U4XQSVYkRzGbSRhXYSVlrSxRhj12L6klyvQVoTqe2hDAxm",
-	"kcKqU7oe2Uun+sfTZDniQo1gZ1k89Q/AhXOlPoS6OR06hwYF3KK6tR0JL1fzYOxCAw8KKekiM4K3DJFx",
-	"EcLuKXk4elokY0uRqSHJmBTpHdpJnqCJgAwn7swHJ9+eHo2PTo9Oxv4LXfzr7bBJ14BfAoUq7cbyjLH4",
-	"mka3E6vOr5FbwOaNFsv2Xy+YlBRLYTZYyAGzO2LJHYtBAna0nKv7EqCDSCwWJk5Q+67YuKCNCVlyR62O",
-	"FwL2prOW6iZixShqU9NwQoEvKkfyvjN7+KfR1332T+N9Ry2DVNxwR5Qawa9yGfwixI3+uqo7U3rhYWFA",
-	"FH66cc4DEiDAy88T4w9vzc+aUP7+5scfKtzsVg1ccndy0c6UF9Hpf8+v//O/b1u4s9j5wew6/atWk9fi",
-	"3ZF9aJ1xCq7wFPzpWGv4ZvpL4obKmCfPv/t+9NxcNnrxdFoULsC6YmJORu9E7YG+SdH6fEv/5RW8fv6E",
-	"nH/78Jw8ODq5JFPYkmm1fsh76Nl4eAB6r+tQ/FbWX3mT2vH3u5VCP6Hr5yVtPyPPz636ap4xCYVnPffP",
-	"lbAVVgwEhhMO61slPBYrqyrQ/kv4zSUZk78Qzu4wIB7wDDXhO3k8HrqSnsHFuZWPD4YDvP0EqiUHF6dn",
-	"LV6gq3w7GcP/vOq3cb36raQM+v60WGv/31rR3/d35Z3wfv/N6eZCP59YYAHeOwT1RulpHQnrlS0j7UFd",
-	"TzAyR5TAYiJ3s0s0xxNp+UEqupYVWirO4UELYVSeWJAxvdb+aTmGsQMVdXiOVyGwC811eJKfYd6WRDs8",
-	"xma8dqXmuoqFr6ykWc2TaK4pZI1eb+mRXRigRr9PWZTI/tEwrJ6MWLJUNv5lKie7BcC6OiXs3TKlnHpP",
-	"jWmSrkmaLDC7lksWk3x51BrP/y0Xio4yRqO5CefPNnkpGVum68HF4Ox8TM6Ovjk6IVDKYB5sbgVqq/xi",
-	"1tgdUM7pXyvfKQpvnUVL1TdV0MHhiZmiSdrg0sQsSmLtwrCjmyOQMZhnxGD+gma3XqAlGDTYxoEpHV9T",
-	"Sm7BKMdIDog6JUgsesfylxCpmWTszpGzM+USrh6eDTYLlpZsQJQskyZnEqgp+DmQUIOHyWw0ZUUxnBJ8",
-	"5RbfyVDTjtmJrj4YljybexhvyuyYXYp94/Kxh5SmX8DZNwq/huYSG12TzjmvqUTD+wmfQWSNzIVUdb7a",
-	"T7yzJdD51LFNr8C0TSyH0wqR4IpGSkJ4K14kvCRp3g4HUcaoqoZUxidX40dWwgwHCY/SPGYTmV/jQ4rV",
-	"pEnEuGTxRBOHRM8JJJ/13Gz306aEKlrBNr0LP+HogZtIXS5Lmd5kwSa/C64vfJbrXTr+jmUpGGXuu0nC",
-	"JzORRaGL8mW88b3hnSYLup5o7ppQvQKx4iFf2e7y+x6BHn/ru/Jg6Cjco66FSBmF9VXP5X1AjplzCtkS",
-	"qDszT5GB9J+JNBUriQUgcOehKxMDuWxLDIck4QSUKcl5gh5uTylrSzq69uiVpP7mjo8yzW2sTPRCxvnm",
-	"pGeo9Mb9elJIkrrIMpVAtoQhKOo92g+dnf6m3CBpalSGJJmZPjPb99B8b493Gh+ymgvJyCKJeXIzB4cj",
-	"U5gXi+n6wjx8SFgqnSFv/0qpakw6+KzZRzdVWLWI62uedWbJxpA+EJ7v2plD9yimxl+WmYIbGOTa0JKH",
-	"hSApSYfSljSrju+2cCd/Wmoz6mQ4Ho/NecmgXa4VyPuaVHkYFvAf3jY4l92DR94bueqBBX33An97Yh0m",
-	"+3dVuAYTxXLT3m1bI2W4TMwIJdf6RpekeHvT5+rydOSWsaVmkiQjdzTNq7VVXfe4TQfVI403zHAmFyqJ",
-	"mPVI9SdAuaUURfcuHv9QTsd1FRdWV+ESxCk98l5wShZ0TeSS0VuSg/k79b89Is/1aVRjuF0UYUO0Dr6H",
-	"c7I/uTSirHAjS/ovUUdkHAgil9z68UHVXKAYbMUTfuPCJuTKL1LANmQKWkY7pJRwtjLUe2k+sYWfqIgS",
-	"JYkpSq2Ex/22aeyZfvuV+cfo7fvx8MGjD/bzr//j33qqsX9u1C6VLlqz6j9VQ+kPzzaY5w2aI0yhFKt8",
-	"gTCZtnZ4ura0APvkuum0LUTThEomh0RkeBG7Y9m62nBnrHYyFSteS0nsoMA2iLofcxWJBdumtOmaRQaC",
-	"QZ+SA83oWJArige7bD9qukLN6X9xU7qnDUeapA3FxKbDpnsPT1DV2zVt2LPXTELX+C5bZhQE2MdANFmM",
-	"8cCKMDdbErTbzX4Ev8tgjVvpWUsSAU+lOI3gQ+2xBb6sub+4vGH/Q68eySfMbNlGwM8oreWpkEA50NMf",
-	"3gCuyiWRSmQs1tSZihXLSEQlOHNa1lPc5kSyGK6W+i0ej1J6zdKy1VgtYvRym+cPShL5QYCpHQLMLskR",
-	"6vQaz9OURCmjmdxoan2xqv4YVtWOtgWQTF/LQv8Iu9exOP4Pamk0iJatCiAh1GRqHcnU9F78ko/HDyIt",
-	"YOBfbFoX19d5etuz+31oEiM96hf8ws5Q+G6roF/3AJ4Jzm0ZNutZytU/FAadrd13E7pkmzdzL4E1mfCo",
-	"Rz6jSxwt4QSCOEeNQafOO/CTZFnzBnz8ABbGq7qHpgz72Nd2FOBxQrPlsU3JvQmrUOeGsuY6+415jlCi",
-	"opaGaM4qfDEM/hiGwZfgyZfgSVeTBkA1trBoMO9ly1tzDkQV03U1sE7XpaIOvUi9kfqoKtUeY8xJ/vv4",
-	"5GI8HjQW8KeMArDQv95WkrBLlkVQlPBQ6wD9W1D2J48eQR2hZEpWauof1B/alnLNuX6YLa5GHREPLk5O",
-	"6x5V3IjaZQG7aj1LwSKTYqu66vuWuhS7cx1V+bP4hn2vfxLS5A1p1RfGkkAQMggAbZsatVnWnqgwHh1U",
-	"F/eT9ukNxcL6hyQTWg/EJDYiLBRrcpS0RQ2NI7qAwOBWUhHGYzlEXAXot5vNJFN2pb+bLOYW5l5dknE8",
-	"tI37+ZO+8IOl8Fp8Z6nl6vWa0DQFeCUJvSAzmpmWwTUggLqq996n39QCCesvzDpYnX9ExeH7OwF8VBI8",
-	"/tE4vgjZdc9MKdc2/W7VGhzGgTViryrr5NHZqWkp2lj796tI+IZSjpRKNZGM8ZbeIQ8Dl54UBrQRqPUa",
-	"FANYPbgYnByNj8aBhk37WmwpMJZVr3urv3lINmLRGrEXOdQQ8/NthEhDx4+3l13lanlvu/5qk6PaUOVq",
-	"v7UBdBmJJbskbLFUa/IXzXb9uq0ypjQv9Vp64azWOgfN7YLJCkcvndqYjBfnfDe3Lf4ZNTHmk4zFjKuE",
-	"pv3rydxPIV/BHaZ1LUPhPSFY6NkJwKSAxfbu2PRaz+5Y7wbKN2LB1FybYMA0c7pcMs5ijBEbg4VQ5b9p",
-	"97bKkL12cnX6oBApDababcLjwmAa0ShiS0yCdO+PdMWmWAHRWlDMfssZBEf0hcnvbHK9hujN+Qn4kS0F",
-	"xqha9CPqqCSI5t3m5tlLyIoBwkfMiBRaHW4hseqVzaVKzE1GYpOhrs0M5QGGZDcVtdxuVLpaah+NO9wl",
-	"V2q9KWVEapcifRQCpplQRtit7n8SszS5Y1nlsxnLyh9di5xHpU8QM8D/JKI8Ymla+mzO0vLzwUrwP/ot",
-	"pxnlSkupwXDwW85yNnIwNaMYLY/rPL0dmQ57EHgQKhnB1fpv1Hkj2/AOsSqpshwgUEY5v+XaswsJ2nJT",
-	"aztcrru6jYrtJYQSWJ6HuWMyltsUOLJ3amL4o90QhqSguRIqmfMeZu8+6903bWWp/N27+MHpuO3qSWOw",
-	"6so5+dJoI8sA9kz+JEkhB4dQkjCzOETui0tMvWvCJSIjlmKd+Advg0mVYI5TWgD/RGI/lcjLEbuN7Fst",
-	"VatbHYXobqS64iLEvTeLnVMMi8DyTOlCaZm9j3fW7WwXQrEJFMdXTnccPl3T1LBZLha9CxtpplBkbWR8",
-	"EnpPX+315gHXQ1Fa4XDnlgpUre/reWythXasoPYaJwtqPduUPXA77Jo4QBc1mWR/F8l2AElobsHYCexa",
-	"q1pedEmvkzRR64kznE+G3hSKwcUgS9cT+OD//Z//W3ff8us0iSa3bD24GDz47fTfv1l1+f/xX7q4dqHV",
-	"vd9AgP7SPQKxWJGBJvDWtvfhAJIhP3LNZgbOnAcLPGDDNT8mDKOrpu+cRDRNS3NrWqO/DZNSwnNSyvtf",
-	"XdH/nJ6fn3xL8BJyy9ZDck0le3g21HY5Ni/60HCSUdO546+wvEPBpn3/cDbB5vtc4J2Vc8W8FypuPAyR",
-	"QhuzYNSoZ0g5Ac9IrQ/jkg0HN4wbgyYoGzcEoYI+XOmmTRuCQdQtxIcw6OVmNAyod5CW1chSx/bRG22v",
-	"6rcBvgML9wKD4yrP4MzGw4FcgmkTimo3Nja6G/dWObiILaw1u+L+Sm5pTLddIpKm5c++t72rtzDzao00",
-	"8ekK+xAr/zMq6yulh+uFfbw65UOvLxZqRJVY/BUN62m5ci8QPKjaDxvK9yBI8zi63aoTBfGS2R1YvRAp",
-	"p1mW1OGuaKTdv1QTWzy4ODsNIKb6F+xG0qV7BY9Br3eb9ptn+KIJx0Jgk9hIMmKtsKo4u0Of4V9vhwOY",
-	"HDW5ZUsF2tkX4fVQjf1hD0bAYFsHZ8ZfSPNcOlhBMRkNhLcdiWbBK8BAMUPqtEdDbujSxLrBzdObFIMF",
-	"w4UiK5oobK3HVD0+B+qrUSFwtiLFtvhJcJ4vrlmGQUFWQUns5k1s0Jg9qMu7U2kvh/bQQhT3N0ZTNd8C",
-	"mQb7ybO7JNJbXLW55yy6xVYvO0SRKqots4GXABG3gw9vy393sZjNvTtSIL7gE/2j9noxl+a/bW8V6Bx9",
-	"N7du3nVc1DZQ2iy6rauoIoLYPUfS9/XDFWItb/rCGJxbYLRTdCsSxLsntEpkAWhwRuOJAD/G3LUOFg55",
-	"Huk1813oX8Ha+8CId0fEbUGq8FBY95PrakKutLsSKhC16PXtRZeI7GY3ryPvvdGXh7huK1x6Q2ywXv+t",
-	"3LKC9FeEerfO9zgfAWBISSwuia/JEaxUGl1QIVKTn5GMxyMMTOs3gSsHF9/UCMmG6+v2l36+91RJ9KXS",
-	"JXAdXK++YlhyztWcLcxEIVAEfk1TeV0YYIdBqu4v7Rd5X0HA0/2NUf2gmDQ33UAhP+BVH4o96R2Og5Vs",
-	"rrhgOfNpoSbJ8PEtQaoX/I6mSfw8Me5UXS7P9Fd4ItcZo7fa8MjytGp72eKmiwGUAl5D1lDvqyJjSFdA",
-	"l8zgYnBcaw7Xd9O/MxsS0I0iiZhsQr6RxIDkDo19bE0iStJEqn4Jb/caQWwc8w7Vdfz9zY8/EPMtSbgB",
-	"H7sW8RpC0VMYnXj8w+OXz6ZD7QGpufsD0YPwz2AVNW5OcOpmnhYDUvBoDCzR1BR+IpKw5orpZjfKvp15",
-	"ZLEVIbJxk3N7J9AFR0VQmajrm1khzJVK0tVXM6WyPO8a0Hm/qttJFxhd8Bo+NDQa9tJm22jAdnzZnj0U",
-	"ueyPDhFPrhvqDkFEA5VhXYWd4nPUbUKDV5dRgmzwdqmVvp7Aj3pTWUFcnbHoQQ5OcMS2HFw8eDiux7E6",
-	"Ft+U3Tis6c28wdYia6zI6QLNssnjrLxJKIOWCn6jxUZEuRbVORSYP3o4PBs3F5Gfnn97Wq4hfzjuBo7n",
-	"TvMTBq8KifU5RbDcqr15aHuQuNWxaY0t1p+X5HOHFxZxn5FMtO8SognICjyhaf/iNQOqLWaIegktJjwm",
-	"lKwSOQdadslUTzBeC6EmXEBaefBodnLGzs5nEWP05OE3dFAJrZXL7It8dCAG6d+3uss/sJXmIKhTgMCU",
-	"XjQWx14StRIEkhwRQ+QYEqWm1rk5Q/doGIS2X6ZMhXKCWFKdVJKAAA7lILmx6QLe19lhmHBx2ytmQwJ9",
-	"d8hs+CaZ+8iBFpJpymjGE37TvZlohxhb75J+oLnX8OJdNJBfh1De2P/MxAoT2ni4enuHAIxGMmZDkEJc",
-	"WKivNY+0L2qCnviZ3hHymBORQlCYgwub3HCRbao02oxm7BHlsBx79DL/LXXfsFH/mdHehZhX1dF5f5JE",
-	"JrFDEoFn1ntkJgw8cc9MLpVXbl2B6RJzUGhSapexCIRFDmt/vS/4Op1bVvba5eLlIiv1JvkiT6Gn1uj7",
-	"RJrIBY8rDWOa/YngmKuhiqxFDrGLLepTtm1xdnNbauOAAGt3iq1lK1s9BxLfoHDZpoxCxKWM3jHCBWeX",
-	"ZJpzekcT6OI37WRCzbWUg7e2+Nopm5WCMQWZFMDB3p3gLyhWHDU2oX2y7pS99Z80T76xkjXdBh0ABZHr",
-	"neFipXUMmpxl3iori2ogTpgpp5Q7VfcneYGth2nsHpMx8J6UPvnZbKjlscsaJQ41cWN9BAjQzLZGbRCD",
-	"oCK1atDSHdQCEBSEBSGOmXOVpEYXOx2NsXViFbwh6CPiBoHBljY06W6hGlHihzwLserROdFWvreB1Dz1",
-	"VFJbegGbNZZR7f0pEEmlrqkuPRMzYySqilAWbvncVVtBfUpDVcpwsAK1fBpw7KmaQKwyZLBQbopdoexU",
-	"ZEYc6vfQr2sLTzmjWbmFvafg3lCO7wrxcciut7liVmlZ9kp/9FrRyJe30u19pe22r+rsjsa3fX3PRy/U",
-	"seTR3JPP4cZOY5p9pskCEihzgz2+F33RWh8E6wyx8g8uO9HLLYQaGBO0tsANWCJgMCbK8SzMF0kWUjMt",
-	"5hVOIw660/yOpWKJdGrg9LHo+ahHyKDaE4LDClZG0QwrwwtCRsa2FlepW7ejpM+XWuBOzHaHoxuiZ9x3",
-	"WytoF4qFgAZsvTf3RYl6r63pwPXbZ4EiQnT8qsj79oxvSJamtWxlFxB3k3Z/HC0YeXHVAXM9zW8KZJR6",
-	"92vtgO0nf9U/cXPFNvhOG1HY95KxaMy/b4UBDhvTLZB9L/DCO7Gi7360rfUqWbB/6uu2AuqumnR6m+qt",
-	"rh5MUR8UbMNUnzAEb9n6cwrAmzXvDLdoYr5teIt1kTFXaikvjo99kXE8Z+myzvctrQ1LJpYpM2VH6mhD",
-	"I0U3DqneYSO6Xwsiz2OAy7SoFS8e//CYQLoCEMZshV0ZddDg4+8OO/ih5ch3h+wzh24w+zQ7N2L27SJq",
-	"W+rfPh5cXG8x2kn21YVeG5NugaJmMam6ZolrdsIeFP2nZuZK0XW5Jl5k5KfX36MLYEaTSWDYDmM5t1Kc",
-	"XeG6X5nGsDdbpEQ5WxHbWFY+4EDK3/Sf1eWWrW86OYXGeBppj9xzxU1mYkHjclysY0vb6eaWtqD4MsJx",
-	"H/LL3Cokrxy+ZWWWLHyO5AJinQs7oKuYwLQXSEwzWGejrWmvqwfMzBcOqjFIZbCAp2ZLtjCcVnORsiGR",
-	"LJ2NgOcgYVyMsAd9hjeC/rVEYREkZroUyXmq2RAt2ZilTNW6PcynbhHY02mVj3FRvFranVwb2EUfhqie",
-	"xrHLCdXl9gkiFYcf7JIsyHPYomqhBK4NO7et6riDNVss0i5n4w/LDFra0N2ccey9dHcbuqNopuxXtDdO",
-	"lWWGcmPOV/axQ3LL1l9jsa4HSSHLubNQ6Mjctrs/UebNgJBwyFJ1vsz5dQalMPNEKpGt0QKwmT2s2WLh",
-	"mo4S1Eb35ZYKdQOVpyJjzfiQC9P0kzEar231wyWmMQAGDnwMKcMpDe0dtftUdKZYZkEi0xStcQR4sCBc",
-	"wZ3okd+odkLC2Zi1mde36YqCFip7HSTkYspFrcD89fMn5Nuz82+IGYVRk5zYXKL1Hu6vVld5NPeUlZuA",
-	"yIUazUTOMZX5W86k6gBDZOXn2fhMm0MKSp1/EIrYW5n3yTN+gSIWxPMFPvaieOiHHp0xLMtE1ocyvSLw",
-	"IApYOMSirQUtaoth9fo6YkZ5Z+xGexfrcFmzt4HhyZ4COpYZxJrRZr0kNJVC3376P6PXeIPRi7ihbpqp",
-	"bD0Bsm4uhQQMGUrgWuB57VyH4RwLnyqEp69S1hKjrWmuhsOegtBUwV3dHMSAb+1iSq6TGS/q7XmIj2rd",
-	"BH2bmxIfVEZa1ChtuSBBGHCgmZc74R5WkAVpuSAK4HlxpmKCdQm2pl8rbyz058YmimiWJSwmBt6lxN0O",
-	"s8bLGHKmxY17LLLwb2LZqUzc2kUBZvSe1YzTU5yp3aajwASQltRbgAF96zoI1bUZj8chQoXapK07A7gT",
-	"7E4rIwP41IT6EwaS8mvGKjJmOHg3uhEj41y/xNu/eArhiPJJBaaIM0muaXQLaixjs6mjsKKlVtK1xAIV",
-	"vTVxuFhwW0OwmJjZNAK3BdKnJRtWpMA24P5U5EBpw8KM7gPf9vSdTa2IhSDPCNWEUWsHappXXu/bOIWM",
-	"xtgDI8U03PkYc/lG+64ZzUbaYFnQJIX+tRlJ+B12BvVqXdyiSnn7zGDDLOymvK9NmpVKgVumIpeOcov4",
-	"F3czaTtHwD7WEe75nKpQ+OOtcN16T7Te6kC3qsbxR21ygrHzLqDqDWDpuJNmlKjDAMS/a5MhHHL2CR64",
-	"h7x5qu1eGziE3vnibg884iin5z+8NT+CEtTtKkzH40Z49c346S1g6FvKAh9IsedPWwf2F6DlIRr2gfT6",
-	"I9+ZQ+s6xAbO8onIw864O8/eKzlQ9edOlToIDG7ldjFNxkcPNzUP7uRLB+IqI6yIKBDIC8xSdwYbZMUn",
-	"zOr6EutzyuwWJBF2QAXH4mitpRBp0ACClDFn/UMNVhUhV3wn4v5oEWsiXbt+gnbrJbllS+dR0TxOFEnF",
-	"DTiOci5WHAu5tP+UKBIJHrGsNrTaCV2jfcnZKcn5kiaBKMN+1GCLxvOlRn/AFjFTjHvbhNXCwD6uQrNw",
-	"oOv96u1aqLoZO8jwrqag89bds5o3bduJ3DCVthK08aM1JcwbcCPdzRifUx6xeBIJ7TsMzo6+OTpB+yal",
-	"ztf2HN45ldBeComNwmuAMR/6WXOllhMXJDv91kRubL7eJCPK5zIcyIVamiWcnY8NACngn2QRgANFYqGl",
-	"6tsi5gaZc7OCxgN2rxvKXVTePexbFLsQ+L70smGFbU40HAXWLqGBZSKSLhihN3qPU6pgGCmvxq+8xTcX",
-	"CxRb+b4J2rVvH2ZDPCyc4/cCVlZJIlSHPYzyvjazwxZK8CrMALvoQ581P2yYvN+snYBaX7zqP58AUOBd",
-	"9h6iHwu6xt5J468XsW0fMi6M4a/5CMzLwZzRmIjZDEFVutRUNrgWEHDLkn4Bt6LtzJVYblEdCb/tXR9J",
-	"WxAEX7zyKyUoWWZslrwLRqQjmksWHoin3W19UnEiIQ1rvW47AlwslilN0Gr0UJ/sHr0N97Yuyn6B990W",
-	"RaItHlF7D3cTelNb0SZqcUS215tj9+Woad4I61Q39eLVG7h2H8WZSRy2/y2x2HX1K9I0y/yE5rwVPJ+T",
-	"KW/WbFJCW5SNw++MdERJ+eLVbvIxKPvq8qiTZBn6ouWCvHh1d0aOT8+0pX/84HSoP3hIjs8ewQcnp48q",
-	"IePzsq1+2i4syut4LjJTcmaghcDySFS36q/+HUNNcVG7US2n/ybc9/ozZHaLY8UGyZInZ84fLA2nXazI",
-	"AXvEzNgIu3dFMU0v5w4tOluLA/6dlf7XDHQF9OBc57W270DNThV+vUHT4DMLdWIIi2XaANqj8tlck98u",
-	"0XuWntqTt0u2G+Od4kbQx+YO3dcibarGpAZORVtYBkbHIjpa4Mn6hg0HUS6VWMA/AUgxSFci3wL3SC5o",
-	"pr1/tUULTIO5NqdyUhRBoleGYy4GxdPKyVW08BTraeFh0Pv80TfDgUq1pHXn08XYw4kOJoUIbLWf7pht",
-	"2h7LexbyJe2gkArsCRTCZ9VBrqVTrWZzN9T7bmGc2eSDy5k8PD9/cL4JsbA6r6bfjql0o2Vy9f2b13m6",
-	"pfXmU8f7Nszuk06GHxyf2SlcfE87T3P3lthmUK3abe53E0u3s29BuYNIZBmLFJmLTG5k0Y3stxUrfSxG",
-	"8fl1Q6n2xvBnaPiI5aryi5ye+0A/Q3L28NygWE5VKqdaVU6TxTJNokRNS3Bs948p98RgcOKNTPMpXSNQ",
-	"yZ+VYwQ19Lv2roHAaetcQ9I+e3hupYKl2LoI+EzYub1trI29+/HnoThsi7Y3v99ii8HFSCO2Bn60AkAQ",
-	"blBjTLqqU2eJpZDOlozZ+G7CL1CKFWUsXIf6nwyZ0FINuV6bougYp+5Pj+9OjrUFf2ymMYVLUc0jPIj9",
-	"DhA521PGVuZLSHog0Hmwen7JskUiYdgyAEUUOL7G77EYh4hDX2AeXgDnOG/DfW//tF+DBTFKlu6C4oP6",
-	"JXS5zAQOGIZOHvcb/Mv+APCm7Xf4h/0K8kv2K/yjeAwAjtsvC3c48In9DXjt7i+AkrJX4x/2K9g39535",
-	"y35pO5Ts1+5v95g8TpR/46An+Qamg20JHoq0ayaMWZAQA/pzy0LJkriBzfQNQpL/SUooF3y9ELm0z7kW",
-	"7+zIsyBH9WGlEP0X48nMuoLkD6++hb2BG24ntNW3yHzRfeCAf4CbUkr25uE34jHL/hFE44d4BjSeiZmt",
-	"Kdaqf1UanumCQuVhw2aaoi1sndTDdT45Fo17PTN1lgGsfQC9dU7nVAO2aSpWE0WzG6YmnKmVyG4NLCl+",
-	"lXMZUc695PY1zdiEs1WacPRiZrm0s3gnC0x4lz8sVExEl5D5Nx/riyY0V2Ii8+tFovz+PCcwJmqeMQlA",
-	"Tb57dOKX2I2NoJsky8HFuR1b+WA4WCU8FqvJXOSZHFycnsG05RnNUzXxq+V+unqC1s7EVnmbIZ+nD09P",
-	"zs7A9KHvJmYOrv6+gMA235Xq+aDbH3CGJojoM1gKqRZUKpb91etpOEqwqcSNLp64SrVHYyNjJ7NUiMxW",
-	"FeJHS5ZN8B3P3WcmXT+BoakTwNLOtLvPZkB0oYvwFsVp4TW1UkG7tROTGURaW1Cew4w+hxwygWeVNrsS",
-	"yQ9TW5XLvhdiicXqPCbLDJKRxF5us7VJagOKblQ1UeKIPMXjBUyvptL74KDvttL7DwF2aGxC00uDJrSU",
-	"rlmMnisXZEHTFcyhhBtk0JUh+Cy5yTMWF+tuwdwrc15QNuFoenBJ9NXkyesh+f45bOQPP32vTUzXluCe",
-	"iMdfjvUbguBab6SJDOtMj+PbZfN3eXr7Ul/3ISwR6mAXFi8OMHChrc/rmUkk0Xe5JGPyF72zEV0WbzO+",
-	"gMkOHj9OCU0FN3Bw8qha57ypJqlNVjXRwPRxrsTojb1wSjzsyCkXU7KgmpT1rYFeKsd/QUSuRmI2wkxZ",
-	"MXcV9gHIKkwhTUKz7XCe2N9cFT8Ji8nq2/5T76qYuenaK6ios2AR2tJGaL3i7X66erIRjCTEmFWxXAsd",
-	"JL87ZEVzafFQK8PJV6fn5GXy3ddhALqCJr558M3ZyaPTMx/E//z8wcNgwXKDWmia44N7lFKpiMyjiEk5",
-	"y1OyFDjtCsGaQYyaVpxEkZXI09hwKQRDZoA9l2DNChcKhxzOGc20XVK8+INxidgfPTwrUftJ0/u0TRZ/",
-	"XbBh036fjMdtTBZ8bElZhgJDbrAhwUuNueVhSbrnt6vao/7TKKuqOYBxMRcrsshxaKBbEvwLJwriLciN",
-	"YDBv3YgudseyYt2Pytv27bebJFPJPHjfgHyrSEyT1Nb0eYCFQ60NEMreP7rxJu7o2BlSNVSq6/sJACIp",
-	"IHa6aft26hHRvymWdd5tUd2WFLaTGjKXoMzxGoR0TGPEYQ/QHbCtr0at6WXUaUiFNltl7xsmntNczRlX",
-	"SUSV2aeNC6sr+M4r6902ELQVm9RkqZXKlp1JV4WANR0A2gwTDICZbVt/8XpoiJaqzq1pqvX1gqokCr5i",
-	"g+HaOAoGiMFGXe1vEXFkxrKsCsFvKqw9RXRWYvBvTse9uil8dq/xV+nAQto7fDR1u3bYYKX75l6rURQ0",
-	"8WqKJaTWG7VpK+u2MFHTEVdM6bL6qcn7BrMqHDtA33vHbILy3PiKw14Vqw/HX7ysL17WFy/rM/SyUEh8",
-	"cbW+uFpfXK0vrtYXV+uLq/XF1fqErlbdmDfNgHVmv2VrZG+jgEs2ui3U9STfGeSqlGKZvsP//hcd/T4e",
-	"ffv2K/OP0dv34+GDRx/s51//x7+F8rm2kqGOlCUA+SvniVRJNCWK3jJJrr5/Y4rkxGymDfchmVp3cuoU",
-	"X6LmWrZTEmkHYga0jsY/2ChDr7COyCVMttY3hsqOQuZqW8EMHocHaJU51DYYZ1OUvZp9ZKVovrTswdAv",
-	"k3S1UVol8DDbODTc7cCyy4dWxcvoZzdtNeWZk8evXpAoY7EWMjR1h1EeOVrN1rLYZo7tAMkudetQba7E",
-	"hjnPpjL1OklTLOGqlZ8Xs/dN0RTM5L/w6vbNRH7XmOIVp3g1Im/Dbmv55arn+gqae5jXsZlDC/9l46Tg",
-	"jV24e+7y2+N0V224TnqPZG0cU7Gh0dAeaqgMP2N34rbnOjLTD9JeKop1WZZiulZ6QMXVxq7huJgKAYvx",
-	"X9M9cxgguxJRhKI8u8zcduO2NZPDczbjqN8fdtwizHMeiPK0IfUVEICUTG0P0LSonWupcH2wcdxyA2hf",
-	"LMB9VgSv7j7tK1BnetIBXr4/Zl7BnmHzznioMLVSX955Pq7l026tWEHTznFvw+46ZEoA0hApAgdrR7r7",
-	"UPdOLO9zeyPffsLS+M9vsjqs+LVQ/SWdtuSVIBn8tiLWtPOU0qVXQ/UwgEJWu6rRWQDfJo1dGaZK0pRA",
-	"GFs7/02T+h+Ozx6Nt3ALdpw0H7T6WqfMfzGMvhhGu0jJ5pH/hzGZ2sbyX4nlGwfr2lMESxebpBsxHHG6",
-	"QwmEAEcf1otyC7iqb7+t4jKe4Cc74TLWBFtwTgOM9C3B0gwx4iQyV2iMnwdrve1cx/YKaVfYvBvS4h8C",
-	"MLE6FQKnM+JwiCYswo6Qg47It8RaUmJpzly2UPveMTv7GjOWkzeZZQ6fAuEgm62Nn2T/cZacvHl59Yo8",
-	"/unqbyQBlarWjaAklHP613KXL00THGT9r4GkKZOlr9/uBOEUcNbaR8rU5mNuA95UgKXUIZrsu74/tB3g",
-	"n9H7XkTY2nJvWswmEZRK9NS728yO2+/ozXq3/a74SoUWC4AshWZhWhLo14ivGXPLeAfosE5t+DuwaRsX",
-	"tJ3cswVN0sfm2jKDVBB+8gzcbGfx2NiyP1DA+OBacht8k06CtLqIDRUyFd7aCC9030ezhci5iQY/oe8O",
-	"uulzct31gnduatfc29bT3sqWw0HCZ2ITpwZ00sfjli06wGFft20AxxwyL0w62+wd8Pr3rcg/mQLsCVR1",
-	"x7JkloTy8jS7Efw0ifUOvvrbE2L7GbvqSHfndt3YxE0/J2r+ypOmO5up5Gcb+nHN85iwNeCOVvD2V5J7",
-	"Nlw9rJvb/3pwN/r23c/Xo6tvFr+Pvl+eytH/is7j0d/4o9kXG3dvNm5AkQBwOU60M5oCQptaV0Q0TQH5",
-	"WDUN4/tiO38S2xmBLfIsUes3+pWRMhtMBRMbxhThNEvXE5zFeZvwGGdxTv7f//m/U1uq4weRxYxQ7mZG",
-	"wu5CrJLRDAcu4LLmSi0HHz58QNUMYG/FhGM3tRlqf+As9etlaWnIelHlZ2etm8FzNabAmJbgSluWeoX+",
-	"nYdQ8cXpDQ4luxa5GXmDJUlHxEwOleYqz9q2xneSEZuYkpe/cMCMIDReJGoI5d9DrEUempFqlMe2iN38",
-	"Gh6XQ2wNEExAq7shapqZtDQ++oX/wv/858dFMVgi+NGf/wzlx3ORJb/DJxfkO9hsos9NH9MRsdneOZWA",
-	"EpAy8tXUJti8eaz6ny7TOSRT/SbTr3/hMK4Agq5H5Nkdy9beHDgs+YW0gb6CfDV9N4J/Tb928/H0E72U",
-	"wFykYInqS+Gr6ddHpIrQ+AvnQsFUT8rlSu//2fhsSNg7GikobbxlBoW5yJkmUplNegYjFf/8Zygiq46V",
-	"lBdkqukQ8boapvvVRtPq/YC7TkmaSJinCsWlZJawNJbkek3+/ubHH37hS5FwxbIjUsCVm5cvDdCjcex6",
-	"LCKxWGBQzSHwTN+N7HKnR+QJXqBt4TS9IFPz7JEBQ50Of+HTnJfqBPWCZyK7TuKYcf1HpiUSlAnil7BK",
-	"TlP975zTO5qACTodmnMTkpmC24xRALKnDnyXwpy/i1/49FrE65ESYpTS7IZNyVcnUG89JNM5ozHLSt89",
-	"OCX/wC/zLMFvBL+Zkq8euc+54WIWjxYsTugITkq/n3k2CFWRq6k56tdUMQlsoP/1vX4/nMxY/D1CO3lK",
-	"JF3rvYW6Uyi8xCJeytf2zXD/UzZTcA83YVV/ek2j28tf+PQ1U9l69BhnsJphdWYyJY6ygBJp7FZRMO0Q",
-	"gP/NerXvaClzCWLnek2iPJMiuzCemUx+Z8iWzk0bkmnFw5teQmkoKuDal1Agapw3fO4TwaM8yxiP1nq3",
-	"fgTFgAMZ1/pO02dX9GZ6iWGDROGUPk2IL2ajl9p/m2ryQ62N+X1gv7XIiaQr8tXZySn2PawSyb62h8P0",
-	"BsDxoOB49eObK1MXqJ/5ImaLpVB6UaN/sPX0wgy5kHmqrC55x6JcsdjRXiJxqop2XE/PCFRwmpq/JTRL",
-	"DH/hkMss7q5Gr813F0Q7WLB32KSh6deTvTCn4ZatAUeFnI2/NS/ygxZzQGWlYaawzVSLLFeIaJcpMrCb",
-	"h2ZpKs84i4/IVbIwTK7F0oMHD77Vm/zT1RM7O5yiQPmFA2W5HT0iP/Fbri0vI2+wOwTLTX/BaXRQSO1p",
-	"UO0OZAlTNOumQOEOEfOGQlSVsIPyGZwcjY/GZuIjp8tkcDF4cDQ+egDWi5qDeXEciwj+ccNCVS9A/igZ",
-	"M5NlUJ6mHuKezhKtPNjimsVQesvtEPabjILX5UTqC+0X3DD1VD9VW0xyKbixwU/HY2tlWJx99k4dz9UC",
-	"ZvKiGRjKTAaNCRvIQREHD3iCdx69MVbWqPDNK+1uTEkDVHbDSJZz0/QhISCpGEzkTVD8pILGWrfNE35z",
-	"5Bem2nkrzcsu2nmaTF+3P8dmJvNr80HJWkQnTuaLhaYiWxqFwQJUZEsEZ1H0BuMvLLtLIih8eTeK0gSn",
-	"A9ryViC4SGGBfRLBvSRBFQv/PoIjGQ5uMpEvK/fL6Mq++R3LrrWVrY/6g34SGBJ9MJyNmTK4GCzz6zSJ",
-	"4K2P54ymav57M9EaY+R0PMZJmpYaI827kZbIcIXRkEH6/Bs8YzOF0uUyNWbe8a/G/ShOvM2bMU8IUO9j",
-	"bXceDQ5FHS9kaT9oir51G21EIs0XXFpU7xziHgGCwZMh5o6OPPBj/RtDEnDBPklioXVYixx7id+7Iez2",
-	"5Y2kepXBuCuWS6JFDkEPMUgY5k4dZRe08W0hvMz7HI4IitfYUiYs3A26SQF7/T5P3ai1ozVFDRE8+qs5",
-	"DHorQqe1I31ilFk/brcP7XWypaUcUvxHxTttecDOGTeCv7TZXU/dLWOfx65dnXVX8W+CXraRA8T/NXN6",
-	"3I2Hh1N0Fvm7pZmUw9mQsFQycj5+gNV30Mhixu1GcxbdBmnqNbhjGDL6BCpEP34NFHY+fvARnveDQA90",
-	"fXC1ZckTntZbbQ0HcGQb9Je9d7MCwyv2SdR3J8cAPtpI1uCTktXc+ncx2KRDwtkKRu0kmVRH5LHr85aM",
-	"WfcS/DsTJzC5dYJBR1kn3jSR6rFeyTP8Hb4OXTAFVvS/wmdaXHJsgnHPk1RBGrSOdpuuK4sCnYwrGkLy",
-	"8zbh8fEtWwP8b4JVcww8JOM2mZipb177M93HoZnurQuxSMQY3MJ+5NCDaYRHHHxuYOi9fuzGDbthb5Lf",
-	"2aDjtaY0/O0BJQsQAGTQA8xu0+TamjLbtwe2d4yuH2vmsDJHgpbNkUcamNyE8uGIjkxtqvahAbvGUUwx",
-	"OTUgAcz8V72E0Qh/YiLJx+W8l5MNbkXOtpUd1F1JDniowyVZcPwe/jNJ4g+NYuHNXKwkRLNwBinoKPBW",
-	"jZgIqifH4Ove7A0/ffH0I9CfmfgYJkB4232Snd5IbOS2lLc+CN3BFE5uxtA2UqCE1eRxewtmIxHqnyMR",
-	"2gA19LwINZqJnMf4IrvQpzfDql1hmdC5HY/lenuKMU+SsYoWC+qkJ/7UrF010oYf4NCO7tffQwnutquL",
-	"FC8OaO+CvDTszHKT92EDSyVYOB2x5M7mTl3m1cB1NRXnT5LqnLIAl7kVWFlvamwahLy7fDdBX4W6h2EL",
-	"ofEdVxB911IdgO8J9l+CbfT3Nz/+AJM9kLcev37uoJkSJVk6I1+9fv6EnH/78PxrzG8Zk4ab0DdmbuyP",
-	"/iTJ9Mnz774fPWcsvqbR7ejF0ynBoKlJHJorscdgWB2IC6lSnH9LHhvedrBFtvTRIooXgOPBMX22zk0u",
-	"aJpqeXCTJ6laY9oSXwaC//gSZlazEad+DLYsPWZJyhw79BYeXvrjH2xtmBbSB3YC/X759XmSIiOZbT/O",
-	"ZtGj09PyneoRI48OSvWX1wnH1EIgOlEOVX8IS6N2CeCWXciA4eB0fLLlL/ckefQeEloweX/RcyBho0mR",
-	"jEaGYiBvSsrnTEYzQ95HrBxoCcmgWZKyup53V45ynjEp0jvEyfASeZHgszSJVJMl0CS2cFBG3Qo4fl8A",
-	"nXUzV4tNwSQuFkXjTIyGMN22LOx+2WK2fjpiRcNzF2L9KHoSLNJosexokYaodb9WaU2ZGqKMWZTIRHB5",
-	"/D5js2ZSfPYOfi6NWoQeLYMDl7EZyxiPmAk5Qep5RSVsAr+AKIwpqtPmrNAfLIYYaGRRErvYYEHbSpBY",
-	"HJHX9s6YHHZJ8gdjEtO1DOdKzQv1pvvXbPaKqvlhDU23uoZUhtnZfRqW5uRsNQdASlmWMUgVTfyinzq0",
-	"DpvjFOeaQcFJiGdK01j8Vr8GvrFEiGzTjWXsb/bJMWU8hoJ5SoAejnOwZK6DR2eL65rcues12I5hT+6p",
-	"ecxBAot2ZWDuJpJIiykQCua5qHDHqESwAHXDQlCiAMaUVDRT0qYREtm0LJxL3hRkBCSTP0SUEQmhi4Nq",
-	"NnPv3mnsSNHKD/tJg/ww0Z2W4t8jrGR3tT4xAAdK+GABIGUFdGuD7EBX1DimNp5vyusLaYHCq68/2iQQ",
-	"SoA/FYFwfG17g8LeKrb7wexz64zlS63xTobj8dhnSW34qYxyieGxIeg+ntzMsV4USptIsgDZdESKVglX",
-	"mwlxuV+4KyjlWAvGlqZM946mOTsij82V+LuIQqHqtZZb2KbmvGCo45HaP42w6rfiTV4iYIias0ySG6Fd",
-	"W5HfzLGaqyzaYJNe5VuLt4/kaOLyvkM84c5e4L4f/RrKB0NsD0XG1ywyoHxQB7r3YC9SbEGwWF+6rTQQ",
-	"uYoEygV86lHMFE3Sdv5GMtf+niF8WcutFzyeiRUOh9bbZvqTrnEurCmnL5sIfXy9Bvu6PECyKhLe4z8+",
-	"oDRImQpAKz6Fz32LoQCw8cBEQT6aGkyYL6nNZBABLj1v0jLiRuvQdd2swBU89Xoz+jDe7CVyQ13XnTW9",
-	"VLxPasRbuka/jfTHZ0m2KH5nj6J5c729/Y9BG03iPjZFQWsqxxx8i4GqWQIwmaD7bTSjifE1tyfE4abI",
-	"golGhstOncXfNwSAPz2c/9/x7D+FJQI+TFeaOJjLUrZQ+jI5Hp9zh5fWomloaMYCyZL1oT+D4PuCZTfa",
-	"NFXRHCPkR+Qx4Wzl4cZi9TybzVjkdd5lOecJvwFsbcbjgLeP/WF7kWNdLAd4kxG8yb9vo8pf9bQiPhGH",
-	"4anulcd2ZSk8aJ+pyGhkbzpCof1w3MpoeIuPLnyXeYsH4Gl626+RSGASaESE7o/I9KLpO9Lr1Gc0YCRt",
-	"+FXM9ozdJFLBQBnbaTbFx4z8rqg6Py1z9dGYaSsGytUB2adTHuZwXOdsbHPsH4MBW5lumasKx/nOdZ0B",
-	"z8YmVwODPWi8SPhfu6pBzSaBxIyxxG3s0SffQ7Brg9F+fJ2ntyP2LmLLYhJA2IYvWmFMCvdPkmR5ihNP",
-	"3LQcohlhbVslzXZjR12Drf5dnt4+cwv4XE12/bawCW4vfRC2voZ8+G720Not9/KJdjPkcZKSRwcHs+zL",
-	"5UTeLP92ax4yJyBjEWSGs5VMmVLWpSnozzZ2WN+aS8VoXC0/MLQbdA2qBNlfAJfucChHYUeKc5LVzOZz",
-	"mQ8Pc/VtDzrr4Bq0UNl+E4L7dRBCZs4bpgxRelPduhLlcANVDknOVZKSxEKLB/wDWafT+2XWlFa3T+vm",
-	"4MzF1L3jLVY1V/SNibiGwUdkNMIHkF8GBQkSJURKFuIOB1qRhJOXdP3LoCdfMvURRH+TcWJKEkY+kkw4",
-	"8fAUr/SqyWwFmd1RFtFcQiAZHn3pzYJEHADsQoffj2wtRMCRMF9ZY9nhvGwvY4Z7SAiECd5ekjALiDu4",
-	"X/64OTZTeGFObitOswDU1YiX+6Ao9i+srdc4so+mqRPT3WysKmFWuNOx43KeyLn+Pst5kPU8O6tK661s",
-	"t3UFVye+Q+itDmz3jFe4Dgsx6UwLIMNnygGrWPiNtZm/JekMU22JxLg+iwE8xZaIY+qQixXhAjD7WYbg",
-	"PHWuxBV/Ycq9FNXwVp7EM96VM1vVX4X+mrgr4TNsznz1BIAmOYs3MFmVsD8hjwH4+4bqyGJQpTEUvbjx",
-	"0CFRgPYCAAo2U0MMMifK1pjAaQ1N+VkSzXHKKdZkOzwdnDLZnCeBCYKDHQ3pA2eTcY0NtWew24FdPDqE",
-	"V+Ye5lhGCUQxtyyDh9/AMH7ZZuwFlDOmP0fBZga2Z0wy1WJO4kraXDO3kkMnbeBB4aKSMk+MxB3LsiRm",
-	"nYJRyB7X6/JkUmnCUIb4HdwPwObGdF0gZiaSpGKFwxhD0Smgqh/tij7n6JShSvMqDVZWiDADsan6vTbY",
-	"TZUftAelfjPSxhHCx4lGIYV2iUZBJZB9F4v8l3Dtc0ThmFKVjPqr+9IdDhlT2ppO6gLMSi7P7d3QdVt5",
-	"+GbJFaSS/UaTfMl1sFiSRTjzZ0HXokDkMckSaafl20G7Q0LJTPswNTF3Sa6FmuNsXmNfhwJJ+5Rx+w8k",
-	"lVa3z0DSwTnKBJLuFUPVIklIaufj8ZiMRua+I6oIgiqfAqjy2IAq+8b3mtFsxAz8qnEREn4nkojJshXe",
-	"xqiHCi+VZHmTuZExmeN4r7B3+30yM1YGDpOWlThgnZnwjlsmmvfgft4bH/I1bMT2cZxWcDFjVONmdy5H",
-	"Mqe9N5dvt7yrmdTUAeQF2os0EdoQVWCy00WlF5eV6v3Kk8CY6zsANGMztGpIiplVBgQTZ1Vp2xqZfkgW",
-	"Qir3i/JVLf36buaT3JUl6n5dKiKagkVfGq3ijSOpOXzhTgv0zwqNtGEkVkOrByR5bhMOmR3cdm8pONI0",
-	"Y41dKGacWDe96A9mqy/nb9a1t5XT+t6X5KQ22TK0DiWWpWU4oXAy9kZhnpTmYJ4EhqUd0ukvj0trcPu9",
-	"mWh77xhRzTPXuneh7TBALojYhqVWYllR8ppB7JSE09MyaBv0sRViUp/9x+4z88QiKNq4WSe/wQuaEz3O",
-	"aIbUjhb58RF5oaTL98RsxrLMYAxQDKUpzRMWn7duIuMzP51a/yNElc3B7WwSVKc8lBI69iEl4uiW0jGH",
-	"3BRrdiCIml82hZktFX8aW4PFN+yY3dlJm224IpRAr5KWXTxfXENdJf7yEsPL0OrMGCfXbCYy6JhKbrjI",
-	"NFNZeEXNfPPkZs6kMncxmRuMN5v+KZgJlkgZBOZA4fDszgm8/buRcPNP0uwET34c3Tb2OCWS0OiWi1Wq",
-	"j26v8T9snzFn6rGcfpCmTCUikTYxnr+oBo0D96HLxDyBjGbmX0e/YsWDYxJ7pb7RHMYcVBBCzRprPAM/",
-	"nDEe1Vy/Oo4ifFLig18Fwu425C/f2S4/qk1pmFZA9E9MGzOoCJyQQhJMsiRKeiNUICTDljDYBebpFNCg",
-	"gE9Tgcx3Rcv2gjor6Kc/i2/Yfe0a1Gv7u97UTlx0svfnsjjER/iN6dEESzyxxeOVmTeJwW44HD6pXoul",
-	"mr4spy+aJBu5DUh0NIP/9uc04Ikan1UmknTTUBuhTIEJU2ana4XZ0Db5wVHlizyFtnoMcxrTGm8BHEjl",
-	"rQTOhKwldg77XZs2LnpEnrgbaJK4ycRqSKQglKTakTUzRZh2Xw2dQOAU2BgeVGHtm4xqGWcVmloloWg/",
-	"rNQmTA/Bgd/rBzyhafqxFRk8+DUAYzT4W/aU4CjXULohFeV7VWmwCmKDir24y58pPYH8OPAN5aqUaAVn",
-	"awMHmjcdWcrswYWmg9cwRdG1j3/vWf8t3WCLVohsb5KVhSWXpoxnSnF2TsKJyMwo/a8ydgcIJUNyy9Zf",
-	"Dy3LuQ63jGHWga8NarYpCVIYQ5quaKKmREJwVx65Z5gCITvLVKtdxiGrJoFzIZIBvJjASBrPQgmDui/z",
-	"NDWzPWr6tE6+bCnQGDbr8WI3QC2YYfHg5ULBE7hJE2THyemjDrEkYCUKqBR4FoUmq+wJlWTqzuKWrf0l",
-	"c8EbI03wfruBJrsIkzlFsPhpgihGEsYoaCnJ2eqSjMlfvFEbIJwbFqbvEI49+aGnB+NNY/pDW2qdlIRL",
-	"leURTkRDh6W8v3OKo5YSHDPXjADt2cfB4GHC1cOzwYa1HjJKhrT/ioJYqM8X8WBVLNOLzN8fDJsFqxV+",
-	"EN4Bgw/IaKauGVX7lPav8jQ1kqmvtMegmuUOLfWxvmKTaDdycDQCah73EupuHwu5bhZfk+v4+ejGdIj2",
-	"lOuZUFSxUWHYNltXL42rz9nKN4Rt3EyLUyiyi29MtaZIcSrajQDoURNSQ/toZed7Q8CfhANmuDhtsT8p",
-	"1rcXf+ZQLnp5qQ3WTXkDg86GKWzdk4NRuPGwoc3jOw/kZtSJrI+bUf/1NuAkXZhBsihjLQDU1sox1+FR",
-	"1cwdbE6WjCL0JNpE4M3AjLmyivgVHE7w9oMFP5qi3phlbbA8XiA6rlkcjm5epiJ288VDusfAPTZNGHNT",
-	"jNtnEtQmoS8Sbv+sDjw+KAPiVrWlcsy5uF3aH3P9J1OOMrZnKTgQO3FvA1/Zp41GSUxmBm65l56RjrRc",
-	"JQV+0Dl104GvuuD/wXVDrTI2oLY/i2+2GiFy77Dq9It0GoihX3jvWUdmttGnzXZM2Gr6xNLocGDciHji",
-	"2Uja7ZhIxnhzUTHIP8CYq1BsRwi6GtFVkoLw0fF7o6M6DbwwE6yDUrg3zekfbY0PrH98MGigoGT6FKeP",
-	"dZnxTUcI4ApxbFme2ZNujjOmkoy1RR3vxK2BKglaVdg0kSWAaDibecV8EHl0Fh82U0CN/xF54eBKIrEw",
-	"Y4gJJXMhFRgNklDOVqEUmF7tTgT7kYrGDkTir2EDPgGR+/2AsARHQv8ROs2jQTNf4CFuzxmGZA/TloQs",
-	"U84Va4ocQa6ri7IvMmMVlX9p4LHRrKGZ9pXuWIaOUBP8h9YRfxcJv8LH/wFMA/c2XewDbzP3biV49+7F",
-	"SKbKQFZLjLWbP7leN6iEgohqZkHx1a7GwXAD5Cw1Kdvrtak7sIaBkbo26FimwQh+7c7tviZd3QLxbT92",
-	"7tU9/udEzdFVC1E3Lq45C2vGzxwgPmIQpqhH+L3o3v5iIz6DR+pIOhuJ3Vy2Ey5rHzF+/F7/MYE/rPnc",
-	"1EVnLSB/31w/k1Z60Fq6Zipkruif+oyzub8NH7fn+hZ9yz4HX+h6+GVltxpqxLxjxxcnv6rbjio+SBV4",
-	"l3ZFvz1VbARG9Y57lai5HQeKCjzoSbWc9AH0Z5PuLNa9/4F/28qOnXUmOFM70tO+Xaq+etCdHDjORiq5",
-	"ndlsWdpL2+ZIyDS/CVuRr4ojaI20Qo2+e9THHQzx+VmzZle72LJ2T/duyHrMZTnSfdQ04DnNbwI+YQ0Z",
-	"RubLpcjUxMA6NvCpxYWsGrZePe72UwDtq5TjGPbT4/fmX52g1albqkJYMq3Bi5IoviYLkbFLkPNoKYCf",
-	"llmdHG5/f+Wq+j9XJPWiL2EDAVXa3O1uukMw/U6g/YtNbDAY7K9No3t1ZEedero0tnugodv2RTqK62op",
-	"mB8EbYKCOPoHkcxvD4ei3vncDyw4cH7vxvPfb8t6RbBsOV/pQBjpDVjn+xE1hwU7LzZmj2jnh2MFB3e+",
-	"N2boR/sG29xgKqtkwUYAiv8s19Ry/B3L0oS388Wesc03CMONkObuzQpMc71T3TDNQ6DkH4/qt6P0PeIt",
-	"BOi8Ey75AfkjAEz+iVhlmSvLJ4B7/8vgsf7rxdUvAzIamXtZCHJi/v6r/sWRvWsrHwVRyPfFOI2G684I",
-	"njRNnQ1rwXLNju0b0dOR2ZbogSWlef8bPQ/HVc2gnlvz1u6wnpYiN9nrVWBPw5MdED0DNv2ng/QMsOLn",
-	"Cur5hS8PjevpZl9UgD23Y852PVeF9qzyF40MuFUQ0LPOY58O0TPAYtsDCjW62XjLba3EfdD+/SFgByq0",
-	"tR5phRWyJGpwhTb77PtGFNrSxtoSM6PFtOqModEROeNTku8fQnQX4Bm7kn5/+Ax2x7K1g5zqbkpZQI2q",
-	"hDcgceTslOR8SZONIn7vaBpd+AyhaC16T3sCS3BGMrHC3aLR3AFl8xigqSAgBvvDYnQ2ZwazeQ0tVEPC",
-	"2YpJRKZtKaGGpmLTK72HmemdcGu6X/88E4undN3l0ivR8cJ7mBXzDqFLZgwpSJPH/pNjWIuaOYLoiDmF",
-	"UGeuF7oJdaqCPr1kWaQ3r4CjCmtR88K4ttpcNWigtUhU4xOf8fGHHt9ji/eHvQJOldj6KJJ3jax9ZSE8",
-	"9NFBn22VBadDspqLlEEX7uvnT8jZyaMxefLmvzHwQMmc0RhSh5xdBvD0IP9mRqHj8Zh2Xv3lX8AMnpIl",
-	"TbJA5JC900v4owmEzXyr2Dt1bI6t4Ndqr3Kwgcie45M3/71PTnz2zqP3zE6rhsdsYMlm5sHTrbML+SUf",
-	"jx8wcxmQb5CBMrqqguu8K6aD742ZkFK7lHcYgsfpndn6whgV2jQpZlW/eXn1CkE5huRvV1evCFoqQ7Jg",
-	"FOAbcYYBA5xkvdcqW5M5S5cyrC5fm+UdUBngI5r0wOM0NW8uD4c247AIzZPACnE4gZ2VgrUSF2o5iXBq",
-	"FeNzyiMW27/nSi0nXlpUQZ2MSlTKGnUBHHu1dqIwPXuVTni0OdwMPINh32TZjTzNlPTG8qPN/W0Qn3rx",
-	"6lPI4UCRU/FGnaucWOciJ/OqbxSWIm9aAY7wFXc2YWZwaCFnplUgfLjM2Cx514i0gD9pAqw4D+NVfH7G",
-	"pdnZboal2d+9m5XuziXpYbmprRTS2ZTeebmAvRmBF4nFQu9Tk8TA54DMIKORHQgUxni2V+8iSipqzrzm",
-	"hqaD1xgzMLRNK+jLIDZwFw3GKMKFkxcG6w/QrTzInIyVxkASyZRK+I0kNE1hKoN+CI8JFwSnBLhAjTR5",
-	"afPkSwTbgfp789b4OEhgJ+qIFGYtvoIN7psOecDeYe+0ZAzFIuEnhkjva6+EWZ45or1lr91te2avA7/b",
-	"WzjUnKDj2E/JsJaeQjxLRiPLGiffnh6Nj06PTsYbGDmz57d/DNXN3F+OBbnPj9/DPyfJclNnRVGVac/G",
-	"pKfdjA67IdBpYRNhNkhUxjQ+IlrwK4vHalPZKFyuc8m0cl9LD6fFMX9s1pGopgrPrbn53lR49qD+So2n",
-	"/SUpnWtDXNNRuqnpzJJlx4r9AHUfrtyzoSKwRtsbKz/t5gRLPwuq2Ysk3W/p530Qh1D2uROJHGwSW8DI",
-	"6cX55vz8To8GCXlsbY/m3NRjZ51Qq0JskPxXHO7YTIf27tuKMO9FPlJu9HCkb/fxnpC/PZrdWMCRT1c5",
-	"uXUWqOAJulxm4m6j8reVbR0K2gCnEkz+whZIvGRqe7ka+RldjEqFUkwSBX4GFkDYSYcOO7OwACrXc6Ea",
-	"S+A+HSP1zNKavR18uF9MaCvfPh4P1oreCiOzn01jVt7OrsHhu3MhVTmFG7J3igPbOyN3tXg2MDQy0uay",
-	"OFqwlLMfgfs+alXcZ8OquxRUHI5TTS3c/VCWRoR35z0AEwoWyAVYz9D1PeY8NPXagJr092UL0Z7bsBi4",
-	"YLbHhfCtxiwAJ+oBLX3jL6y0YxhKb+K9iULBYrqzUrzmdJFENhyzkZsMrX5Kg1TkqhM0I164S0oLn3Tv",
-	"CgvuY+JGb1WntA3s6f5zNvaoHOfhB53YzpX9TNxHWsPogxcwIkGlpiAog3xcAw/qJ9ZzvfrT3brk8VU6",
-	"w0DB5Reu82OK7zQlXxVzGN2skK+11TWtvn/1Wvf91wiJbbCB5YJmClRxwqViNLZltC//B/MsMOpALlmU",
-	"zJLI7M8q4fICxjKb2ll8pCukNU8qf2wTQ0fksdNqkXlhw+UAtzQTGXiWYmXvK4/IzwbgZapSOTXm6NQm",
-	"RKZF+gmne1GYG2qwkCGZNBXQa5bzRKokmjZhaAEH3NuckF5cb+ysDRpV3/NwTYmGkO8BS+P5NiV2gAEc",
-	"K9hmxCPOFBmNoIzp/NE3ZDRSqSRu11sERBNe1gHNVZQvFVsVPjx+D//tke3Rl5tUjwXS+i1nOYtRdBTJ",
-	"3ozpzYROMuRgicNpgzma7Xjr/mRoulByNTcDtFfsf1MEAy6zKRnFugYbK1TXJR+zhyRMidI2Z2D05ahK",
-	"llTKlcggfuBBa4ZzM2a3t3ASDiTSbF7mngg0zM1sTSv7heqoWjf9XFD9Y4NV/VFAOvYhiQ4L0QEr3C9A",
-	"x8E0vYXnuC+MYfA62lnDqvWzh+dGrScLfXBJq92/ZxyPPqrcVlNtAJJHBGNTeGUseajvL8zvkLR9Y+++",
-	"DWXZHx9K5garyjxCcx81kBpUtU9mqYAtx7+WLJtoanIf5ByO3qx7opIFm/wuuGvTnyTLicnkIQA3VLVN",
-	"ci4jynljI4k7CxDXI0HWdJGWR5cXi6+J5g3hFftbT+5ulJ5uQRtk56WN8A8x4g9jZCNGBDdl7xmj0RxC",
-	"voBPvErUPOGEmkFqTaLXI7T7K33tIvcrgA/IJkYG/yEYxYjv0Qi7nJYsG4Ez/3C8gW2ahPO2+DCOu8qC",
-	"uDPOvMEn7BK5vPRS45IZ8CWx4vbDPzU0h2wNOt8ztnkPY5WdEeoPBE5fw6U3H3SY8KDprlTh5GweIL0a",
-	"Bi+MegAg3kZE7zBufR/I+gZbBN+qa9iSk8evXhho40CUz3CEH+Vj6cwNJDfBPlQ46B9CWmwhMkZwazQ3",
-	"cTvrhCoYYAyvPqeyKaZ3rzHxt8PDb6feCsj9IaN7VaDpDkxgqL8zWL2PU09GQLmOsGqduYA6dp3ALMg2",
-	"TugSn9tDUM5wT0iBHL/vCW6P++ANng1B2W9J671ibIcEwO9ET1Xw+0249yXIeyW6QpRvg3a/u/NXJpmN",
-	"0bVe8Pdt0PcdRMrhYmpbiJFD61Lw17Ynlv2G16pauBd31xDtawLIzOHtNnwX6cs1dxhlf+VN3F2J7BY7",
-	"eKfijmUpXU7MdO0p6HIYgg5m8bVQcxyxniZ3jKzmScosYo9I02JwdWgy73ayzu3G8F6ZADgbd2++5uFN",
-	"ADPMdyveDet+X7AjjmkxjgsgezrKeTNleHs5b47i4+XugmaCdnq7uJkAOAAXt42dMJVBYTfyJxkcO/Gl",
-	"QqbGq3qnujidcB579zlzWR4igX83cFpRhlaoxEY0eJomVIK29N8prB8hGtOpsxniRvvqaoaX7e6IOrZA",
-	"aEIE7WAZi107oispsWnJKaFEqkzwGzsefkFjGDbhqi8dEAEgfHiOasN0QPQzfpLbYGN/HO2j17Zn/1Pf",
-	"Um/uK7Ovh3RATWhyW46wR99G6s71tM2ulHP6124k//HrQJBNAqrk+L1Zf8ciEP0jbPFxaXupxFKCeQdA",
-	"NsYVPWRf73acc29KRjpQZ6VgBCjOnVSDoQMX2aEs3Ynxo7frlmhxoyurr+5fJ2IopL+JrH94OI92R7m0",
-	"R02No1u6U8nBOnYrCrwXS+vDeozb9HHnuexBAB02V6kXuN885YEYw9WJ3B/WsJNdKsyhVT3eikiaMtmR",
-	"cT5OcUgH/b7zvArNJrBB+55OgaS1JQR+TQbc/36lA7FS82yKj89b7QMrOhkytWkVdX50nU5SiZRxZyGU",
-	"O52q9s6nm1xR5cjPdWzFF4Y97NAKYIDqxIpPqBFrgy1aWNFZ6RFo9nZe/HQTLqqsuP14C3BQGmZbbGUn",
-	"7otB7gmVu8kW98fCs1Mwurs/+x6HsYMZh4mIkYtRNY/GYMpm5+zFgEu6gLQdpOTmjBNuopo3yV01ZVeO",
-	"7MDVmgNgmDaZ0ztG5oxm0BuYqGG12LNoCFqTiHJyzbA6NDRMA18KvRbzXvdCr+xp3iC+0hum9uqOHTia",
-	"anJ5yg+97MOc9KOr4eye/7hOxmKFJ3pxdoWd7gOLd5964wdktxxg80l11OdvxBXjaz6ll2VX0Ylb3PSa",
-	"FjMuZTMMjOktoXzdasbtfYpND95ZzQVdJB36XzD77QJ+kfZIVxSzeaC6LoCLMph6YepKEZWfKgswJlmg",
-	"xm41F48XLw4Jxf8iZlwlat00/kG/iyt63WfK4ue5IHRBXnQu5LDFGK01WBmj8UTwdF3UY4WNNXO2BeEV",
-	"JGe+2hVYX7J0hrvqzSB4b4o/Lv71VkspybI7KxYDey+4ykRKlim1CS/4gcSMcCyifMHQlc6zdHAxOAbR",
-	"Z7azXkUpWZqyTPqF0mLFXRk0kKQtXncY8m5OVh2w/ol5fXeD1VxYLLVEWlRe717mutCtSkjgNnreAAhe",
-	"3LAAyqnf8o1trreheHrrGlYiiDC+/B8SszS5Y9navyd2EQZu+PLqFXn809XfSIJMkzCJVkttXSig67fQ",
-	"pxrTxOH8w5Qg/x6eWJAEBCUYwN6t7Xif6q1/tvlQC4ZMYSIZKGgoyInpemhuLwjAdJTuawdd1O/8GHKq",
-	"bkaLXSAY3zYC690octGfhg2ABSIAnqE57RdwBpPObcn+9Zqs5kk0x8f8KkrbC15C0x6Y25tSfy2/5BF5",
-	"w5hROVxlNFLkJk9iGCNEl8nx62ePn758drSIK8/QCkeJSKShXXn1gkQZA0qgqc8xRowFCGhjm6SdK2F7",
-	"jUKvKGz4A47B+xXE3wI/+RujqZoPyYKpLInksLwRRS8EShNQIqW1ZHdJxAYf3n74/wIAAP//",
+	"7P39chs3mi+O3wqKv62aZJeUKFlyHKmmdhzH3ngmTry2s9mzkxwS6gZFRM0G00CLZlz+1bmac2HnSr6F",
+	"5wHQ6G70G0Xacsrzx8Qim91o4Hl/+TzvRpFYrUXKUiVHF+9GS0ZjlsE/n76h1/q/MZNRxteKi3R0MXqz",
+	"ZOSWZZKLlIgFUUtGxNVvLFJHo/EoY7/nPGPx6EJlORuPZLRkK6pvorZrNroYSZXx9Hr0/v378WhNM7pi",
+	"yjztcR5z9fzb8AN5bJ9F9WWEpSrb6gdyfcWaquVoPErpSj8CrpjxuHU5K/r2e5Zeq+Xo4uHZuLa68eiJ",
+	"WK0TytMeS4rspQ0Lct/feVHfihXl6TOeKJbVV/VjmmzNWUhcG5ckhp+4lf2es2xbLA2/HfmL+JeMLUYX",
+	"o//fcUEXx/itPMbn/6B/WyznpX7Z4Bbph9hNqqyjvENuGc17M2BZT+Nr1n1qLL5mDcvRX935rJ5lYvUt",
+	"3YaXseCZVCQREU1ITLeXhF5JliryV/Jgqj+Q5IotRMbIXIl50+EtMrEqHd1CZCuq9H5SxUahRT2P2Wot",
+	"FEuj7T9YYG16DyUSDlWKrdZqTKQgakkVoSRjKtuSJZUkFUSySKQxYYsFi9QluWFrRRYiI6dnZCnyTLpV",
+	"o0Qplu2tYaIX0bCrJ6ePxqMVT+3fj7TAUIpl+p7/+5+PJ/9DJ39MJ18fzf7/F5Nf/+1fwu+7eEFV1ECe",
+	"Wr7hqxVCjKxyqYhUPEnIkt4y72Q2S6rYLcsIV3oPmt9vMcGHtr1Yfal/Fzx9I25Y2k26vwmeEqWvbSBg",
+	"fcEMLrgzGb9gUtJWfnI7KFkas4xsqCRKJDHZLFkKX6zwHvANjSK2VixuWLm59M7Lfkmv2Wv+B6uv+jux",
+	"ISuabglXbCUJJWu9tKVIYk3zuF4h1SU5n+IbIAE0MaH+9UzqJ/nri9mC5okaXZxPx3qxfJWvRhen0ymQ",
+	"NP514tbNU8WuWeYWDmQQ3u95yt6qGTwUznduaQLeAoWGR7PKyRr9fes7wO2aaPb85LTEjCfhPc9UyrJB",
+	"6mmNv2leGXzdW0G9TvLSWpp1k0zy62Lvyosok2Sxht20k1vTf+YsZz+uWUb1OrrZXNhLGxbmvr8zt7xi",
+	"i+adytiCZSyNGNEKB1aWsUUuafIXSRR722T26C2546oSun3+snujMn0hef6ycSEJ3c74+u7bJHLVw7LI",
+	"9GVNa9Hf3Xkhb0SjZZHQBsNCiZhuCU/JT2+ekHWSSyLSRomgxEDDoqfmalNa+9FXP0mWPY7jjEnZTNJs",
+	"sqI8IRSvs4vLZaMMMFfuLAOe6ueZZaHzo+/DpPpGxJyB//Mtl/QqAYUViVSxVOl/0vU64RFw+fFvUoBW",
+	"6GkU4/2+EfG2eGKxciuPXrOERbg1e3pw5bbhZ79iVO7xmXi7xneFT+RapBL3+ps8uXn6VhsiXKSvzDd7",
+	"W0zp7rieOgle5ckNYfYqTXYBzzv0FHPZMVzzvuSq7v1N3J1Db/FjWnJ9nT+491XgbZuWUDiWO2+gdhj3",
+	"vmp906Y1o+9ZmCl7f7i5b9PzPYNn5017mYmrhK16LH2NV/7bwFfAX4Ve4WftcWy0WttkIr0eE+1XpOTV",
+	"syfk67Pzr4h5IOxw2eja+0aXb9/E7M5S0yvlilyxa55Ksz6h6I+3LMt4zA6wPO/ujasz39+JHIyxtvc3",
+	"MPdtomTf9Nt97doo2//K9V0b121txJ0X/ZopxdNrufd12xs3kYs0399p9WAv7n3p6Dg3bLmzPe+26J+5",
+	"Wr5mUcbUYZZf3L/pAOBFyIarJeFKEgkXX6LLqH1sxVcMozJcES6JXIrN3V5cG9V7f1t906azsqb4nVas",
+	"d/IllXIjsvggq/cf0PYmxVmtzdVks2QZ0+ezoZKsaMwOeH7vrZeCeZZ4xVMulVZIt+y1oiqXdS/p5yVT",
+	"S5ZheCQTtzxmGRGZtRxIwhRoMpC/Y0L15xgfoFe5BMnG0nw1uvjniEb6QdqfzOWapTGLR7/WPLcx5n8e",
+	"R0pA6IjGMddLocnLTGtPBV7SgiaS1a0BQWIeEw6BiLV3+Tvjvr2rP80GdULfZSJhoR3BA6GRYjGh8pLM",
+	"5VYqtprrM8I8UKoykZB1QlN9tpIlC38j0AoQ2WjsxZSiXCqxgn9qq1BvE9w1uEfORQ4k1Hyn558lZ1q/",
+	"TnE3jMC5HX+aqmw7cMfB8l/SFCOK7C1drXHHqPEk7VF/a/M61J5rKXQFW4G77X9SvKX+52x68o/H//nV",
+	"i9P/efS/Hjx7+MP5m7NXJz9P//vr//pGvwSuAw5bOlqGzMhFQXlKFGtiMWwW3J7mcdvtx3azbIbq2Lzr",
+	"UQSZF0dEIxqtGAQH0KsFEZPRSBF8oHP38a1aH6m5f3QxOp2ePpycnExOT99Mv76YTi+m0/8Bwi3RN3Wu",
+	"e5vRySHaXqMmdyhtcs5jy/Juh+kFgyLlxTwTGWE0WhKz9i0KN7xXDHJxrk9sTmgaQ8br0ig1SWjGyIrK",
+	"G+a/QkHCQVYoji3Iw1rimmeD5zC/4Wl8fMO28+AutUoKF8UIfFUceOBrPOVKZG0Cn447WBuY2lyJRzi2",
+	"dODevPT8Rt7/nku1A+vbVEKZFCGdUvpHJ1mh7HnvlkezjMLflSRH/SBfszQGYSzJ3E+GLASqLH0DWKcL",
+	"gJrUDktDvFDdYXiD0LaVQztD9RRVBAwOJokSGAGCOKRYEFGKZHgi1aTGL0Zl0bMSMa5Msuy2JHpStpEJ",
+	"U0orbyESshK3TBKRK8JT8gL3t3xy9hEBMmVv1zxjckYDzPTYRpZjwSRJhSJ4tX6BPmRtX6I7mPZCX9fG",
+	"bpXzc+UE8AD3u84DfZkPZYfHlTieJsgidSMyssm4YtLYJt6x7vP87ush+flDk/lszR/6R9jv5F6YtZXf",
+	"eQ7pKTbHNBWTBaeNydzs+BwtVwkqJxJ5CubsmMxpkoiN+9acmzHg8H4gZe2xweVBW+1JwlmqXoqER7vY",
+	"VzawoU+dGtFAYhHlK5aqSzI38p3FRmtmTG+M/lOkDPVmkbiuGA0mD1EnFrLO2IK/1c988vzbV1qcroJK",
+	"MaK5DNrIQjsJGy3pYsw/aDF9Sa62IK1tiQA3FQJzeMuJvXSufzzn60kq1AR2lsVz/wBcuFnqQ6ib06Fz",
+	"aFDALapb25HwcjUPxi408KCQki6yRnjLEBkXIfaBkidFT4tkbC0yNSYZkyK5RTvJEzQRkOHMnfno5OvT",
+	"o+nR6dHJ1H+hi3/+Om7SNeCXQFVUu7G8YCy+otHNzKrzK+QWsHmj1br9117lR4eFHDC7I8ZvWQwSsKfl",
+	"XN2XAB1EYrUycYLad8XGBW1MqG1w1Op4IWBvOmupbiJWjKI2NQ0nFPiiciTverOHfxpD3Wf/NN711DJI",
+	"xQ13RKkR/CqXwS9C3Oivq7oz43LhkTMgCj/dOOcBCRDg5Wfc+MM787MmlL+//vGHCje7VQOX3J5ctDPl",
+	"RXT6X8ur//ivmxbuLHZ+tLhK/qbV5JV4e2QfWmecgis8BX861Rq+mf543FDP9OTZN99PnpnLJs+/nRdF",
+	"HbCu2FaP6Z2oPdA3KVqfb+m/vIJXz56Q868fnpMHRyeXZA5bMq9WfXkPPZuOD0DvdR2K38r6K3epHX+/",
+	"Wyn0I7p+XlL5E/L83KrfLDMmoVxw4P65wsPCioHAMMciyQ1PY7GxqgLtP55eX5Ip+StJ2S0GxAOeoSZ8",
+	"J4+nY1fuNLo4t/LxwXiEt59Bae7o4vSsxQt09YonU/ifV7M4rdcslpTB0J8Wax3+Wyv6h/6uvBPe7786",
+	"7S7P9IkFFuC9Q1BvlJ7Wk7Be2prlAdT1BCNzRAkstHI3u0RznEvLD1LRrazQUnEOD1oIo/LEgozplfZP",
+	"yzGMO1BRj+d4FQx3obkeT/IzzLuSaI/H2IzXXam5rmLhKytpNkseLTWFbNHrLT2yDwPU6PdbFnE5PBqG",
+	"laUR42tl41+mqrRfAKyvU8LerhOaUu+pMeXJliR8hdm1XLKY5Ouj1nj+77lQdJIxGi1NOH/R5aVkbJ1s",
+	"Rxejs/MpOTv66uiEQCmDebC5Fait8otZY3dE05T+rfKdovDWWbRWQ1MFPRyemCnKkwaXJmYRj7ULw46u",
+	"j0DGYJ4Rg/krmt14gZZg0GAXB6Z0fE0puRWjKUZyQNQpQWIxOJa/hkjNLGO3jpydKcdT9fBs1C1YWrIB",
+	"EV/zJmcSqCn4OZBQg4dZa7gIvnKL72So6Y7Zib4+GJaDm3sYb8rsmF2KfePysYeUpl/cOjQKv4VOJhtd",
+	"k845r6lEw/s8XUBkjSyFVHW+2k+8syXQ+a1jm0GBaZtYDqcVIpEqGikJ4a14xdOSpPl1PIoyRlU1pDI9",
+	"eTN9ZCXMeMTTKMljNpP5FT6kWE3CI5ZKFs80cUj0nEDyWc/Nttp1JVTRCrbpXfhJih64idTlspTp5Ss2",
+	"+0Ok+sKnud6l429YloBR5r6b8XS2EFkUuihfx53vDe80W9HtTHPXjOoViE0a8pXtLr8bEOjxt74vD4aO",
+	"wj3qSoiEUVhf9VzeBeSYOaeQLYG6M/MUGUj/hUgSsZFYAAJ3HrsyMZDLtsRwTHhKQJmSPOXo4Q6Usrak",
+	"o29DaEnqd/fplGmuszLRCxnn3UnPUOmN+/WskCR1kWUqgWwJQ1DUe7QfOjv9Tbkb19SojAlfmKZG2xPS",
+	"fG+PdxofslkKyciKxym/XoLDkSnMi8V0e2EePiYskc6Qt38lVDUmHXzWHKKbKqxaxPU1zzqzpDOkD4Tn",
+	"u3bm0D2KqfGXZabgBga5NrTkcSFIStKhtCXNquObHdzJn9bajDoZT6dTc14yaJdrBfKuJlUehgX8+18b",
+	"nMv+wSPvjVz1wIq+fY6/PbEOk/27KlyDiWLZtXe71kgZLhMLQsmVvtElKd7eNFW7PB25YWytmYRn5JYm",
+	"ebW2qu8et+mgeqTxmhnOTIXiEbMeqf4EKLeUoujf4eQfyum0ruLC6ipcgjinR94LzsmKbolcM3pDcjB/",
+	"5/63R+SZPo1qDLePImyI1sH3cE72J5dGlBVuZEn/cXVEpoEgcsmtnx5UzQWKwTYpT69d2IS88YsUsOed",
+	"gpbRDiklKdsY6r00n9jCT1REXEliilIr4XG/Rx8b9H/9wvxj8uu76fjBo/f28y///V8GqrH/6dQuld5n",
+	"s+q/VEPpD886zPMGzRGmUIpVvkCYTFs7abK1tAD75DoNtS1EE04lk2MiMryI3bJsW21GNFY7mYtNWktJ",
+	"3EGBdYi6H3MViRXbpbTpikUG70OfkkNo6VmQK4oHu2w/arpCzel/paZ0TxuOlCcNxcSmA6h/j1FQ1ds1",
+	"dezZKyah1/8uW2YUBNjHQDRZjPHAijA3WxK0281+BL/LYI076VlLEgFPpTiN4EPtsQW+rLm/uLzx8EOv",
+	"HslHzGzZRsVPKK3lqZBAOdC3P7wGEJ9LIpXIWKypMxEblpGISnDmtKynuM1cshiulvotHk8SesWSstVY",
+	"LWL0cpvnD0oS+UGAqR3c0F2SI9TptTRPEhIljGay09T6bFX9OayqO9oWQDJDLQv9I+zsx+L4P6ml0SBa",
+	"diqAhFCTqXUkc9N78Us+nT6ItICBf7F5XVxf5cnNwO78sUmMDKhf8As7Q+G7nYJ+WELcyrq4oZJcsURs",
+	"sMRM06xCSyIR6bUWcAIIxZCnvNBKxdX+IoMbnbIa68OGq0UGX1tYNIgEoSdqT0EOq1XrH440ocYdg4AD",
+	"C9OGB/agT7c/bUDPbzNp7CVMKHkaDcjO9IkK8pRASOqoMYTWewd+kixr3oAPH47D6Fv/QJsRBva1HQV4",
+	"fN1sR+3SQGCCRNQ51ay5a6AzaxNKu9SSKs05ks9mzp/DzPkcCvocCuproAFEyA72GWbxbLFungJRxXRb",
+	"TRPQbalERS9Sb6Q+qkrtyhQzrP82PbmYTkeN7QgJowDj9M9fKynlNcsiKLF4qHWA/i0o+5NHj6AqUjIl",
+	"Kx0CD+oPbUsg56l+mC0VRx0Rjy5OTuv+YdyIz2ah2WodWMGSmWKr+ur7liobu3M9VfnT+Jp9r38S0uQN",
+	"SeLnxpJAuDkIZ+2a6LU544EYNx4dVBf3k2QOiQ7WPyaZ0HogJrERYaHImaOkHSqCHNEFBEZqJRVhaSzH",
+	"iBIB3YOLhWTKrvQPk5PdwdyrS7IUD61zP3/SF763FF6LVq21XL3aEpok4DFI6GxZ0Mw0QG4BPNfV8A8+",
+	"/aaGTlh/YdbB6vwjKg7f3wngo5Lg8Y/G8UXIrntqCtN26d6rVhSxFFgj9mrMTh6dnZoGqc5Kxt8ETzsK",
+	"UxIq1UwylrZ0Qnnw0fSkMKCNQK1X1Bis99HF6ORoejQNtJ/a12JrgZG5ehVf/c1DshFL8Ii9yGGgmJ/v",
+	"IkQa+pe8vewrV8t72/dXXY5qQ82u/damA2Qk1uySsNVabclfNdsN88czpjQvDVp64azW+iDN7YKpF0cv",
+	"vZqyjBfnfDe3Lf4ZNTHmk4zFLFWcJsOr49xPIfuSOjj4Wr7Fe0KwbLUXHEuBKO/dsem1nt6ywe2gr8WK",
+	"qaU2wYBplnS9ZimLMeJt8bep8t+0f5NoyF47eXP6oBApDabaDU/jwmCaWOzvQd2ernQW6zlay6PZ7zmD",
+	"4Ii+kP/BZldbiN6cn4Af2VIujapFP6KOsYJA+G1unr2EbBjglcSMSKHV4Q4Sq16nXaor7TISmwx1bWYo",
+	"D/4ku66o5Xaj0lWG+0D24Z6/UiNRKb9TuxTpoxAwzYQywd57/5OYJfyWZZXPFiwrf3Ql8jQqfYIICP4n",
+	"EU0jliSlz5YsKT8frAT/o99zmtFUaSk1Go9+z1nOJg50ZxKj5XGVJzcTgxcAAg9CJRO4Wv+NOm9i2/ch",
+	"ViVVlgOgyyRPb1Lt2YUEbblFtx0Y2V3dRsX2EkIJLM9DEDL5113KNdlbNTP80W4IQ4rTXAl12fkAs3ef",
+	"1ftdW1kq5vcufnA6bbt61hiseuOcfGm0kWUAeyZ/kaSQg2MI+y8sqpL74hILCTThEpERS7FO/IO3waTi",
+	"mLGVdnIDl9gdJvJyxK6TfauFd3WroxDdjVRXXFSaFbGkGBbBNAeWIJSWOfh4F/3OdiUUm0Gpf+V0p+HT",
+	"NS0a3XKx6MTopJlCkbWR8UnoPX21N5gHXEdIaYXjOzeIoGp9V8/Kay10x3pwrw20oNazruyB22HXkgK6",
+	"qMkk+7vgu8E9obkFE1uwB69qedE1veIJV9uZM5xPxt4Al9HFKEu2M/jg//2f/1t33/KrhEezG7YdXYwe",
+	"/H76b19t+vz/9K99XLvQ6t51EKC/dI9ALPJloKW9tYl/PIJkyI+pZjMDHp8Gy1VgwzU/cobRVdNFTyKa",
+	"JKWRT63R34YhQ+ERQ+X9r67ov0/Pz0++JngJuWHbMbmikj08G2u7HFsxfaA7yajpQ/JXWN6hIASBfzhd",
+	"AxJ8LvDOyrli3gsVNx6HSKGNWTBqNDCkzMEzUtvDuGTj0TVLLVB3SDZ2BKGCPlzppk0bgkHUHcSHSG1C",
+	"HsYTgXoHaVmNLPVshr3W9qp+G+A7sHAvMDiu8gzObDoeyTWYNqGodmObprvxYJWDi9jBWrMrHq7k1sZ0",
+	"u0tE0jQw2ve2d/UWZl6tkSY+XpkiTib4hIoUS+nhepliWp3notcXCzWhSqz+hob1vFyHGAgeVO2HjmJE",
+	"CNI8jm526qtB9Gd2C1YvRMpplvE6eBeNtPuXaGKLRxdnpwH8V/+Cu5F06V7BY9Dr3aWZ6Cm+KE+xrNkk",
+	"NnhGrBVWFWe36DP889fxCKaXzW7YWoF29kV4PVRjfziAETDY1sOZ8RfSPNIRVlCMxAPhbacJWigOMFDM",
+	"fEft0ZBrujaxbnDz9CbFYMGkQpEN5QqBAjBVj8+BanFUCCnbkGJb/CR4mq+uWIZBQVbBfOznTXRozAHU",
+	"5d2ptJdje2ghivuO0UQtd8DZwe747JZHeourNveSRTfYuGbnj1JFtWU28hIg4mb0/tfy330sZnPvnhSI",
+	"L/hE/6i9Xsyl+W/aGx96R9/NrZt3HRe1CzA4i27qKqqIIPbPkQx9/XCFWMubPjcG5w6I8xTdCo7o/YRW",
+	"iSwAdM5oPBPgx5i71qHPIc8jvdbEC/0rWPsQUPT++L4tuBsepux+cl1NOJx2V0IFohaLv73oEnHq7Ob1",
+	"5L3X+vIQ1+2Esm+IDdbrv5VbVpD+ilDvzvke5yMAqCqJxSXxNTlCr0qjCypEavIzkqXxBAPT+k3gytHF",
+	"VzVCsuH6uv2ln+89VRJ9qXQJXFeArK8Yl5xztWQrM78JFIFf01ReFwbYYQax+0v7Rd5XEPB0f2NUPygm",
+	"zU07KOQHvOp9sSeDw3Gwkl5DpHxaqEkyfHxLkOp5eksTHj/jxp2qy+WF/soUi2eM3mjDI8uTqu1li5su",
+	"RlAKeAVZQ72vikwhXQE9P6OL0XGt1V3fTf/ObEhANwoeMdmE4yOJgfwdG/vYmkSUJFyqYQlv9xpBpB/z",
+	"DtV1/P31jz8Q8y3hqYFSuxLxFkLRcxiSefzD4xdP52PtAaml+wOxkPDPYBU1bk5wvmqeFONe8GgMyNLc",
+	"FH4iLrLminm3G2Xfzjyy2IoQ2bih04MT6CJFRVAZRu2bWSEEmUrS1VczpbI87xrQeb+pm1kfUGDwGt43",
+	"tE0O0ma7aMB2tNyBHSG5HI51Ec+uGuoOQUQDlWFdhZ1JdNRv3oRXl1ECoPB2qZW+nsCPBlNZQVy9kfVB",
+	"Ds5wOr0cXTx4OK3HsXoW35TdOKzpzbyZ8CJrrMjpAzTT5XFW3iSUQYOmH65IRFMtqnMoMH/0cHw2bS4i",
+	"Pz3/+rRcQ/5w2g/qz53mRwxeFRLrU4pguVV70932IHGrQ+AaG8Y/LcnnDi8s4j4hmWjfJUQTkBV4QpPh",
+	"xWsGIlwsEMMTWkzSmFCy4XIJtOySqZ5gvBJCzVIBaeXRo8XJGTs7X0SM0ZOHX9FRJbRWLrMv8tGBGKR/",
+	"3+ou/8A2moOgTgECU3rRWBx7SdRGEEhyRAxxcEiUmFrn5gzdo3EQqH+dMBXKCWJJNa8kAaHB0QGMY9MF",
+	"vK+zwzDh4rZXLMYE+u6Q2fBNMveRg2Ak84TRLOXpdf9mojvE2AaX9APNvYIX76OB/DqE8sb+RyY2mNDG",
+	"w9XbOwaYN5IxG4IU4sICl23TSPuiJuiJn+kdIY9TIhIICqfgwvLrVGRdlUbd2MweUY7LsUcv899S9w0b",
+	"9R8ZHVyI+aY6CPAvkkgeO1wUeGa9R2bGwBP3zORSeeXOFZguMQeFJqV2GYunWOSw9tf7gq/Tu2Vlr10u",
+	"Xi6yUm+Sr/IEemqNvufSRC7SuNIwptmfiBRzNVSRrcghdrFDfcquLc5uCk1tuBEgB8+xtWxjq+dA4htM",
+	"MduUUYi4hNFbRlKRsksyz1N6SzlgEph2MugZl/jWFi08YYtSMKYgkwIG2bsT/AXFipPGJrSP1p2yt/6T",
+	"5jk+VrImu2AdoCByvTOp2GgdgyZnmbfKyqIaiBNmZitNnar7C0AASC1k3WMyBt6T0ie/WIy1PHZZI+4w",
+	"IDvrI0CAZrY1qkMMgorUqkFLd1ALQFAQFoQ4Zp4qnhhd7HQ0xtaJVfCGoI+IG2sGW9rQpLuDakSJH/Is",
+	"xGZA50Rb+V4HqXnqqaS29AK6NZZR7cMpEEmlrqkuPRMzYySqilAWbvm8q7aC+pSGqpTxaANq+TTg2FM1",
+	"g1hlyGChqSl2hbJTgLzQ4lC/h35dW3iaMpqVW9gHCu6OcnxXiI8jg73NFYtKy7JX+qPXika+vJFu7ytt",
+	"t0NVZ39swd3rez54oY4lj+ae/BRu7DSm2WfKV5BAWRok9b3oi9b6IFhniJV/cNmJQW4h1MCYoLUFbsAS",
+	"AYMxUY5nYb5IspCaaTGvcLZy0J1Ob1ki1kinZjgAFj0fDQgZVHtCcPTCxiiacWUUQ8jI2NXiKnXr9pT0",
+	"+VoL3JnZ7nB0QwyM++5qBd2FYiGgAVvvTbFRot5razpw/fZZoIgQHb8s8r4D4xuSJUktW9kHkt6k3R9H",
+	"K0aev+mBIJ/k1wUySr37tXbA9pO/6Z+4KWkdvlMnpvxeMhaN+fedEM1hY/oFsu8F+nkvVvTdj7a1vuEr",
+	"9j/6up1gx6smnd6mequrB1M0BNPbMNVHDMFbtv6UAvBmzXcGjzQx3zb0yLrIWCq1lhfHx77IOF6yZF3n",
+	"+5bWhjUT64SZsiN11NFI0Y9DqnfoxCpsQeR5DOCfFrXi+eMfHhNIVwDCmK2wK2MoGrT/u4Movm858rsD",
+	"EJpDNwiEmp0bEQjvImpb6t8+HFzcYDHaS/bVhV4bk+6AomYxqfpmiWt2wh4U/cdm5krRdbkmXmTkp1ff",
+	"owtgBq1JYNgeQ0Z3Upx9wcdfmsaw1zukRFO2IbaxrHzAgZS/6T+ryy1b33RyCo3xNNIeueeKm8zEisbl",
+	"uFjPlrbT7pa2oPgywnEf8svcKiSvHL5lZTIufI7kAmI9FXbcWDFPai+QmGZMUKetaa+rB8zMFw6qMUhl",
+	"sIBvzZbsYDhtliJhYyJZspgAz0HCuBjID/oMbwT9a1xhESRmuhTJ00SzIVqyMUuYqnV7mE/dIrCn0yof",
+	"46J4tbR3cm1gF30Yonoaxy4nVJc7JIhUHH6wS7Igz3GLqoUSuDYk4Laq4x7WbLFIu5zOH5YZtLShd3PG",
+	"sffS3W3sjqKZsl/SwThVlhnKjTlf2MeOyQ3bfonFuh4khSznzkKhI3Pb/v5EmTdD4MgWWarOl3l6lUEp",
+	"zJJLJbItWgA2s4c1Wyxc01GC2ui/3FKhbqDyVGSsGR9yZZp+Mkbjra1+uMQ0BsDAgY8hZTilob2jdp+K",
+	"LhTLLEhkkqA1jgAPFoQruBMD8hvVTkg4G7M28/o2XVHQQmWvg4RczOyoFZi/evaEfH12/hUxgz1qkhOb",
+	"S7Tew/3V6iqPlp6ycvMcU6EmC5GnmMr8PWdS9YAhsvLzbHqmzSEFpc4/CEXsrcz75Fl6gSIWxPMFPvai",
+	"eOj7AZ0xLMtENoQyvSLwIApYOMSirQUtaovR+/o6YgaTZ+xaexfbcFmzt4HhOaUCOpYZxJrRZr0kNJFC",
+	"337+35NXeIPJ87ihbpqpbDsDsm4uhQQMGUrgWuB57VyH4RwLnyo0HUAlrCVGW9NcDYc9B6GpgrvaHcSA",
+	"b+1iSq6TGZbq7XmIj2rdBEObm7gPKiMtapS2XJAgDDjQwsudpB5WkAVpuSAK4HlxQiTHugRb06+VNxb6",
+	"p8YmimiWcRYTA+9S4m6HWeNlDFOmxY17LLLw72Ldq0zc2kUBZvSe1YzTU5yp3aajwDyTltRbgAF96zoI",
+	"1dWNx+MQoUJt0tadAdwJdquVkQF8akL9CQNJ+TVjFRkzHr2dXIuJca5f4O2ffwvhiPJJBWaiM0muaHQD",
+	"aixji7mjsKKlVtKtxAIVvTVxuFhwV0OwmP/ZNNC3BdKnJRtWpMA6cH8qcqC0Yc2MrlBl7gIt4WEtlXnb",
+	"5sQ9bqh1piNAVaVz46zUuVEg5z0Yt3LxHWe8AzRnMW/9xMxb18qAXmtuSih2xPRHHazBllXf8ZF5x8DI",
+	"4hJeYQlQarR6e3Lkvfo/Lc7i6fmvF6fn3dPfwcdz2HHBvJJZ31k4r1Q6t74xwQ+MgHgnGbxnmdvYMVsz",
+	"QDJTCMwb1uETaUOOC358YYbYLxnRP3GIeBtokpR6f8MrK+MB1i38LiA+oyBMja5yUAPmNwOw+IbK2x4o",
+	"cXjWK9iiHXAMKrBugXZus7O1fe8Yqt8p9yslPZD9aBqy7Eo+O5tFX8OV+0hOelTjxvIXM1VcKYDPk6Uj",
+	"s6v2pMS4JGU6E5pOjX3ElGahSj+lpCas+se1VxA6JHru2+zC1/7aedmUx1PW8ifUuBYj248d7vYs2wNt",
+	"JgDU6Y4uTs2/ZmVkG/cxoKrqPxc85XLZ/MAT1zra6ROsqIJaIgjVFzip+q+SMj8LaFO78bZayW6HaUwv",
+	"WtJbmtF3qfWo6Mgh9fFmpxtFLZaOgx5Xu9TChU+wU7IDDJJ1Arkiu8F8+lTS75HKFb1D7fXuSLclimxE",
+	"uQXdgo1nIomdQECt21/HNih5R8rdIL9wwFCwT5QA/9w642BpyBsDOjR8IypuaM/KtzbfcQh4sVoyyQw1",
+	"7XyWO7uMzfC//TFw7778wj7p0cZohFhBPFZEBBm5xGLeyVSMAk+mNWqu1yxhe4lQYQApHHSChgIPGd/G",
+	"no6Iy/tqT1csyNyjWy8Vpf9pMOT0vwq5i1G+Oe71vA4z1abtXDC6gsmsl3dFEQxqQGDqxzQpEZGN+hfR",
+	"74GjdnepEW+NPsEKkbb7RJ06ih8qMagVT+2fA4TKzjxe890uLQXmMVe1WN15n2qOBocCtg3qODauk7Xm",
+	"YMwxH2oTpVzWPI1q4MlbzWmvWirP6ahHwTEegQ8G7W0UiQxBugNWShLP0dk1XT/cQN8hYPmYzD1ofbhv",
+	"TFf02oDi3bC1nU23zFc09ZvUXGjEoPf7EP0h0wveK35RgMUMK7h3wOrU8/z3EHDxUdr348PclyhIR5Bi",
+	"IE8exA/fzUEuu7ylAwwrQH9o2VDPDfv87PhIzQmbJa9BOTVFVeuYO6dQjT71BklhC8X5FPuwjLLaMppN",
+	"tK+rJRJgjy0IT28R1WkQ7NwOCBO7d3U02GZNPTu24aEE42Du0nmUO9QupsROuutdvfihjnDP51QdYzrd",
+	"aSZHtz6tnOxOB7pTJ+WPaRGcTjGD0msgZsOgS9xJhGbw4hI47LKad3BTD0/wwL3Axen0DAZgQNEn4J4W",
+	"d3vgEUe5ter9r+ZHAB+wGzrAdNo4GrN79mXLIMsdZYHvR+7uEda1VjFwMkTDvgM4fGqJObS+A8jhLJ+I",
+	"PFxI5c5z8EoO1Ll/py5LHOpo5XahlP3Jj6ZfrclPNV1tVkQU0yOLeVPuDDpkxUcNXxcS69MKYFuSCBcP",
+	"iRSBLbSWwikxxssuzwvzDzVo5iNXfCPi4Ui/WyId1CrHmoNLdEFMxhycPpKIa3BO5NIE1DAMwRWJRBqx",
+	"LK1GB5zQNdqXnJ2SPF1THqgQ248abNF4vtQYDrYtFoql3jYh0gOwj6skKIqf6lij7Vqouhl3kOF9TUFX",
+	"aeWe1bxpT1OVbXdge6Z/Vym48yvtSnjl4Ii5m7F0SdOIxbNIaN9hBNUOaN8k1AWcvET5kkqABgSfvPAa",
+	"YESzftZSqfXMFTiefm2q7myvlSkkL5/LeCRXam2WcHY+NcOjALs6iwDYPRIrLVV/LeoloevJrKDxgN3r",
+	"hurOK+8e9i2KXQh8X3rZsMI2Jxqu4NXupIHUJ5KumF9iAjiMldpDb/HNjV7FVr5rGss1FEOvoZYx3J/l",
+	"FRtaJWnSeuYwyvvazA47KME3YQa4iz70WbO2N721E1Dr85fDZ8vCBE/XeQUBlRXdIu6d8deLyKyfVA3P",
+	"X9V8BOblaMloTMRigYDYffrhG1wLSIxmfFixZFGB5Nrjd+hsh98OznfSlukvz1/6XW6UrDO24G+D4aeI",
+	"5pKFK0C0u61PKuYSWmis121MDYAgohytRg+x3+7Rr2FcwlXZL7hj0rfZI+qOp4WQ99sa7lGL41RSvTl2",
+	"X3avXDH8tL/aFR6H7X9LLEVtypAGe7PMj2jOW8HzKZnyZs2mnH8HyA/4nZGOKCmfv7ybfAzKvro86iVZ",
+	"xr5ouSDPX96ekePTM23pHz84HesPHpLjs0fwwcnpo1oOqCPpUhIW5XU8E5lpFzaw8GB5cNWvc3d4Jq8p",
+	"Lmo3quX0GzJEmBcojhXB7UqenDl/ZhPSoF2syAF7xMxHDrt3RSPkIOcOLTrbRwn+nZX+Vwx0BeAnXeU1",
+	"yM5Av2V1dGaDpsFnFurEEBbLtAG0R+XTjafSLtEHwgbYk7dLthvjnWLnwJ5mdMVXImnqpKcGCltbWAYC",
+	"3U7jsUOD6hs2HkW5VGIF/4SkTpCuRL4DZr1c0Ux7/2oH+KIGc21J5axoYEevzFSUF08rVxighafYQAsP",
+	"g97nj74aj1Qiob7PnE8fYw+n8ZpsO7DVfpCNdilHKO9ZyJcMVwP/ACWPWWFSooteOtWWaoqT8V6MM5t8",
+	"cDmTh+fnD867y5zLs8aH7ZhKOi2TN9+/fpUnO1pvPnW8a5u3eNLL8IPjMzuFix9o52nu3nEuBSANaBsL",
+	"oFU3KWvO1TWxdDv7FpQ7ikSWsUiRpchkJ4t2st9OrPShGMXn1w6Yjc7wZ2hwtOWq8oucnvsg7WNy9vDc",
+	"TCCaq0RC/cmcr9YJj7ial0Zp3D+m3BODwYk3Ms3HdI1AJX9SjhHgn9wVdwwEThvqGJL22cNzKxUsxdZF",
+	"wCfCzu2QX23sPYw/D8VhO0CW+Vg5w/nL0IjFL5lsAMw5NYjfJl3VCxXIUkhvS8ZsfD/hF6h+jDIWxhD4",
+	"D4ZMaKmGXG0NoEVMFplYkfnx7cmxtuCPzST9eUPHFjzCG4/aA958d8rYyXwJSQ8cUhlEPlmzbMWlhPad",
+	"hXWDfL/HzqfBGaLFvJoL4Bznbbjv7Z/2a7AgJnztLig+qF9C1+tM3DKHwuR+g3/ZH8CsQPsd/mG/gvyS",
+	"/Qr/KB4DwyKLL1nOyn/YKwtP2X7vfWIvAofe/QX17PZq/MN+BVvqvjN/2S8t8JT92v3tHpPHXPk3DjqZ",
+	"rxlNWLzjTCgkayLhHhb72WC537BQHiVu4EB9g5BSeJIQmop0uxK5tM+5Em/H5IpK9vAsyGxDuCzEGvb3",
+	"bl1BzoBX38EUwQ03Wxeo2DVf9J8j6x9gV7bJ3jz8RmnMsn8Eh6xCqAPwxMTCFuxqq2DjOh9K8SLIQM2K",
+	"OLjmNNddPqtH8nxyLPDYBibxLANY0wEg05w6qsZyk0RsZopm10zNUqY2Irsx06bwqzyVEU1TL+99RTM2",
+	"S9km4Sk6OIscHKKrPLmZrTAXXv6w0D4RXUNRgPlYXzSjuRIzmV+tuPJh15zAmKllxiTg7/ue04lffTc1",
+	"MnDG16OLc7PRFw/Gow1PY7GZLUWeydHF6RlUdS9onqiZX0j305snaAjNbJ3x1RYA+U4fnp6cnYFVRN/O",
+	"1mATzPT3xWRD812p1A9AXAE+foZA7aO1kGpFpWLZ3zyomiOOWEEjd7krYns0NeJ3tkiEyGzBIX60ZtkM",
+	"3/HcfWYy+djcPoMRidnoQr8uEF3oIrxFcVp4Ta2K0G7tzCQNkdZWNM1pApidBhB6Bs8qbXYlyB+mtiqX",
+	"fS/EGjFI0pisM8hTEnu5TeTyxMYaY5bAfmrJe0S+xeOFUQ1NvS3n04GIKu8D7NCILaaXhn0UdGvbMFJB",
+	"VjTZaAsQb5AB2I5IF/w6z1hcrLtllEqZ84KyaUnXa5aCt6KvJk9ejcn3z2Ajf/jpe219ur4f90Q8/nIa",
+	"wBBEqvVGwmVYZ3oc3y6bv8mTmxf6uvdhifCusacD+m0Arc1vNJNE3+WSTMlf9c5GdF28zfQCBvZ6/Dgn",
+	"NBGpmfIhj6ol0F3lSm2yqokG5o9zJSav7YVz4o0EmqdiTlZUk7K+NdBL5fgviMjVRCwmmEQjmlu5cSAM",
+	"WYUppEloth3OE/ubN8VPwmKy+rb/Y1r2jMWqNY10c1uhvw8nphRv99ObJ50Y0yHGrIrlWlSB/+EG5phL",
+	"i4daGU6+OD0nL/g3X4ZbOQua+OrBV2cnj07P/Nms5+cPHgZrmRvUQtN4dtwjaD+WeRQxKRd5QtYiAZmB",
+	"M/hAjBqEJa7IRuRJbLgU4iQLGCnCsZwlFQr7VJeMZtouKV78wbRE7I8enpWo/aTpfdqaZV+V2huD+30y",
+	"nbYxWfCxJWUZihkhLCZEiOBSY255I4Lc89tVbS2ActbZhllVzQHo4qXYkFUeLe0isbiuQG/BW5BrwaTm",
+	"bSO62C3LinU/Km/b1193SaaSefCuYaCZIjHliS338+bQjLU2wAml/tFNu7ijZ9NI1VCpru8nmPtDYRCT",
+	"JmqYX2mH2RP9m2JZ5/0W1W9JYTupIakJyhyvwUk9SYzjNQN0B2zrq1Frehl1GlKhzVZZeEEpoblaslTx",
+	"iCqzT50Lqyv43isb3FEQtBWb1GSpy8pWpElXoIDlHoAHAYNpgZktWmvxemiIlgrSrWmq9fWKKh4FX7HB",
+	"cG2c8A3EYAOy9rcIJL1gWVadrGqKrz1FdFZi8K9Op4MaLXx2r/FX6cBC2jt8NHW7dtxgpfvmXqtRFDTx",
+	"aoolpNYbtWkr67YwUdMRV0zpsvqpyfsGsyocO0Df+46JBuW58RWHvSpWH04/e1mfvazPXtYn6GWhkPjs",
+	"an12tT67Wp9drc+u1mdX67Or9RFdrboxb/oE68x+w7bI3kYBl2x0W8PrSb4zyFUpxTJ9h//9Tzr5Yzr5",
+	"+tcvzD8mv76bjh88em8///Lf/yWUz7VFDnXoJwEDHfKUS8WjOVH0hkny5vvXpn5OLBbacB+TuXUn507x",
+	"cbXUsp2SSDsQC6B1NP7BRhl7NXdErhm9wRtD0Uchc7WtAOaveYBWmWNtg6VsjrJXs4+s1NOXlj0a+xWU",
+	"rmxKq4Q0zDZuyNluMxDLh1aF0hhmN72xxW7DEGcev3xOoozFWsjQxB2GltaYoQ5la1lsM8fMZGr7lLRD",
+	"IboSN+2F6KZo9YonCVZ3BXDVaTwTrtxrPMqgJ8Ar6ZeRWGMDcqWwpVQ+8mvYbS2/XPVcX0LfD/OaOXPo",
+	"7r8kbLVWW/JXQpOk5I52NujuuQFwF6iehmIQQCrXUm0/04c7ehDtoYYq9DN2K24GriMzrSLtVaRYsmUp",
+	"pm+lBxRjdTYUx8WwX1iM/5rumeMA2XXCZgK371iyjl0ypmQdntM9HvP+sOMOYZ7z6TAYvGKqACVz2x40",
+	"L8rqBkJolhmyYRZLLMB9VgSv7o//GyhBPemBMzkc87Jgz7B5ZzxUgQikND4iz2CWmVdRH45lWD7t16UV",
+	"NO0c9zbsrhs4BBgbIsF5cNqR7j29sh/L+9zeyLcfsWoerYRPqWoeVvxKqOGSTlvySpAMflsRa9p5Suja",
+	"q6F6GAAoq13V6CyAb5PErgxT8SQhEMbWzn+FBYqq9OnZo+kObgHsyc9cLXcrFg1afRWT77Nh9Nkw2p9h",
+	"ZEqmexbE391kss8LC5T1a4cWO1AESxebpJ3wjji0t4RPcAMVvfWi3ALJ6uuvq5CNJ/jJnSAba4ItOH5X",
+	"mz5lxJoxRpxE5gqN8fNgrfeNKVdur5B2hc13A2H8U2ApVof9chgfijN/m2AKe6IROiLfEYZJibU5c9lC",
+	"7XuH8xxqzFhO7jLLiulFgBTZbG38JAfLhccpef3izUvy+Kc33xEOKlVtG/FKAtPcaMIpBlJGkiZMlr7+",
+	"9U7oTgFnrX1SeGU2+G64TgWOSh29yb7ru0PbAf4ZDRuL09qNb7rPZmYkxzC9621+J+qPB6eRd3LC41jL",
+	"Gakyqo/tNf7G/XrWMpXkztBLhRYL4C95I2vNKxUkMKxHXzPmjvEO0GG9OvTvwKZtXNB2ck9XlCePzbVl",
+	"BqmA/+QZuNnO4rGxZR+t3/jgWnIb6JNegrS6iI4KmQpvdSIP+d2/tVwqZi1PTmHKAI0Uy6SH0K+VDZcw",
+	"RrIUEgn3Dp9WAx+n3c3CDeTcRIMf0XcH3fQpue56wXfud9fc29bu3sqW4xFPF6KLUwM66cNxyw7N4bCv",
+	"u/aGYw45LUw62wce8Pr3rcg/mgIciGF1yzK+4KG8PM2uRXrKY72DL797Qmw/Y18d6e7crhubuOlnrpYv",
+	"PWl6ZzOV/GxDP66vflPMbikE73AluWfD1YPBufnPB7eTr9/+fDV589Xqj8n361M5+V/ReTz5Ln20+Gzj",
+	"7s3GDSgSwDQXaVRoio0dZxjRJAFQZGXsqs+28/2wnRHzIs+42r7Wr4yU2WAqmNgwpgjnWbKd4UixG57G",
+	"OFZs9v/+z/+d21IdP4gsFoRi2eMRROr0o0YXoytGM5zFgMtaKrUevder0qoZcOBEqmikvGzjY6z9gbPU",
+	"r5cl5ofy4vjYr/IzQuNY5ms78iAQ0xKp0palXqF/5zFUfKUwTkzk6krkZhoOliQdkZcGJsNc5Vnb1vjm",
+	"GbGJKXn5S4oDU2m84moM5d9jrEUee/N0TRG7+TU8LofYGoCbgFZ38wk1M2lpfPRL+kv6r//6uCgG4yI9",
+	"+td/hfLjpcj4H/DJBfkGNpvoc9PHdERstndJJaAEJIx8MbcJtspsQ5fpHJO5fpP5l7+kMMkAgq5H5Okt",
+	"y7beqGAs+YW0gb6CfDF/O4F/zb+EN7W5Ni8lsBQJWKL6Uvhq/uURqYI3/pKmQhHJmJnFLcnZ9GxM2Fsa",
+	"KShtvGEGoLnImXKpzCY9zTKRyX/9Vygie/XsCfn67Pwrss7EVcJW8oLMNR0ilFeepRceNV0gq18gxcsk",
+	"vzaD9PR+wF3nJOFSSWKKS8mCsySW5GpL/v76xx9+SdeCp4plR6RAMjcvT/0ZyzSOXY9FJFYrDKo5cJ75",
+	"24ld7vyIPMELtC2cJBdkbp49MTip8/Ev6TxPS3WCesELkV3xOGYwqzLTEgnKBPFLWGVKE/3vPKW3lIMJ",
+	"Oh+bcxOSmYLbjFHAuKcOl1e/TJJc/JLOr0S8nSghJgnNrtmcfHEC9dYw14/GLCt99+CU/AO/zDOO34j0",
+	"ek6+eOQ+Tw0Xs3iyYjGnEzgp/X7m2SBURa7m5qhfUcUksIH+1/f6/cwoTvf3BO3kOZF0q/cW6k6h8BKL",
+	"eHHmKtwd9z9hC2XmXrMU8sb60ysa3Vz+ks5fMZVtJ48XimVwS2kuc1MuoEQau1VwAiLMBDDr1b6jpcw1",
+	"iJ2rLYnyTIrswnhmkv/BkC2dmzYm84qHN7+E0lBUwLUv7dhH7bzhc5+INMqzjKXRVu/Wj6AYJIxY3uo7",
+	"zZ++odfzSwwbcAVvC4T4fDF5of23uSY/1NqY3wf224qcSLohX5ydnGLfw4ZL9qU9HKY3AI4HBcfLH1+/",
+	"MXWB+pnPY7ZaC6UXNfkH284vzPwLmSfK6pK3LMoVix3tcVnMfDw9I1DBaWr+1tAsMf4lhVxmcXc1eWW+",
+	"uyDawYK9wyYNTb+e7IURDjdsCzgq5Gz6tXmRH7SYAyr774kBtZ48N0MuqRZZrhDRLlNkYDePzdJUnqUs",
+	"PiJv+MowuRZLDx48+Fpv8k9vnpA8TZjUTwWB8ksKlOV29Ij8lOJ4ZiNvsDsEy01/wUF1UEjtaVDtDmSc",
+	"KZr1U6Bwh4h58yKqSthB+YxOjqZHU32lWLOUrvnoYvTgaHr0AKwXtQTz4jgWEfzjmoWqXoD8UTJmJsug",
+	"PE09xj1dcK082OqKxVB6i4bmOhPXGQWvy4nU59ovuGbqW/1UbTHJtUiNDX46nVorw0Lws7fqeKlWCXgI",
+	"YAaGMpNBY8IGclDEwQOe4J0nr42VNSl880q7G8Oxzvj2WZ6apg8JAUnFUv2KHMVPImisdduSp9dHfmGq",
+	"HcXSvOyinafJ9HX7c/wSFc0r80HJWkQnTuarlaYiWxqFwQJUZGsEZ1H0GuMvLLvlERS+vJ1ECcfBgba8",
+	"FQguUlhgzyO4lySoYuHfR3Ak49F1JvJ15X4Z3dg3v2XZlbay9VG/108CQ2IIvLMxU0YXo3V+lfAI3vp4",
+	"yWiiln80E60xRk6nUxyyaakx0rwbaYkMVxgNGaTP7+AZ3RRK1+vEmHnHvxn3ozjxNm/GPCFAvY+13Xk0",
+	"OhR1PJel/aAJ+tZttBGJJF+l0gJ+5xD3CBAMngwxd3TkgR/r3xiSgAv2SRIrrcNa5NgL/N5N2bYvbyTV",
+	"ywwmYbFcEi1yCHqIQcIwd+opu6CNbwfhZd7ncERQvMaOMmHlbtBPCtjr93nqRq0dbSlqiODRv8Gp6kXo",
+	"tHakT4wyG8bt9qGDTra0lEOK/6h4px0P2DnjRvCXNrvvqbtl7PPYtauz7Sv+TdDLNnKA+L9iTo9b9xdP",
+	"0Vnkb9dmiE7KxoQlkpHz6QM70J2RhZnEGy1ZdBOkqVfgjmHI6COoEP34LVDY+fTBB3jeDwI90O3B1ZYl",
+	"T3jaYLU1HsGRdegve+9mBYZX7JOob0+OAXy0kazBJyWbpfXvYrBJxyRlG5jCwzOpjshj1+ctGbPuJfh3",
+	"Jk5gcusEg46yTrwJl+qxXslT/B2+Dl0xBVb0P8NnWlxybIJxz3iiIA1aB8JNtpVFgU7GFY0h+XnD0/j4",
+	"hm0BGZhj1RwDD8m4TSZm6pvXXr7uQSC73bEQC1KMwS3sRw49mEZ4xMHnPjwLPrZzw67Za/4HG/W81pSG",
+	"/3pAyQIEABn0ALPbNLm2psz27YHtHaPrx5oRrcyRoGVz5JEGJjehfDiiI1Obqn1owK5xFFMMVQ1IADMa",
+	"Vi9hMsGfmEjycTnv5WSDW5GzbWUPdVeSAx7qcEkWHL+D/8x4/L5RLLxeio2EaBaOJwUdBd6qERNB9eQY",
+	"fDuYveGnz7/9APRnhkGGCRDedp9kpzcSG7kt5W0PQncwoDM1E2obKVDCavK4vQWzkQj1z5EIbYAael6E",
+	"mixEnsb4InehT2+8VbvCMqFzOznL9fYUE6AkYxUtFtRJT/yBWnfVSB0/wHke/a+/hxLcbVcfKV4c0N4F",
+	"eWkOmuUm78MGluJYOB0xfmtzpy7zauC6morzZ7w6wizAZW4FVtabGpsGIe8uv5ugr0LdwxyG0GSPNxB9",
+	"11IdgO8J9l+CbfT31z/+AEM/kLcev3rmoJm4kixZkC9ePXtCzr9+eP4l5reMSZOa0DdmbuyP/iLJ/Mmz",
+	"b76fPGMsvqLRzeT5t3OCQVOTODRXYo/BuDorF1KlOBqXPDa87WCLbOmjRRQvAMeDE/xsnZtc0STR8uA6",
+	"54naYtoSXwaC//gSZoyzEad+DLYsPRY8YY4dBgsPL/3xD7Y1TAvpAzucfr/8+ownyEhm24+zRfTo9LR8",
+	"p3rEyKODUv3lFU8xtRCITpRD1e/D0qhdArhlFzJgPDqdnuz4yz1JHr2HhBZMPlz0HEjYaFIkk4mhGMib",
+	"kvI5k8nCkPcRKwdaQjJowRNW1/PuykmeZkyK5BZxMrxEXiTSRcIj1WQJNIktHJRRtwKO3xVAZ/3M1WJT",
+	"MImLRdE4E6MhTLcrC7tftpitH49Y0fC8C7F+ED0JFmm0Wve0SEPUul+rtKZMDVHGLOKSi1Qev8vYopkU",
+	"n76Fn0ujFqFHy+DAZWzBMpZGzIScIPW8oRI2Ib2AKIwpqtPmrNAfrMYYaGQRj11ssKBtJUgsjsgre2dM",
+	"Drsk+YMpielWhnOl5oUG0/0rtnhJ1fKwhqZbXUMqw+zsPg1Lc3K2mgMgpSzLGKSKJn7RTx1bh81xinPN",
+	"oOAkxDOlaSx+q18D31giRLbpxzL2N/vkmDIeQ8E8JUAPxzlYMtfDo7PFdU3u3NUWbMewJ/etecxBAot2",
+	"ZWDuckmkxRQIBfNcVLhnVCJYgNqxEJQogDElFc2UtGkELpuWhSPLm4KMgGTyp4gyIiH0cVDNZu7dO40d",
+	"KVr5YT9pkB8mutNS/HuEleyu1icG4EAJH6wApKyAbm2QHeiKGsfUxvNNeX0hLVB4DfVHmwRCCfCnIhCO",
+	"r2xvUNhbxXY/GItunbF8rTXeyXg6nfosqQ0/ldFUYnhsDLov5ddLrBeF0ibCVyCbjkjRKuFqMyEu90vq",
+	"CkpTrAVja1Ome0uTnB2Rx+ZK/F1EoVD1SsstbFNzXjDU8Ujtn0ZY9VvxJi8RMEQtWSbJtdCurcivl1jN",
+	"VRZtsEkv853F2wdyNHF53yCecG8vcN+PfgXlgyG2hyLjKxYZUD6oA917sBcptiBYrC/dVRqIXEUC5QI+",
+	"9ShmivKknb+RzLW/Zwhf1nLrBY9nYoNzo/W2mf6kKxwZa8rpyybCEF+vwb4uz5asioR3+I/3KA0SpgLQ",
+	"it/C577FUADYeGCiIB9NDSaMntRmMogAl543aRlxrXXotm5W4Aq+9XozhjDe4gVyQ13XnTW9VLxPasRb",
+	"uka/TvpLFzxbFb+zR9G8ud7e/vuojSZxH5uioDWVYw6+xUDVLAGYTND9NllQbnzN3Qlx3BVZMNHIcNmp",
+	"s/iHhgDwp4fz/3ue/cewRMCH6UsTB3NZyhbKUCbH43Pu8NpaNA0NzVggWbI+9GcQfF+x7FqbpipaYoT8",
+	"iDwmKdt4uLFYPc8WCxZ5nXdZnqY8vQZsbZbGAW8f+8P2Isf6WA7wJhN4k3/bRZW/HGhFfCQOw1PdK4/d",
+	"laXwoH2mIpOJvekEhfbDaSuj4S0+uPBd5y0egKfpbb8Gl8Ak0IgI3R+R6UXTd6RXic9owEja8KuY7Rm7",
+	"5lLBQBnbaTbHx0z8rqg6P61z9cGYaScGytUB2adXHuZwXOdsbHPsH4IBW5lunasKx/nOdZ0Bz6YmVwOD",
+	"PWi84unf+qpBzSaBxIyxxG3s0SffQ7Brg9F+fJUnNxP2NmLrYhJA2IYvWmFMCvcvkmR5ghNP3LQcohlh",
+	"a1slzXZjR12Drf5Nntw8dQv4VE12/bawCW4vfRC2oYZ8+G720Not9/KJ9jPkcZKSRwcHs+zL5UTeLP92",
+	"ax4yJyBjEWQmZRuZMKWsS1PQn23ssL51KhWjcbX8wNBu0DWoEuRwAVy6w6EchTtSnJOsZjafy3x4mKu/",
+	"DqCzHq5BC5XtNyG4XwchZOa8ZsoQpTfVrS9RjjuockzyVPGEcAstHvAPZJ1O75dZU1rdPq2bgzMXU/eO",
+	"t1jVXNE3JuIKBh+RyQQfQH4ZFSRIlBAJWYlbHGhFeEpe0O0vo4F8ydQHEP1NxokpSZj4SDLhxMO3eKVX",
+	"TWYryOyOsojmEgLJ8OhLbxYk4gBgFzr8fmJrIQKOhPnKGssO52V3GTPeQ0IgTPD2Es4sIO7ofvnj5thM",
+	"4YU5uZ04zQJQVyNe7oOi2L+wtl7hyD6aJE5M97OxqoRZ4U7Hjusll0v9fZanQdbz7Kwqrbey3c4VXL34",
+	"DqG3erDd07TCdViISRdaABk+Uw5YxcJvbM38LUkXmGrjEuP6LAbwFFsijqnDVGxIKgCzn2UIzlPnSlzx",
+	"Z6bcS1FN2sqTeMZ35cxW9Vehvybu4ukCmzNfPgGgyZTFHUxWJeyPyGMA/t5RHVkMqjSGohc3HjskCtBe",
+	"AEDBFmqMQWaubI0JnNbYlJ/xaIlTTrEm2+Hp4JTJ5jwJTBAc3dGQPnA2GdfYUHsGux3YxaNDeGXuYY5l",
+	"lEAUc8syePgNDOOXbcZeQDlj+nMUbGZge8YkUy3mJK6kzTVzKzl00gYeFC4qKfPERNyyLOMx6xWMQva4",
+	"2pYnk0oThjLE7+B+ADY3ptsCMZNLkogNDmMMRaeAqn60K/qUo1OGKs2rNFhZIcIMxKbq9+qwmyo/aA9K",
+	"/W6kjSOEDxONQgrtE42CSiD7Lhb5j6fa54jCMaUqGQ1X96U7HDKmtDOd1AWYlVye29vRdVt5eLfkClLJ",
+	"fqNJvuQ6WCzJIpz5s6BrUSDymGRc2mn5dtDumFCy0D5MTcxdkiuhljib19jXoUDSPmXc/gNJpdXtM5B0",
+	"cI4ygaR7xVC1SBKS2vl0OiWTibnvhCqCoMqnAKo8NaDKvvG9ZTSbMAO/alwEnt4KHjFZtsLbGPVQ4aWS",
+	"LG8yNzImcxzvFfZuv+cLY2XgMGlZiQPWmQnvuGOieQ/u573xIV/BRuwex2kFFzNGNW5273Ikc9p7c/nu",
+	"lnc1k5p6gLxAe5EmQhuiCkx2uqj04rJSvV95EhhzfQeAZmyGVo1JMbPKgGDirCptWyPTj8lKSOV+Ub6q",
+	"pV/fzXySd2WJul+XiIgmYNGXRqt440hqDl+40wL9s0IjdYzEamj1gCTPDU8hs4Pb7i0FR5pmrLELxYwT",
+	"66cX/cFs9eV8Z117Wzmt731JTmqTLUPrUGJdWoYTCidTbxTmSWkO5klgWNohnf7yuLQGt9+bibb3jhHV",
+	"PHOtfxfaHQbIBRHbsNRKrCtKXjOInZJweloGbYM+tkJM6rP/0H1mnlgERRs36+TXeEFzoscZzZDa0SI/",
+	"PiLPlXT5npgtWJYZjAGKoTSlecLi89ZNZHzmx1Prf4aosjm4O5sE1SkPpYSOfUiJOPqldMwhN8WaHQii",
+	"5peuMLOl4o9ja7D4mh2zWztpsw1XhBLoVdKyK81XV1BXib+8xPAytDozlpIrthAZdEzx61RkmqksvKJm",
+	"viW/XjKpzF1M5gbjzaZ/CmaCcSmDwBwoHJ7eOoG3fzcSbv5Rmp3gyY+jm8YeJy4JjW5SsUn00e01/oft",
+	"M+ZMPZbTD9KUqUQkkibG8xfVoHHgPnTNzRPIZGH+dfQbVjw4JrFX6hstYcxBBSHUrLHGM/DDBUujmutX",
+	"x1GET0p88JtA2N2G/OVb2+VHtSkN0wqI/olpYwYVgRNSCMckC1fSG6ECIRm2hsEuME+ngAYFfJoKZL4r",
+	"WrYX1FlBP/1pfM3ua9egXtvf9ab24qKTvT+XxSE+wm9MjyZY4twWj1dm3nCD3XA4fFK9Fks1Q1lOXzTj",
+	"ndwGJDpZwH+HcxrwRI3PKhNJ+mmoTihTYMKE2elaYTa0TX5wVPkqT6CtHsOcxrTGWwAHUnkjgTMha4md",
+	"w37Xpo2LHpEn7gaaJK4zsRkTKQgliXZkzUwRpt1XQycQOAU2hgdVWPs6o1rGWYWmNjwU7YeV2oTpITjw",
+	"e/2AJzRJPrQigwe/AmCMBn/LnhIc5RZKN6Si6V5VGqyC2KDiIO7yZ0rPID8OfENTVUq0grPVwYHmTSeW",
+	"MgdwoengNUxRdO3j33vWf2s32KIVItubZGVhyaUp45lTnJ3DUyIyM0r/i4zdAkLJmNyw7Zdjy3Kuwy1j",
+	"mHVItwY125QEKYwhzTeUqzmRENyVR+4ZpkDIzjLVapelkFWTwLkQyQBe5DCSxrNQwqDu6zxJzGyPmj6t",
+	"ky9bCzSGzXq82A1QC2ZYPHi5UPAEbtIE2XFy+qhHLAlYiQIqBZ5Fockqe0IlmbuzuGFbf8mpSBsjTfB+",
+	"dwNNdhEmc4pg8VOOKEYSxihoKZmyzSWZkr96ozZAODcsTN8hHHvyQ08Ppl1j+kNbap0UnkqV5RFOREOH",
+	"pby/S4qjljiOmWtGgPbs42DwkKfq4dmoY62HjJIh7b+kIBbq80U8WBXL9CLz9wfDZsFqhR+Ed8DgAzKa",
+	"qStG1T6l/cs8SYxkGirtMahmuUNLfayv6BLtRg5OJkDN00FC3e1jIdfN4mtyHT+fXJsO0YFyPROKKjYp",
+	"DNtm6+qFcfVTtvENYRs30+IUiuzia1OtKRKcinYtAHrUhNTQPtrY+d4Q8CfhgBkuTlvsT4r17cWfOZSL",
+	"Xl5qg3VT3sCgs2EKW/fkYBRuPGxo8/jOA7kZdSIb4mbUf70LOEkfZpAsylgLALW1csx1eFQ1cwebkyWj",
+	"CD2JNhF4MzBjrqwifgOHE7z9YMGPpqjXZlkdlsdzRMc1i8PRzetExG6+eEj3GLjHpgljbopx+0yC2iT0",
+	"FU/tn9WBxwdlQNyqtlSOORe3S/tjrv9gylHG7iwFB2In7nXwlX3aZMJjsjBwy4P0jHSk5Sop8IPeqZse",
+	"fNUH/w+uG2uV0YHa/jS+3mmEyL3DqtMv0msghn7hvWcdmdlGnzbbMWGr6RNLo+ORcSPimWcjabdjJhlL",
+	"m4uKQf4BxlyFYntC0NWIrpIUhI+O3xkd1WvghZlgHZTCg2lO/2hnfGD944NBAwUl08c4fazLjK97QgBX",
+	"iGPH8syBdHOcMcUz1hZ1vBU3BqokaFVh00TGAdFwsfCK+SDy6Cw+bKaAGv8j8tzBlURiZcYQE0qWQiow",
+	"GiShKduEUmB6tXci2A9UNHYgEn8FG/ARiNzvB4QlOBL699BpHo2a+QIPcXfOMCR7mLYkZJlyrlhT5ARy",
+	"XX2UfZEZq6j8SwOPjWYNzbSvdMsydISa4D+0jvi74OkbfPyfwDRwb9PHPvA2c+9WgnfvQYxkqgxktcRY",
+	"u/mzq22DSiiIqGYWFF/d1TgYd0DOUpOyvdqaugNrGBipa4OOZRqM4Nfu3O5r0tUtEN/2Q+de3eN/5mqJ",
+	"rlqIunFxzVlYM37mAPERgzBFPcIfRPf2F534DB6pI+l0Eru57E64rEPE+PE7/ccM/rDmc1MXnbWA/H1z",
+	"/Uxa6UFr6ZapkLmif+ozTnd/Gz5uz/Ut+pZDDr7Q9fDLym411Ih5x44vTn5TNz1VfJAq8C7tin53qugE",
+	"RvWOe8PV0o4DRQUe9KRaTvoA+rNJdxbr3v/Av11lx511JjhTd6SnfbtUQ/WgOzlwnI1UcjvTbVnaS9vm",
+	"SMgkvw5bkS+LI2iNtEKNvnvUhx0M8elZs2ZX+9iydk/3bsh6zGU50n3UNOA5ya8DPmENGUbm67XI1MzA",
+	"OjbwqcWFrBq2Xj3u7lMA7auU4xj20+N35l+9oNWpW6pCWDKtwYuSqHRLViJjlyDn0VIAPy2zOjnc/v7S",
+	"VfV/qkjqRV9CBwFV2tztbrpDMP1OoP2LTWwwGOyvTaN7dWRHnXr6NLZ7oKG79kU6iutrKZgfBG2CgjiG",
+	"B5HMbw+Hot773A8sOHB+b+f577dlvSJYdpyvdCCM9Aas8/2ImsOCnRcbs0e088OxgoM73xszDKN9g21u",
+	"MJUVX7EJgOI/zTW1HH/DsoSn7XyxZ2zzDmHYCWnu3qzANNc71Q/TPARK/uGofjdK3yPeQoDOe+GSH5A/",
+	"AsDkH4lV1rmyfAK497+MHuu/nr/5ZUQmE3MvC0FOzN9/0784sndt5aMgCvm+GKfRcL0zgidNEmfDWrBc",
+	"s2P7RvR0ZLYjemBJad7/Rs/DcVUzqOfOvHV3WE9LkV32ehXY0/BkD0TPgE3/8SA9A6z4qYJ6fubLQ+N6",
+	"utkXFWDP3ZizXc9VoT2r/EUjA24VBPSs89jHQ/QMsNjugEKNbjbeclcrcR+0f38I2IEK7axHWmGFLIka",
+	"XKFun33fiEI72lg7Yma0mFa9MTR6Imd8TPL9U4juAjzjrqQ/HD6D3bJs6yCn+ptSFlCjKuENSBw5OyV5",
+	"uqa8U8TvHU2jD5/9nrOcHUc0jVjShaKBtU8JYlF7MFoid8DNcDvYzmsh4iPyZslg8h+BTjP9kERzk7ab",
+	"Um0dKb4wfjt24Zh2BETrQdAB8xgzVpwqxVZrxIOG2MSGbvUf7uYkTxMmTXQOYMNYwm9ZJgsgD9Oad1kU",
+	"dkMXHFh2+l2oJFKI1LX3LhmFblCuxkSk2Le54Aogw7RcwPeZA/wpy9mPVjTMIShaNHpuyYoiMCJXR+QH",
+	"umJxgTKW6rWKhSnq2VBuC8yEInD4gaIeeGd45gEKerplCDz5NRAED8qS0z7glP6OHSL2AZtkUV54CR0E",
+	"qLU16Y1Tu0fj0YqqaAntj7YyHf47i01bWyFcNK+UWQWdsyYmaUQS1hfhEZPJxGLbpSn9WwN0jzEpEctG",
+	"iYSlVXxK87a2YgeZ/tDgPfDYoNRZiqRFm/+DsXWzzIEO5SsG+AQZtzIFPoXqBJ5ej4uGvq3JAULvOUD6",
+	"OEFiy4AKaWLaAY/ICwq/tsg1EVvrRSRU+4emcGjJkvjPJ1j0wXwWK61i5TuRxAcXKo1iQR8QmUzsGImw",
+	"PEiEuJEk4VA3tkiEiNvlAbDjx5MGDhWwCyrU7jkWthhx6mz7cqOWuSlWb4+xp1exFRp8NFq6CzSj6V/w",
+	"FCgG+ht4BaNBkiW9ZUSJJB5D0JWnhBpYACIyojaABYaxB0ATjRAiCUDVRELWCU2ZL1dcjIJwJVmCWJrS",
+	"CpeEyyCUtf58N/Y0lvszniiW9XE1ECbPuz5QaORbgqX5b40YpMU+9y44woVo0dYISgpq1sBScUlYessS",
+	"sWYOn3T+Sz6dPojg/9lcbzK0eudJQloQJAxwZBOExCk2k9q/T/siqG4KNP1+xVms91ah/FRYP93ydKMK",
+	"lNku01sWhPrARpXgDjw8K23ASXADPr2iMNjE54qt+pSFFdu598Kw4SrGSLQZqBqHBOTIuMx8JfxVS2bG",
+	"NNIfpeytmpm/sdwTuooAUqpVQ2kZpTVU8TSnplKm2tTQDvVlqFRKxWVlnXL8rtiVrkbLjXUcrWqQiicJ",
+	"FJr5Ckc7p/YKdE19YOkM0zKSKaV9UiPQG8wta9/FL/B+g8W6+V1LM+f+eMItsqF/3ezJAeqW7W6ru7GE",
+	"EWZ1zrAWPtK5R7myldKh8KlfSXOV1Pc9v6OBCxy1yeN37t99OeGKRXTFTLeo+7V2VzxWQGPphq0RFenB",
+	"lMR0K5sp3Vnmg0m9/PMPQvHFYhtI3r3j0QE6ocNbfgB/oxmXe8FTLpfIGG2cUCwVeOJ3sZ4N4QuPWD48",
+	"j5jYQEtOiykJ7r4v568YRh/c9DmLyPgzQMNBfT9fYawH/W+bWcCfcQkjSwp/H2SbF+NUBiHtzxdjMBv+",
+	"OczQkQqEXfp4kQZzTMFgQ5tqs/z08eIJGVPZtgstrCm8GOcMaje8AebIBjxD8FTDo0fkO4YoYuDCbf+k",
+	"AUHYy8+s2oXrkJU861RsPjiz6iXs5HUht3wcbhWKTuz8kPbgn6bcTGyK8J0d1ZvGMBwH1CdsCoux3HVh",
+	"psZuAcRxTFK2YRJnY7aAOAGssUFr/ghBto7rn2Vi9S3d9rn0jeh54b0MwbhD6BOEQQrS5LH/KAyi4WSO",
+	"IHpOvcFhS87TbLKvK/Nv1yyL9OYVA3HCPG9eGNc2mbjqNqxDgFSYnYUzPfF5H3/oMT+CTL/f68ibElsf",
+	"RfK2kbXf2CEC+ugA6bfKgvMx2SxFwgAH+NWzJ+Ts5NGUPHn9XxjupVpvxtC8mLLLwEQvUG8cp4jh8RhA",
+	"Yf3lXyFrOidryrOAy8re6iX82QRCN98q9lYdm2Mr+LUa2w36w/Ycn7z+r31y4tO3Hr0bwjKP6WDJZubB",
+	"062zC8EsgbkMyDfIQBndVMd7wB33zExIqX0azA3BZ+yaS5VtL0xZk0zya2QWbZm8fvHmJY4FGJPv3rx5",
+	"SbBWakxWjMIAOZyizmBSKzVmxZIlaxlWl6/M8g6oDPARTXrgcZKYN5eHm3fhpqGZJ4EV4iaV9VYKtk5t",
+	"pdazSMAgWpYuaRqx2P69VGo98xozFSRjFFcJa9QFcOzV7u2i+G1QcN2jzXH36AtsPOHrfuSZ0C15/rIZ",
+	"AKEbYRMq5J+/lPcl+2nf6ACpPPOq7cm8yp5GEFGClZhJmNC1RyEexSVZZ2zB3zZiveNPmrJ959M/SX7P",
+	"7Gw/w9Ls797NSnfnkvSw3NTmKzqb0jsv1zJEcURHJFYrvU9NEgOf4zJ1reEde/VdRElFzZnX7IA9e4WB",
+	"AEPbtDL/FcQG7qKZcoiFByYhoT3qW+YP7TBB2XVC1UJkK0jQ8fRaEpokMBdePwSLU3FOuSsVlyZaZJ58",
+	"ieM+lAv/68frx0ELLVdQ+mrMWnwF215kQkMQKGBvtWQMxVvgJ4ZI7ytam1meOaK99c+62w7snw38bm+h",
+	"HXOCjmM/JsNaemqo/7KscfL16dH06PToZNrByJk9v/0Hf7q5vxwLcp8fv4N/zvi6C9utwIWxZ2MaZMGi",
+	"9zgWk/C2Fc8GicpTVY+IFvzKToS0zbQoXK5yySDIK71JEY75Y7MOrpowZnbm5nuDMTOA+isoM/aXpHSu",
+	"DaXPjtINqkzG+yYSA9R9OMCZhhhnjbY7sWfs5gTz5QXV7EWS7rck4z6IQ8g134lE7pxiHmDkDOJ8c34+",
+	"1lyDhDy2tkdzwuuxs06oVSE2SP6bzX810aG9+64izHuRD9SdeTjSt/t4T8jfHs3dWMCRT185uXMfWsET",
+	"dL3OxG2n8rfYGj0gNWBSHpj8hS3AvXbOdsAM8jO6GBWMhJhwBX4GtmDbUg9XGV5YAJXrU6EaQTg+HiMN",
+	"TL2avR29v19MaLE3PhwP1mA3CiNzmE1jVt7OruVG0gXK56WQqtzCEbJ3igPbOyP3tXg6GBoZqRuYgxYs",
+	"5exH4L4PisvxybDqXVq6D8epBo3jfihLI8L78x6MMwlCdARYz9D1PeY8NPXaRsXo78sWoj23cTHy3WyP",
+	"C+FbjVlA3tcDWvrGn1npjmEovYn3JgoFi+nPSvE2pSse2XBMJzcZWv2YBqnIVa/hcHjhXVJa+KR7V1hw",
+	"HxM3eqt6pW1gT/efs7FH5TgPP+jFdq7sZ+Y+0hpGH7yAIe0qMQVBGeTjGnhQP7Ge69Wf3q2PCl+l9yAa",
+	"uPzCYc/N8Z3m5As3mpumFlHlS211zavvX73Wff9lGQ5kRTMFqtirx9VfvPhvzLPAsHW5ZhFf8Mjsz4an",
+	"8oJcCbU06D34SAflY3FFSh/bxNAReey0WmRe2HA5DHxZiAw8S7Gx95VH5GczYmKuEjk35ujcJkTmRfop",
+	"g8HClOhjNtNYIZk0F4B2madcKh7Nm6b4AAfc25yQXtzg6T0dGlXf83CwqIaQ7wFL4/k2JXaAARwrHHmF",
+	"vWQygTKm80dfkclEJZK4XW8REE0Tew5orqJ8qdiq8OHxO/jvgGyPvtykeixGB5QXxyg6imRvxvRmApYl",
+	"crCk28YczW68dX8yNH0ouZqbAdor9r8pggGX2ZSMYn2DjRWq65OP2UMSpkRp3RkYfTmqkjWVciMy7Nkt",
+	"hvuFczNmt3dwEg4k0mxe5p4INMzN7Ewr++39q1o3w1xQ/WPTbvpBxgTsQxIddkgArHC/IwIOpuntgID7",
+	"whhmYkA7a1i1fvbw3Kh1vtIHx1vt/j1PEhiiym01VUdfOTbdmcIrY8lDfX9hfoek7Wt7910oy/74UDI3",
+	"WFXmEZr7qIHUoKp9tkgEbDn+tWbZTFOT+yBPOUITwLpniq/Y7A/s3XZhPpPJw04yqGqb5amMaJo2NpK4",
+	"swBxPRFkS1eJT2L+4muiuSO8Yn/ryd1O6ekW1CE7L22EH/sieUpgCjIRqSl7BwgmCPnChNQKZlOT6PUI",
+	"7f5KX7vI/QrgA7KJkcF/CkYx4nsywS6nNcsm4Mw/nHawTZNw3nVCheOusiDuPenaTEjrE7m89FLjkpnx",
+	"L2KT2g//0tAcsvPY64GxzXsYq+w9I/tA47Frk7HNBz1mzGu6K1U4FXg5mvRqU0ABFgpGgTaChIQnZw8Z",
+	"mt1gi+Bb9Q1bpuTxy+dmuGogymc4wo/ysWSB+kVZZDtpIIzBP4S02EpkjODWaG5CqBa4J0CUwqsvqWyK",
+	"6d3rqdy7TeRup97KmO1DRveqo257MIGh/t7jsv1J2WQClOsIq9aZC3OPrniS4JSPRk7oE5/bQ1DOcE9I",
+	"gRy/GzheG/fBouA0DNPekdYHxdgOOYK7Fz1Vx293Td4uDd1Wou+Q5F3mbd/d+SuTTGd0bdAA7rbh2z1E",
+	"yuFiajuIkUPrUvDXdieW/YbXqlp4EHfXZmrXBNBxJlRrfTMC+lCSso2hL9fcYZQ9YLUhWg/ZiOwGO3jn",
+	"4pZlCV3P0CmUc9DlYyIFmsVXQi0NoCO/ZQbg18wMETBxQOQBUsbl7ibr3G6M75UJ8Eqo3ibA9D6YALjg",
+	"3Xg3rPt9wY6TFDFeAeQmFr3lPC7sDnLeHMWHy90FzQTt9PZxMwFwAC5uG3xvKoPCbuRPMjj4/nOFTI1X",
+	"9U71cTrhPPbuc+ayPMYe/27gtKIMrVCJjfOoacKpBG3pv1NYP0I0pldnM8SN9tXVDC/b3xF1bIHD0RC0",
+	"g2Usdu2IrqTEpiXnhBKpMpFeI5i9BKS3S1v8vBSb1AERAMKH56hC7XSTB/qT3GU674fRPnpte/Y/9S31",
+	"5r40+3pIB9SEJnflCHv0baTuXE/b7FodFNNC8h++DgTZJKBKjt+Z9fcsAtE/whYfl7aXSqwlmHcAZGMB",
+	"WQ/Y17sb59ybkpEe1FkpGAGKcyfVYOjARaZaZAAxfvB23RItdrqy+urhdSKGQoabyPqHh/No7yiX9qip",
+	"JYJd96aSg3XsVhT4IJbWh/UYtwknOX6oUpE9CKDD5ir1AvebpzwQY7g6kfvDGibVGBj8Zm5FJE2Y7Mk4",
+	"H6Y4pId+v/PEfM0msEH7no+PpLXjEO6aDLj//UoHYqXm6fgfnrfaR+b3MmRq8/JbBjHi8EVnIZQ7nar2",
+	"zsebnV/lyE91cP5nhj3s2HxggOrM/I+oEWuj9VtY0VnpEWj2dl78eDP2q6y4+4B9cFAapuvvZCfui0Hu",
+	"CZW72fr3x8Kzc/j7uz/7Hsh/BzMOExETF6NqHs7PlM3O2YsBl3QFaTtIyS1ZisMpuCTX/LaasitHduDq",
+	"ymTOJaNZbOdnVAd0uoagLYloSq4YVoeGBmziS6HXYt7rXuiVvQRT7Su9Zmqv7tiBo6kml6f80Ms+zEk/",
+	"uhrO7vmP62UsVnhiEGdX2Ok+sDiqmDbWxgvKAVnrhMVswbKMxa7vFnyyOs+Zp3xUHfXpG3HmKD6yl2VX",
+	"0YtbpF1yixmXsIUyk5RXa5puW804S68fg3c2S0FXvEf/C2a/XcAv0h7phmI2D1TXBXBRBlMvTF0povJT",
+	"ZQHGJAvU2G2W4vHq+SGh+J/HLFVcbZvGP+h3cUWv+0xZ/LwUhK7I896FHLYYo7UGK2M0nok02Rb1WGFj",
+	"zZxtQXgFyZmv7gqsL1mywF31ZhC8M8UfF//8VUspybJbKxYDe+9PGkfygh9IO5c7ylcMXek8S0YXo2MQ",
+	"fWY761WUkiUJy6RfKC02qSuDBpK0xesOQ95cKQOQ+U/M67sb4OjcImIHqLzevcx1oVuVkMBt9LwBELy4",
+	"YQGUU7/la9tcb0Px9MY1rEQQYXzx3yRmCb9l2da/J3YRBm744s1L8vinN98RjkzDcVB9YF0ooOu30Kca",
+	"U+5w/mFKkH8PTyxIAoISx74Vt7bjfaq3/tnmQy0Ysr6TUdBQkBPT7djcXhCA6Sjd1w66qN+5mHCvb28H",
+	"6+Ktiqnjbli//wYxVoxW34DlLPCcx5C7dbNg7G3AyLeRXu82kYsyNWw0bAQC7Rna1v5HyiYwxdO0Blxt",
+	"zeg8eMxvonSMOLGtYa/N7U1LgZaT8oi8ZsyotlRlNFLkOucxjCuia3786unjb188PVrFlWdoxaZEJJLQ",
+	"rrx8TqKMAcXRxOdMIy4DhNrZjunG4ZueptArChtmgWPwfgVxvsBPvmM0UcsxWTGV8UiOyxtR9Fyg1DIz",
+	"dr21ZLc8YqP3v77//wIAAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

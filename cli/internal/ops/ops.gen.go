@@ -1970,6 +1970,479 @@ func Table() []Op {
 			},
 		},
 		{
+			ID:          "cancelQueue",
+			Method:      "POST",
+			Path:        "/v1/queue/cancel",
+			Group:       []string{"queue"},
+			Verb:        "cancel",
+			Resource:    "queue",
+			Summary:     "Cancel what waits",
+			Description: "Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.",
+			Example:     "relayctl queue cancel --sender anna@example.com --reason \"account was stolen\"",
+			Scope:       "queue:write",
+			Roles:       []string{"operator", "partner"},
+			Columns:     []string{"id", "action", "matched", "edges", "edges_done"},
+			Confirm:     "Take the selected mail out of the queue for good?",
+			Produces:    []string{"application/json"},
+			Params: []Param{
+				{
+					Name: "Idempotency-Key",
+					In:   "header",
+					Field: Field{
+						Flag: "idempotency-key",
+						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
+						Kind: "string",
+					},
+				},
+			},
+			Body: &Body{
+				Types:    []string{"application/json"},
+				Required: true,
+				Properties: []Property{
+					{
+						Path: []string{"destination"},
+						Field: Field{
+							Flag: "destination",
+							Help: "Only recipients of this domain",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"domain"},
+						Field: Field{
+							Flag: "domain",
+							Help: "A DNS name; stored in lower case, internationalised names as A-labels",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"message_ids"},
+						Field: Field{
+							Flag: "message-ids",
+							Help: "Only these messages",
+							Kind: "list",
+							Item: "string",
+						},
+					},
+					{
+						Path: []string{"partner"},
+						Field: Field{
+							Flag: "partner",
+							Help: "The key of a partner",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"reason"},
+						Field: Field{
+							Flag: "reason",
+							Help: "Why; it is audited",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"sender"},
+						Field: Field{
+							Flag: "sender",
+							Help: "Only mail with this envelope sender; `<>` is the null one",
+							Kind: "string",
+						},
+					},
+				},
+			},
+		},
+		{
+			ID:          "holdQueue",
+			Method:      "POST",
+			Path:        "/v1/queue/hold",
+			Group:       []string{"queue"},
+			Verb:        "hold",
+			Resource:    "queue",
+			Summary:     "Hold what waits",
+			Description: "Keeps the selected recipients from being tried, and from expiring, until they are released. An attempt that is under way goes on. Mail that is accepted later is not held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.",
+			Example:     "relayctl queue hold --domain example.com --reason \"looks like a flood\"",
+			Scope:       "queue:write",
+			Roles:       []string{"operator", "partner"},
+			Columns:     []string{"id", "action", "matched", "edges", "edges_done"},
+			Produces:    []string{"application/json"},
+			Params: []Param{
+				{
+					Name: "Idempotency-Key",
+					In:   "header",
+					Field: Field{
+						Flag: "idempotency-key",
+						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
+						Kind: "string",
+					},
+				},
+			},
+			Body: &Body{
+				Types:    []string{"application/json"},
+				Required: true,
+				Properties: []Property{
+					{
+						Path: []string{"destination"},
+						Field: Field{
+							Flag: "destination",
+							Help: "Only recipients of this domain",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"domain"},
+						Field: Field{
+							Flag: "domain",
+							Help: "A DNS name; stored in lower case, internationalised names as A-labels",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"message_ids"},
+						Field: Field{
+							Flag: "message-ids",
+							Help: "Only these messages",
+							Kind: "list",
+							Item: "string",
+						},
+					},
+					{
+						Path: []string{"partner"},
+						Field: Field{
+							Flag: "partner",
+							Help: "The key of a partner",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"reason"},
+						Field: Field{
+							Flag: "reason",
+							Help: "Why; it is audited",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"sender"},
+						Field: Field{
+							Flag: "sender",
+							Help: "Only mail with this envelope sender; `<>` is the null one",
+							Kind: "string",
+						},
+					},
+				},
+			},
+		},
+		{
+			ID:          "listQueue",
+			Method:      "GET",
+			Path:        "/v1/queue/messages",
+			Group:       []string{"queue"},
+			Verb:        "list",
+			Resource:    "queue",
+			Summary:     "List what waits",
+			Description: "Lists what waits in the queues of the edges, oldest message first, one item for each message and destination. It is what the edges have told, within a second or two while they reach the control plane. Mail that the relay itself sends is not listed.",
+			Example:     "relayctl queue list --destination example.net",
+			Scope:       "queue:read",
+			Roles:       []string{"operator", "partner"},
+			Columns:     []string{"message_id", "domain", "sender", "destination", "recipients", "state", "attempts", "next_attempt_at", "last_reply"},
+			Paged:       true,
+			PageMax:     200,
+			Rows:        "items",
+			Produces:    []string{"application/json"},
+			Params: []Param{
+				{
+					Name: "partner",
+					In:   "query",
+					Field: Field{
+						Flag: "partner",
+						Help: "Only objects of this partner",
+						Kind: "string",
+					},
+				},
+				{
+					Name: "domain",
+					In:   "query",
+					Field: Field{
+						Flag: "domain",
+						Help: "Only objects of this domain",
+						Kind: "string",
+					},
+				},
+				{
+					Name: "destination",
+					In:   "query",
+					Field: Field{
+						Flag: "destination",
+						Help: "Only recipients of this domain",
+						Kind: "string",
+					},
+				},
+				{
+					Name: "sender",
+					In:   "query",
+					Field: Field{
+						Flag: "sender",
+						Help: "Only mail with this envelope sender; `<>` is the null one",
+						Kind: "string",
+					},
+				},
+				{
+					Name: "state",
+					In:   "query",
+					Field: Field{
+						Flag: "state",
+						Help: "Only what is in this state",
+						Kind: "string",
+						Enum: []string{"queued", "held", "quarantined"},
+					},
+				},
+				{
+					Name: "edge",
+					In:   "query",
+					Field: Field{
+						Flag: "edge",
+						Help: "Only what waits at this edge",
+						Kind: "string",
+					},
+				},
+				{
+					Name: "page_size",
+					In:   "query",
+					Field: Field{
+						Flag:    "page-size",
+						Help:    "How many items a page holds at the most; 50 when absent",
+						Kind:    "integer",
+						Default: "50",
+					},
+				},
+				{
+					Name: "page_token",
+					In:   "query",
+					Field: Field{
+						Flag: "page-token",
+						Help: "The `next_page_token` of the page before; absent = the first page",
+						Kind: "string",
+					},
+				},
+			},
+		},
+		{
+			ID:          "getQueueOperation",
+			Method:      "GET",
+			Path:        "/v1/queue/operations/{operation_id}",
+			Group:       []string{"queue", "operation"},
+			Verb:        "show",
+			Resource:    "queue",
+			Summary:     "Show an operation on the queue",
+			Description: "Shows what became of an operation on the queue. It is kept for 30 days.",
+			Example:     "relayctl queue operation show qop_01KAQ7M2Z8Y3F6N5T4R1W0X9VB",
+			Scope:       "queue:read",
+			Roles:       []string{"operator", "partner"},
+			Columns:     []string{"id", "action", "matched", "edges", "edges_done", "messages", "recipients", "finished_at"},
+			Produces:    []string{"application/json"},
+			Params: []Param{
+				{
+					Name: "operation_id",
+					In:   "path",
+					Field: Field{
+						Flag:     "operation-id",
+						Help:     "The id of the operation",
+						Kind:     "string",
+						Required: true,
+					},
+				},
+			},
+		},
+		{
+			ID:          "releaseQueue",
+			Method:      "POST",
+			Path:        "/v1/queue/release",
+			Group:       []string{"queue"},
+			Verb:        "release",
+			Resource:    "queue",
+			Summary:     "Release what waits",
+			Description: "Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.",
+			Example:     "relayctl queue release --domain example.com",
+			Scope:       "queue:write",
+			Roles:       []string{"operator", "partner"},
+			Columns:     []string{"id", "action", "matched", "edges", "edges_done"},
+			Produces:    []string{"application/json"},
+			Params: []Param{
+				{
+					Name: "Idempotency-Key",
+					In:   "header",
+					Field: Field{
+						Flag: "idempotency-key",
+						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
+						Kind: "string",
+					},
+				},
+			},
+			Body: &Body{
+				Types:    []string{"application/json"},
+				Required: true,
+				Properties: []Property{
+					{
+						Path: []string{"destination"},
+						Field: Field{
+							Flag: "destination",
+							Help: "Only recipients of this domain",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"domain"},
+						Field: Field{
+							Flag: "domain",
+							Help: "A DNS name; stored in lower case, internationalised names as A-labels",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"message_ids"},
+						Field: Field{
+							Flag: "message-ids",
+							Help: "Only these messages",
+							Kind: "list",
+							Item: "string",
+						},
+					},
+					{
+						Path: []string{"partner"},
+						Field: Field{
+							Flag: "partner",
+							Help: "The key of a partner",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"reason"},
+						Field: Field{
+							Flag: "reason",
+							Help: "Why; it is audited",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"sender"},
+						Field: Field{
+							Flag: "sender",
+							Help: "Only mail with this envelope sender; `<>` is the null one",
+							Kind: "string",
+						},
+					},
+				},
+			},
+		},
+		{
+			ID:          "retryQueue",
+			Method:      "POST",
+			Path:        "/v1/queue/retry",
+			Group:       []string{"queue"},
+			Verb:        "retry",
+			Resource:    "queue",
+			Summary:     "Retry what waits now",
+			Description: "Makes the selected recipients due now instead of at their next attempt. Held ones stay held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.",
+			Example:     "relayctl queue retry --destination example.net",
+			Scope:       "queue:write",
+			Roles:       []string{"operator", "partner"},
+			Columns:     []string{"id", "action", "matched", "edges", "edges_done"},
+			Produces:    []string{"application/json"},
+			Params: []Param{
+				{
+					Name: "Idempotency-Key",
+					In:   "header",
+					Field: Field{
+						Flag: "idempotency-key",
+						Help: "Names this attempt, so that a retry has no second effect; kept for 24 hours",
+						Kind: "string",
+					},
+				},
+			},
+			Body: &Body{
+				Types:    []string{"application/json"},
+				Required: true,
+				Properties: []Property{
+					{
+						Path: []string{"destination"},
+						Field: Field{
+							Flag: "destination",
+							Help: "Only recipients of this domain",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"domain"},
+						Field: Field{
+							Flag: "domain",
+							Help: "A DNS name; stored in lower case, internationalised names as A-labels",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"message_ids"},
+						Field: Field{
+							Flag: "message-ids",
+							Help: "Only these messages",
+							Kind: "list",
+							Item: "string",
+						},
+					},
+					{
+						Path: []string{"partner"},
+						Field: Field{
+							Flag: "partner",
+							Help: "The key of a partner",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"reason"},
+						Field: Field{
+							Flag: "reason",
+							Help: "Why; it is audited",
+							Kind: "string",
+						},
+					},
+					{
+						Path: []string{"sender"},
+						Field: Field{
+							Flag: "sender",
+							Help: "Only mail with this envelope sender; `<>` is the null one",
+							Kind: "string",
+						},
+					},
+				},
+			},
+		},
+		{
+			ID:          "getQueuedMessage",
+			Method:      "GET",
+			Path:        "/v1/queue/messages/{message_id}",
+			Group:       []string{"queue"},
+			Verb:        "show",
+			Resource:    "queue",
+			Summary:     "Show a message that waits",
+			Description: "Shows what one message still has in the queue. A message whose recipients are all settled is not found.",
+			Example:     "relayctl queue show 01KAQ7M2Z8Y3F6N5T4R1W0X9VB",
+			Scope:       "queue:read",
+			Roles:       []string{"operator", "partner"},
+			Columns:     []string{"message_id", "edge", "domain", "sender", "accepted_at", "destinations"},
+			Produces:    []string{"application/json"},
+			Params: []Param{
+				{
+					Name: "message_id",
+					In:   "path",
+					Field: Field{
+						Flag:     "message-id",
+						Help:     "The id that the sender was told when the message was accepted",
+						Kind:     "string",
+						Required: true,
+					},
+				},
+			},
+		},
+		{
 			ID:          "deleteQuotaOverride",
 			Method:      "DELETE",
 			Path:        "/v1/domains/{domain}/quota-override",
@@ -3400,7 +3873,7 @@ func Table() []Op {
 							Help: "Absent = all that the role may have",
 							Kind: "list",
 							Item: "string",
-							Enum: []string{"partners:read", "partners:write", "domains:read", "domains:write", "relay-ips:read", "relay-ips:write", "relay-ips:approve", "routes:read", "routes:write", "users:read", "users:write", "quota:read", "quota:write", "reports:read", "complaints:read", "complaints:write", "abuse:write", "edges:read", "edges:write", "tokens:read", "tokens:write", "settings:read", "settings:write", "audit:read", "edge"},
+							Enum: []string{"partners:read", "partners:write", "domains:read", "domains:write", "relay-ips:read", "relay-ips:write", "relay-ips:approve", "routes:read", "routes:write", "users:read", "users:write", "quota:read", "quota:write", "reports:read", "queue:read", "queue:write", "complaints:read", "complaints:write", "abuse:write", "edges:read", "edges:write", "tokens:read", "tokens:write", "settings:read", "settings:write", "audit:read", "edge"},
 						},
 					},
 				},
@@ -4099,6 +4572,10 @@ func Resources() []Resource {
 		{
 			Name: "reports",
 			Text: "What was relayed and refused, by day, and who sent it",
+		},
+		{
+			Name: "queue",
+			Text: "Mail that was accepted and waits at the edges, and what is done to it",
 		},
 		{
 			Name: "complaints",

@@ -97,6 +97,8 @@ func differing(t *testing.T, body any) any {
 		return other
 	}
 	switch {
+	case given["message_ids"] != nil:
+		other["reason"] = "another"
 	case given["feedback_id"] != nil || given["domain"] != nil:
 		other["comment"] = "another"
 	case given["address"] != nil:

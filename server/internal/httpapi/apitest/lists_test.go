@@ -65,7 +65,7 @@ func lists(t *testing.T) []operation {
 func TestPagesTogetherAreTheWholeList(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, w *world) {
 		for _, partner := range []string{"one", "two", "three", "four"} {
-			w.scene(t, partner, "address", "relay_ip_id", "route_id", "complaint_id", "edge_id", "join_token_id", "token_id", "ref")
+			w.scene(t, partner, "address", "relay_ip_id", "route_id", "complaint_id", "edge_id", "join_token_id", "token_id", "ref", "message_id")
 		}
 		partner, _ := w.newToken(t, map[string]any{"role": "partner", "partner": "two"})
 		w.do(t, whoami(partner))
@@ -116,7 +116,7 @@ func TestAListThatChangesWhileItIsReadShowsOnceWhatStays(t *testing.T) {
 func TestAPageTokenBelongsToItsListFilterAndTenant(t *testing.T) {
 	w := newWorld(t)
 	for _, partner := range []string{"one", "two"} {
-		w.scene(t, partner, "address", "relay_ip_id", "route_id", "complaint_id", "edge_id", "join_token_id", "token_id", "ref")
+		w.scene(t, partner, "address", "relay_ip_id", "route_id", "complaint_id", "edge_id", "join_token_id", "token_id", "ref", "message_id")
 	}
 	other, _ := w.newToken(t, map[string]any{"role": "partner", "partner": "one"})
 	all := lists(t)
@@ -141,8 +141,11 @@ func TestAPageTokenBelongsToItsListFilterAndTenant(t *testing.T) {
 			t.Errorf("%s: got %d %s", op.id, answer.status, answer.body)
 		}
 		refused(op.id+" with the token of another list", w.do(t, call{method: "GET", path: pagePath(op.path, 1, tokens[all[(i+1)%len(all)].id]), token: w.Token}))
-		for _, filter := range []string{"partner=one", "domain=one.example", "status=active", "state=requested", "object=partner/one", "prefix=o"} {
+		for _, filter := range []string{"partner=one", "domain=one.example", "status=active", "state=requested", "destination=dest.example", "edge=edg_1", "object=partner/one", "prefix=o"} {
 			name, _, _ := strings.Cut(filter, "=")
+			if op.id == "listQueue" && name == "state" {
+				filter = "state=held"
+			}
 			if op.declared.Parameters.GetByInAndName("query", name) != nil {
 				refused(op.id+" with "+filter, w.do(t, call{method: "GET", path: path + "&" + filter, token: w.Token}))
 			}

@@ -199,7 +199,11 @@ func TestMatrixWhoMayCallAnOperationCanOnItsOwnObjects(t *testing.T) {
 func (m *matrix) ownScene(t *testing.T, op operation, a actor) (scene, actor) {
 	t.Helper()
 	m.serial++
-	s := m.scene(t, fmt.Sprintf("own%d", m.serial), append(parametersOf(op.path), "domain", "partner")...)
+	parameters := append(parametersOf(op.path), "domain", "partner")
+	if op.scope == "queue:write" {
+		parameters = append(parameters, "message_id")
+	}
+	s := m.scene(t, fmt.Sprintf("own%d", m.serial), parameters...)
 	switch a.role {
 	case "partner":
 		a.token, _ = m.newToken(t, map[string]any{"role": "partner", "partner": s.partner})
@@ -222,7 +226,7 @@ var madeByPUT = []string{"putDomain"}
 func TestMatrixForeignObjectsAreAnsweredLikeAbsentOnes(t *testing.T) {
 	m := newMatrix(t)
 	sister := m.fill(t, scene{partner: m.a.partner, domain: m.sister, ids: map[string]string{}},
-		"domain", "address", "relay_ip_id", "route_id", "complaint_id", "ref")
+		"domain", "address", "relay_ip_id", "route_id", "complaint_id", "ref", "message_id")
 	cells := 0
 	for _, op := range operations(t) {
 		for _, cell := range []struct {
@@ -260,7 +264,9 @@ func refersTo(op operation, s scene) bool {
 			return false
 		}
 	}
-	return len(parameters) > 0 || slices.Contains([]string{"requestRelayIP", "createRoute", "createUser", "createToken"}, op.id)
+	return len(parameters) > 0 || slices.Contains([]string{
+		"requestRelayIP", "createRoute", "createUser", "createToken", "retryQueue", "holdQueue", "releaseQueue", "cancelQueue",
+	}, op.id)
 }
 
 // cost makes a call under a fixed request id, and counts its database statements.

@@ -66,6 +66,7 @@ func (op operation) allows(role string) bool { return slices.Contains(op.roles, 
 // bodies are the bodies of operations that refer to other objects, of a scene; the others send their example.
 func (w *world) bodies() map[string]func(*testing.T, scene) any {
 	type object = map[string]any
+	waiting := func(_ *testing.T, s scene) any { return object{"message_ids": []string{s.ids["message_id"]}} }
 	return map[string]func(*testing.T, scene) any{
 		"putDomain": func(_ *testing.T, _ scene) any { return object{"licensed_users": 40} },
 		"batchPutDomains": func(_ *testing.T, s scene) any {
@@ -81,6 +82,10 @@ func (w *world) bodies() map[string]func(*testing.T, scene) any {
 			return object{"name": "shop", "role": "customer", "domain": s.domain}
 		},
 		"fileComplaint": func(t *testing.T, s scene) any { return object{"feedback_id": w.feedbackID(t, s)} },
+		"retryQueue":    waiting,
+		"holdQueue":     waiting,
+		"releaseQueue":  waiting,
+		"cancelQueue":   waiting,
 		"joinEdge":      func(t *testing.T, _ scene) any { return w.joinBody(t) },
 		"leaseQuota": func(_ *testing.T, _ scene) any {
 			return object{"boot_nonce": "8f14e45fceea167a", "generation": 1, "sequence": 1, "leases": []object{}}

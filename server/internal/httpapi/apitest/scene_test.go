@@ -27,7 +27,7 @@ func absent() scene {
 	return scene{partner: "absent", domain: "absent.example", ids: map[string]string{
 		"partner": "absent", "domain": "absent.example", "address": "nobody@absent.example", "relay_ip_id": "rip_" + id,
 		"route_id": "rte_" + id, "complaint_id": "cmp_" + id, "edge_id": "edg_" + id, "join_token_id": "jtk_" + id,
-		"token_id": "tok_" + id, "audit_id": "aud_" + id, "ref": id,
+		"token_id": "tok_" + id, "audit_id": "aud_" + id, "ref": id, "message_id": id, "operation_id": "qop_" + id,
 	}}
 }
 
@@ -66,7 +66,11 @@ func (w *world) makers() map[string]func(*testing.T, scene) string {
 			entry, _ := items[0].(map[string]any)
 			return text(entry, "id")
 		},
-		"ref": w.makeRefusal,
+		"ref":        w.makeRefusal,
+		"message_id": w.makeWaiting,
+		"operation_id": func(t *testing.T, s scene) string {
+			return text(w.ask(t, "POST", "/v1/queue/hold", map[string]any{"domain": s.domain, "partner": s.partner}), "id")
+		},
 	}
 }
 
@@ -171,6 +175,25 @@ func (w *world) makeRefusal(t *testing.T, s scene) string {
 		},
 	}})
 	return ref
+}
+
+// makeWaiting lets an edge accept a message of the domain that waits, and returns its id.
+func (w *world) makeWaiting(t *testing.T, s scene) string {
+	t.Helper()
+	_, edge := w.joinEdge(t)
+	id := ulid.Make().String()
+	now := w.clock.Now()
+	w.askAs(t, edge, "POST", "/v1/edge/events", map[string]any{"generation": 1, "first_kept": 1, "events": []map[string]any{
+		{
+			"sequence": 1, "time": now, "kind": "message-accepted", "domain": s.domain, "message_id": id, "sender": "boss@" + s.domain,
+			"recipients": 1, "recipient_domains": []string{"dest.example"}, "units": 1, "day_start": now.Truncate(24 * 60 * 60 * 1e9),
+		},
+		{
+			"sequence": 2, "time": now, "kind": "message-deferred", "domain": s.domain, "message_id": id, "recipient": "bob@dest.example",
+			"reply": "451 4.7.1 later", "attempts": 1, "next_attempt_at": now.Add(60e9),
+		},
+	}})
+	return id
 }
 
 // address writes the path of an operation with the keys of a scene.

@@ -1,0 +1,146 @@
+package apitest_test
+
+import (
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// waitingEdge is an edge that has told of a message that waits, as edges see the world: it acknowledges and reports by hand.
+type waitingEdge struct {
+	*world
+	credential string
+	sequence   int
+}
+
+func (e *waitingEdge) report(t *testing.T, events ...map[string]any) {
+	t.Helper()
+	for i := range events {
+		e.sequence++
+		events[i]["sequence"], events[i]["time"] = e.sequence, e.clock.Now()
+	}
+	e.askAs(t, e.credential, "POST", "/v1/edge/events", map[string]any{"generation": 1, "first_kept": 1, "events": events})
+}
+
+// accept tells of a message for one recipient at each of the destinations.
+func (e *waitingEdge) accept(t *testing.T, domain string, destinations ...string) (id string) {
+	t.Helper()
+	id = ulid.Make().String()
+	e.report(t, map[string]any{
+		"kind": "message-accepted", "domain": domain, "message_id": id, "sender": "boss@" + domain, "recipients": len(destinations),
+		"recipient_domains": destinations,
+	})
+	return id
+}
+
+// instructions are what the edge is told to do.
+func (e *waitingEdge) instructions(t *testing.T) []any {
+	t.Helper()
+	list, _ := e.askAs(t, e.credential, "GET", "/v1/edge/policy", nil)["instructions"].([]any)
+	return list
+}
+
+func (w *world) destinations(t *testing.T, token, query string) []string {
+	t.Helper()
+	found := []string{}
+	items, _ := w.askAs(t, token, "GET", "/v1/queue/messages"+query, nil)["items"].([]any)
+	for _, item := range items {
+		object, _ := item.(map[string]any)
+		found = append(found, text(object, "destination")+" "+text(object, "state"))
+	}
+	return found
+}
+
+func TestAnOperationOnTheQueueGoesToTheEdgesAndComesBack(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, w *world) {
+		s := w.scene(t, "acme")
+		_, credential := w.joinEdge(t)
+		edge := &waitingEdge{world: w, credential: credential}
+		id := edge.accept(t, s.domain, "y.example", "z.example")
+		edge.report(t, map[string]any{
+			"kind": "message-deferred", "domain": s.domain, "message_id": id, "recipient": "bob@y.example", "reply": "451 4.7.1 later",
+			"remote_host": "mx.y.example", "attempts": 2, "next_attempt_at": w.clock.Now(),
+		})
+		shown := w.ask(t, "GET", "/v1/queue/messages/"+id, nil)
+		waiting, _ := shown["destinations"].([]any)
+		first, _ := waiting[0].(map[string]any)
+		if len(waiting) != 2 || text(shown, "sender") != "boss@"+s.domain || text(first, "last_reply") != "451 4.7.1 later" || first["attempts"] != 2.0 {
+			t.Errorf("shown %v", shown)
+		}
+
+		op := w.ask(t, "POST", "/v1/queue/hold", map[string]any{"destination": "Y.Example", "partner": "acme", "reason": "to be looked at"})
+		if op["matched"] != 1.0 || op["edges"] != 1.0 || op["edges_done"] != 0.0 {
+			t.Errorf("began as %v", op)
+		}
+		told := edge.instructions(t)
+		if len(told) != 1 {
+			t.Fatalf("the edge is told %v", told)
+		}
+		instruction, _ := told[0].(map[string]any)
+		about, _ := instruction["queue"].(map[string]any)
+		if text(instruction, "kind") != "queue-hold" || text(about, "operation_id") != text(op, "id") || text(about, "destination") != "y.example" ||
+			text(about, "partner") != "acme" {
+			t.Errorf("the edge is told %v", instruction)
+		}
+		edge.report(t,
+			map[string]any{"kind": "message-held", "message_id": id, "domain": s.domain, "recipient_domains": []string{"y.example"}, "ref": op["id"]},
+			map[string]any{"kind": "queue-operation-done", "ref": op["id"], "messages": 1, "recipients": 1})
+		if told := w.askAs(t, credential, "GET", "/v1/edge/policy?acknowledged=1", nil)["instructions"]; len(told.([]any)) != 0 {
+			t.Errorf("after it was acknowledged the edge is told %v", told)
+		}
+		op = w.ask(t, "GET", "/v1/queue/operations/"+text(op, "id"), nil)
+		if op["edges_done"] != 1.0 || op["edges_acknowledged"] != 1.0 || op["messages"] != 1.0 || op["finished_at"] == nil {
+			t.Errorf("ended as %v", op)
+		}
+		for query, want := range map[string][]string{
+			"":                         {"y.example held", "z.example queued"},
+			"?state=held":              {"y.example held"},
+			"?destination=z.example":   {"z.example queued"},
+			"?sender=BOSS@" + s.domain: {"y.example held", "z.example queued"},
+			"?sender=%3C%3E":           {},
+		} {
+			if got := w.destinations(t, w.Token, query); !slices.Equal(got, want) {
+				t.Errorf("%s lists %q, want %q", query, got, want)
+			}
+		}
+		edge.report(t,
+			map[string]any{"kind": "message-delivered", "message_id": id, "domain": s.domain, "recipient": "bob@y.example", "recipients": 1},
+			map[string]any{"kind": "message-cancelled", "message_id": id, "domain": s.domain, "recipient": "bob@z.example", "recipients": 1})
+		w.do(t, call{method: "GET", path: "/v1/queue/messages/" + id, token: w.Token}).wants(t, http.StatusNotFound, "not-found")
+	})
+}
+
+func TestAPartnerActsOnItsOwnQueueOnly(t *testing.T) {
+	w := newWorld(t)
+	one, two := w.scene(t, "one"), w.scene(t, "two")
+	_, credential := w.joinEdge(t)
+	edge := &waitingEdge{world: w, credential: credential}
+	foreign := edge.accept(t, two.domain, "y.example")
+	edge.accept(t, one.domain, "y.example")
+	token, _ := w.newToken(t, map[string]any{"role": "partner", "partner": "one"})
+
+	// Another's domain is one in which nothing waits; whatever it names, the edge is told whose mail it may touch.
+	op := w.askAs(t, token, "POST", "/v1/queue/cancel", map[string]any{"domain": two.domain})
+	if op["matched"] != 0.0 || text(op, "partner") != "one" {
+		t.Errorf("got %v", op)
+	}
+	w.askAs(t, token, "POST", "/v1/queue/cancel", map[string]any{"destination": "y.example"})
+	for _, told := range edge.instructions(t) {
+		instruction, _ := told.(map[string]any)
+		about, _ := instruction["queue"].(map[string]any)
+		if text(about, "partner") != "one" {
+			t.Errorf("the edge is told %v", instruction)
+		}
+	}
+	for _, body := range []map[string]any{{"message_ids": []string{foreign}}, {"partner": "two"}, {"partner": "absent"}} {
+		w.do(t, call{method: "POST", path: "/v1/queue/cancel", token: token, body: body}).wants(t, http.StatusNotFound, "not-found")
+	}
+	for _, body := range []map[string]any{{}, {"reason": "everything"}, {"sender": "nobody"}, {"destination": "not a domain"}} {
+		w.do(t, call{method: "POST", path: "/v1/queue/cancel", token: token, body: body}).wants(t, http.StatusUnprocessableEntity, "invalid-request")
+	}
+	if told := edge.instructions(t); len(told) != 2 {
+		t.Errorf("the edge is told %v", told)
+	}
+}
