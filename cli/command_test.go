@@ -468,12 +468,46 @@ func TestAServiceThatIsNotReadySaysWhyAndEndsWithUnavailable(t *testing.T) {
 
 func TestABatchOfWhichAPartFailedEndsWithFailure(t *testing.T) {
 	d := answering(t, 200, "application/json",
-		`{"results":[{"name":"a.example","outcome":"created"},{"name":"b.example","outcome":"failed","problem":{"detail":"taken"}}],"created":1,"updated":0,"unchanged":0,"failed":1}`)
+		`{"results":[{"name":"a.example","outcome":"created"},{"name":"b.example","outcome":"failed","problem":{"type":"urn:activerelay:reason:invalid-request","reason":"invalid-request","status":400,"title":"Invalid request","detail":"one field","request_id":"req-1","errors":[{"pointer":"/domains/1/licensed_users","rule":"maximum","message":"must be at most 3"}]}}],"created":1,"updated":0,"unchanged":0,"failed":1}`)
 	d.stdin = "domains: [{name: a.example}, {name: b.example}]"
-	got := d.run(t, "domain", "import", "-f", "-").expect(t, 1, "1 failed", "(created 1, failed 1, unchanged 0, updated 0)")
-	if !strings.Contains(got.stdout, "b.example  failed   taken") {
+	got := d.run(t, "domain", "import", "-f", "-").expect(t, 1, "1 failed", "(created 1, failed 1, unchanged 0, updated 0)",
+		"b.example: Invalid request: one field", "field      /domains/1/licensed_users: must be at most 3 [maximum]")
+	if !strings.Contains(got.stdout, "b.example  failed   one field") {
 		t.Errorf("the failed entry is not shown:\n%s", got.stdout)
 	}
+}
+
+func TestSomethingThatIsNotTheControlPlaneDoesNotSayThatAnObjectIsMissing(t *testing.T) {
+	d := answering(t, 404, "text/html", "<h1>Not found</h1>")
+	d.run(t, "domain", "show", "a.example").expect(t, 1, "Not an Active Relay server", "relayctl health ready --url URL")
+	d.run(t, "apply", "-f", put(t, "partners: [{slug: acme}]")).expect(t, 1, "Not an Active Relay server")
+}
+
+func TestAPageThatIsNotTheLastSaysHowToGoOn(t *testing.T) {
+	d := answering(t, 200, "application/json", `{"items":[{"id":"aud_1","time":"2026-11-24T10:11:12.345678901+01:00"}],"next_page_token":"t2"}`)
+	got := d.run(t, "audit", "list", "--page-token", "t1", "--columns", "id,time").expect(t, 0, "(more: --page-token t2)")
+	if want := "ID     TIME\naud_1  2026-11-24T10:11:12+01:00\n"; got.stdout != want {
+		t.Errorf("got %q, want %q", got.stdout, want)
+	}
+}
+
+func TestAColumnThatCannotBeIsRefusedBeforeAnythingIsSent(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	for _, args := range [][]string{
+		{"domain", "list", "--columns", "name,licences"},
+		{"domain", "put", "a.example", "--partner", "acme", "--columns", "licences"},
+		{"context", "list", "--columns", "licences"},
+		{"login", "--columns", "licences"},
+		{"apply", "-f", put(t, "partners: [{slug: acme}]"), "--columns", "licences"},
+	} {
+		d.run(t, args...).expect(t, 2, `--columns: there is no "licences" here; choose from`)
+	}
+	if changes := p.reset(); len(changes) > 0 {
+		t.Errorf("changed %v", changes)
+	}
+	d.run(t, "domain", "list", "--columns", "relaying.state,relaying").expect(t, 0)
+	d.run(t, "audit", "list", "--columns", "changes.after").expect(t, 0)
 }
 
 func TestARawAnswerIsCopiedWhateverTheFormat(t *testing.T) {

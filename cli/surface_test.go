@@ -12,6 +12,7 @@ import (
 
 	"activerelay/cli/internal/command"
 	"activerelay/cli/internal/ops"
+	"activerelay/cli/internal/output"
 )
 
 const contract = "../openapi.yaml"
@@ -201,6 +202,17 @@ func shellWords(line string) []string {
 		}
 	}
 	return append(words, word.String())
+}
+
+func TestEveryUsualColumnIsAPathOfTheAnswer(t *testing.T) {
+	for _, op := range ops.Table() {
+		if err := output.Check(op.Columns, op.Paths); err != nil {
+			t.Errorf("%s: %v", op.ID, err)
+		}
+		if len(op.Paths) == 0 && len(op.Columns) > 0 {
+			t.Errorf("%s has columns, but nothing is known of its answer", op.ID)
+		}
+	}
 }
 
 func TestReservedFlagsAreThoseThatEveryCommandHas(t *testing.T) {

@@ -46,7 +46,7 @@ func Read(name string, text []byte, table []ops.Op) (*File, error) {
 	f := &File{Name: name, sections: map[string]bool{}, table: table}
 	root, err := parser.ParseBytes(text, 0)
 	if err != nil {
-		return nil, failure.Usagef("%s: %s", name, strings.TrimSpace(yaml.FormatError(err, false, true)))
+		return nil, failure.Unreadable(name, err)
 	}
 	for _, doc := range root.Docs {
 		if doc.Body == nil {

@@ -71,6 +71,9 @@ func (a *app) runApply(cmd *cobra.Command, planner apply.Planner, file *string) 
 	if *file == "" {
 		return &failure.Error{Code: failure.Usage, Detail: "apply needs -f FILE", Next: "relayctl apply --help"}
 	}
+	if err := output.Check(a.flags.columns, []string{"action", "changes", "kind", "name", "password", "source"}); err != nil {
+		return err
+	}
 	text, err := a.readFile(cmd.Context(), "file", *file)
 	if err != nil {
 		return err

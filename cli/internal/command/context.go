@@ -125,17 +125,25 @@ func describe(file *profile.File, name string) map[string]any {
 	return map[string]any{"name": name, "url": stored.URL, "in_use": name == file.Current, "token": token}
 }
 
-// show prints a value of our own making.
-func (a *app) show(value any, shape output.Shape) error {
+// printer is the one that the flags ask for.
+func (a *app) printer() (*output.Printer, error) {
 	color, err := a.colored()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	printer, err := output.New(output.Config{
+	return output.New(output.Config{
 		Out: a.Stdout, Notes: a.Stderr, Format: a.flags.output, Columns: a.flags.columns,
 		NoHeaders: a.flags.noHeaders, JQ: a.flags.jq, Color: color,
 	})
+}
+
+// show prints a value of our own making.
+func (a *app) show(value any, shape output.Shape) error {
+	printer, err := a.printer()
 	if err != nil {
+		return err
+	}
+	if err := output.Check(a.flags.columns, shape.Columns); err != nil {
 		return err
 	}
 	return printer.Print(value, shape)

@@ -37,11 +37,18 @@ func (a *app) runLogin(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	whoAmI, err := a.whoAmI()
+	if err != nil {
+		return err
+	}
+	if err := output.Check(a.flags.columns, whoAmI.Paths); err != nil {
+		return err
+	}
 	name, target, err := a.credentials(cmd.Context(), file)
 	if err != nil {
 		return err
 	}
-	identity, err := a.whoAmI(cmd, target)
+	identity, err := a.identity(cmd, whoAmI, target)
 	if err != nil {
 		return err
 	}
@@ -56,7 +63,11 @@ func (a *app) runLogin(cmd *cobra.Command) error {
 		return err
 	}
 	a.warnOfEnvironment(name)
-	return a.show(identity, output.Shape{Columns: []string{"name", "role"}})
+	printer, err := a.printer()
+	if err != nil {
+		return err
+	}
+	return printer.Print(identity, output.Shape{Columns: []string{"name", "role"}})
 }
 
 // credentials finds what to store. The context that is logged in to need not
@@ -91,18 +102,23 @@ func firstOf(texts ...string) string {
 	return texts[i]
 }
 
-// whoAmI asks the server whose token it is.
-func (a *app) whoAmI(cmd *cobra.Command, target profile.Target) (any, error) {
+// whoAmI is the operation that says whose token it is.
+func (a *app) whoAmI() (*ops.Op, error) {
 	i := slices.IndexFunc(a.Table, func(op ops.Op) bool { return op.ID == "whoAmI" })
 	if i < 0 {
 		return nil, fmt.Errorf("the contract has no operation whoAmI")
 	}
+	return &a.Table[i], nil
+}
+
+// identity asks the server whose token it is.
+func (a *app) identity(cmd *cobra.Command, whoAmI *ops.Op, target profile.Target) (any, error) {
 	client, err := a.client(target)
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
-	answer, err := client.Do(cmd.Context(), invoke.Call{Op: &a.Table[i]})
+	answer, err := client.Do(cmd.Context(), invoke.Call{Op: whoAmI})
 	if err != nil {
 		return nil, refusedToken(target, err)
 	}

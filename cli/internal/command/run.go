@@ -28,6 +28,9 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 	if call.Body, err = a.body(cmd.Context(), op, in); err != nil {
 		return a.hint(cmd, s, op, args, err)
 	}
+	if err := output.Check(a.flags.columns, op.Paths); err != nil {
+		return err
+	}
 	if a.flags.dryRun {
 		return s.client.Show(a.Stdout, call)
 	}
@@ -81,7 +84,7 @@ func (a *app) perform(cmd *cobra.Command, s *session, call invoke.Call) error {
 	if first == nil {
 		a.note(call.Op.Summary + ": done.")
 	}
-	return verdict(last)
+	return a.verdict(call.Op, last)
 }
 
 // peek takes the first page of a sequence, so that its answer is known before
@@ -142,14 +145,21 @@ func (a *app) copy(cmd *cobra.Command, s *session, call invoke.Call) error {
 }
 
 // verdict turns an answer that was shown, and that is not good news, into an
-// exit code: a service that is not ready, a batch of which a part failed.
-func verdict(answer *invoke.Answer) error {
+// exit code: a service that is not ready, a batch of which a part failed. What
+// is wrong with each entry of the batch is said beside the answer.
+func (a *app) verdict(op *ops.Op, answer *invoke.Answer) error {
 	if answer.Status == http.StatusServiceUnavailable {
 		return &failure.Error{Code: failure.Unavailable, Title: "Not ready"}
 	}
 	object, _ := answer.Value.(map[string]any)
 	failed := fmt.Sprint(object["failed"])
 	if _, counted := object["failed"]; counted && failed != "0" {
+		for _, entry := range invoke.Rows(answer.Value, op.Rows) {
+			if err := invoke.Entry(entry); err != nil {
+				object, _ := entry.(map[string]any)
+				failure.Render(a.Stderr, fmt.Sprint(object["name"]), err)
+			}
+		}
 		return &failure.Error{Code: failure.Failed, Title: failed + " failed", Detail: "the others went through"}
 	}
 	return nil

@@ -156,13 +156,7 @@ func (a *app) open(cmd *cobra.Command) (*session, error) {
 	if s.client, err = a.client(s.target); err != nil {
 		return nil, err
 	}
-	color, err := a.colored()
-	if err != nil {
-		return nil, err
-	}
-	s.printer, err = output.New(output.Config{
-		Out: a.Stdout, Notes: a.Stderr, Format: g.output, Columns: g.columns, NoHeaders: g.noHeaders, JQ: g.jq, Color: color,
-	})
+	s.printer, err = a.printer()
 	return s, err
 }
 

@@ -145,6 +145,12 @@ func long(op *ops.Op) string {
 			fmt.Fprintf(&b, "\n  %-14s %s", argumentName(p), help(withoutRequired(p.Field)))
 		}
 	}
+	if op.Body != nil && op.Body.Example != "" && slices.ContainsFunc(op.Body.Properties, ofObjects) {
+		b.WriteString("\n\nThe file is like this:\n\n  " + strings.ReplaceAll(op.Body.Example, "\n", "\n  "))
+	}
+	if slices.Contains(op.Paths, "problem") {
+		b.WriteString("\n\nEntries that failed are said on standard error; the exit code is then 1, and the rest is done.")
+	}
 	switch {
 	case op.Public:
 		b.WriteString("\n\nNeeds no token.")
@@ -153,6 +159,9 @@ func long(op *ops.Op) string {
 	}
 	return b.String()
 }
+
+// ofObjects: a list of objects is easier to write in a file than as a flag.
+func ofObjects(p ops.Property) bool { return p.Kind == ops.List && p.Item == ops.JSON }
 
 // wrap breaks lines at spaces, as far as terminals are wide.
 func wrap(text string) string {

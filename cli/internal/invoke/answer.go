@@ -3,6 +3,7 @@ package invoke
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"mime"
@@ -78,14 +79,39 @@ func refusal(op *ops.Op, response *http.Response) *Refusal {
 		}}
 	}
 	p := problem.Decode(response.StatusCode, response.Header.Get("Content-Type"), response.Body)
-	return &Refusal{
-		Status: response.StatusCode, RetryAfter: max(p.RetryAfter, retryAfter(response.Header, time.Now())),
-		shown: &failure.Error{
-			Code: failure.Code(p.Exit()), Title: p.Title, Detail: p.Detail, Reason: string(p.Reason),
-			RequestID: cmp.Or(p.RequestID, response.Header.Get("X-Request-Id")),
-			Fields:    fields(op, p.Errors),
-		},
+	refused := &Refusal{
+		Status: response.StatusCode, RetryAfter: max(p.RetryAfter, retryAfter(response.Header, time.Now())), shown: shown(op, p),
 	}
+	refused.shown.RequestID = cmp.Or(p.RequestID, response.Header.Get("X-Request-Id"))
+	media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	if response.StatusCode == http.StatusNotFound && media != problem.ContentType {
+		// Not "there is no such object": nobody who knows objects was asked.
+		refused.shown.Code, refused.shown.Title, refused.shown.Reason = failure.Failed, "Not an Active Relay server", ""
+		refused.shown.Next = "relayctl health ready --url URL"
+	}
+	return refused
+}
+
+func shown(op *ops.Op, p *problem.Problem) *failure.Error {
+	return &failure.Error{
+		Code: failure.Code(p.Exit()), Title: p.Title, Detail: p.Detail, Reason: string(p.Reason),
+		RequestID: p.RequestID, Fields: fields(op, p.Errors),
+	}
+}
+
+// Entry is the failure of one entry of a batch, from the problem that stands
+// in the answer; nil where there is none.
+func Entry(entry any) error {
+	object, _ := entry.(map[string]any)
+	text, err := json.Marshal(object["problem"])
+	if err != nil || object["problem"] == nil {
+		return nil
+	}
+	var p problem.Problem
+	if err := json.Unmarshal(text, &p); err != nil {
+		return fmt.Errorf("the problem of an entry: %w", err)
+	}
+	return shown(&ops.Op{}, &p)
 }
 
 // fields gives each invalid field the flag that sets it.

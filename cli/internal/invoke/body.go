@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/goccy/go-yaml"
 
@@ -156,7 +155,7 @@ func Document(name string, text []byte) (any, error) {
 	}
 	var value any
 	if err := yaml.Unmarshal(text, &value); err != nil {
-		return nil, failure.Usagef("%s: %s", name, strings.TrimSpace(yaml.FormatError(err, false, true)))
+		return nil, failure.Unreadable(name, err)
 	}
 	return Normal(value), nil
 }

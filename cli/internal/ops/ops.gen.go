@@ -20,6 +20,7 @@ func Table() []Op {
 			Scope:       "audit:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"time", "actor.name", "action", "object", "reason"},
+			Paths:       []string{"action", "actor", "actor.name", "actor.partner", "actor.role", "actor.token_id", "changes", "changes.*", "id", "object", "partner", "reason", "request_id", "time"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -59,6 +60,8 @@ func Table() []Op {
 						Flag:    "page-size",
 						Help:    "How many items a page holds at the most; 50 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
 						Default: "50",
 					},
 				},
@@ -86,6 +89,7 @@ func Table() []Op {
 			Scope:       "audit:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"time", "actor.name", "action", "object", "reason", "changes"},
+			Paths:       []string{"action", "actor", "actor.name", "actor.partner", "actor.role", "actor.token_id", "changes", "changes.*", "id", "object", "partner", "reason", "request_id", "time"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -113,6 +117,7 @@ func Table() []Op {
 			Scope:       "complaints:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"id", "domain", "user", "client_address", "message_id", "disabled"},
+			Paths:       []string{"client_address", "comment", "disabled", "domain", "edge", "feedback_type", "id", "message_id", "partner", "received_at", "reporter", "sender", "user"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -170,6 +175,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "feedback_id: v1:edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB:c2VhbGVk\nfeedback_type: abuse\nreporter: fbl@mailbox.example",
 			},
 		},
 		{
@@ -185,6 +191,7 @@ func Table() []Op {
 			Scope:       "complaints:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "received_at", "domain", "user", "client_address", "message_id", "disabled"},
+			Paths:       []string{"client_address", "comment", "disabled", "domain", "edge", "feedback_type", "id", "message_id", "partner", "received_at", "reporter", "sender", "user"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -215,6 +222,8 @@ func Table() []Op {
 						Flag:    "page-size",
 						Help:    "How many items a page holds at the most; 50 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
 						Default: "50",
 					},
 				},
@@ -242,6 +251,7 @@ func Table() []Op {
 			Scope:       "complaints:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "received_at", "domain", "user", "client_address", "message_id", "disabled"},
+			Paths:       []string{"client_address", "comment", "disabled", "domain", "edge", "feedback_type", "id", "message_id", "partner", "received_at", "reporter", "sender", "user"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -269,6 +279,7 @@ func Table() []Op {
 			Scope:       "reports:read",
 			Roles:       []string{"operator", "partner", "customer"},
 			Columns:     []string{"ref", "time", "domain", "reason", "reply", "client_address", "user", "sender", "recipient"},
+			Paths:       []string{"client_address", "detail", "domain", "edge", "explanation", "partner", "policy_revision", "reason", "recipient", "ref", "reply", "sender", "stage", "time", "user"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -331,6 +342,7 @@ func Table() []Op {
 			Scope:       "abuse:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"mode", "reason", "expires_at"},
+			Paths:       []string{"domain", "expires_at", "mode", "reason"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -385,6 +397,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "mode: observe\nreason: newsletter tool moves out in May",
 			},
 		},
 		{
@@ -400,6 +413,7 @@ func Table() []Op {
 			Scope:       "domains:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"mode", "reason", "expires_at"},
+			Paths:       []string{"domain", "expires_at", "mode", "reason"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -462,6 +476,7 @@ func Table() []Op {
 			Scope:       "abuse:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"name", "relaying.state", "relaying.reason"},
+			Paths:       []string{"contacts", "created_at", "include_subdomains", "licensed_users", "limit", "name", "partner", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "time_zone", "time_zone_in_force", "updated_at", "users_may_send_as"},
 			Confirm:     "Refuse all mail of {domain}?",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -498,6 +513,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "reason: invoice 42 unpaid",
 			},
 		},
 		{
@@ -513,6 +529,7 @@ func Table() []Op {
 			Scope:       "abuse:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"name", "relaying.state"},
+			Paths:       []string{"contacts", "created_at", "include_subdomains", "licensed_users", "limit", "name", "partner", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "time_zone", "time_zone_in_force", "updated_at", "users_may_send_as"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -548,6 +565,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "reason: invoice 42 unpaid",
 			},
 		},
 		{
@@ -563,6 +581,7 @@ func Table() []Op {
 			Scope:       "domains:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"name", "outcome", "problem.detail"},
+			Paths:       []string{"name", "outcome", "problem", "problem.detail", "problem.errors", "problem.reason", "problem.request_id", "problem.retry_after_seconds", "problem.status", "problem.title", "problem.type"},
 			Rows:        "results",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -590,6 +609,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "domains:\n- licensed_users: 60\n  name: example.com\n- contacts:\n  - admin@example.net\n  licensed_users: 5\n  name: example.net\n  partner: acme",
 			},
 		},
 		{
@@ -605,6 +625,7 @@ func Table() []Op {
 			Scope:       "domains:read",
 			Roles:       []string{"operator", "partner", "customer"},
 			Columns:     []string{"name", "partner", "status", "relaying.state", "licensed_users", "limit", "time_zone"},
+			Paths:       []string{"contacts", "created_at", "include_subdomains", "licensed_users", "limit", "name", "partner", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "time_zone", "time_zone_in_force", "updated_at", "users_may_send_as"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -645,6 +666,8 @@ func Table() []Op {
 						Flag:    "page-size",
 						Help:    "How many items a page holds at the most; 50 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
 						Default: "50",
 					},
 				},
@@ -672,6 +695,7 @@ func Table() []Op {
 			Scope:       "domains:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"name", "partner", "status", "licensed_users", "limit"},
+			Paths:       []string{"contacts", "created_at", "include_subdomains", "licensed_users", "limit", "name", "partner", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "time_zone", "time_zone_in_force", "updated_at", "users_may_send_as"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -718,9 +742,11 @@ func Table() []Op {
 					{
 						Path: []string{"licensed_users"},
 						Field: Field{
-							Flag: "licensed-users",
-							Help: "How many users are licensed; the daily limit follows from it. 0 when absent",
-							Kind: "integer",
+							Flag:    "licensed-users",
+							Help:    "How many users are licensed; the daily limit follows from it. 0 when absent",
+							Kind:    "integer",
+							Minimum: "0",
+							Maximum: "10000000",
 						},
 					},
 					{
@@ -749,6 +775,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "contacts:\n- admin@example.com\nlicensed_users: 40\npartner: acme\ntime_zone: Europe/Berlin",
 			},
 		},
 		{
@@ -764,6 +791,7 @@ func Table() []Op {
 			Scope:       "domains:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"name", "status"},
+			Paths:       []string{"contacts", "created_at", "include_subdomains", "licensed_users", "limit", "name", "partner", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "time_zone", "time_zone_in_force", "updated_at", "users_may_send_as"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -800,6 +828,7 @@ func Table() []Op {
 			Scope:       "domains:read",
 			Roles:       []string{"operator", "partner", "customer"},
 			Columns:     []string{"name", "partner", "status", "relaying.state", "licensed_users", "limit", "time_zone"},
+			Paths:       []string{"contacts", "created_at", "include_subdomains", "licensed_users", "limit", "name", "partner", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "time_zone", "time_zone_in_force", "updated_at", "users_may_send_as"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -827,6 +856,7 @@ func Table() []Op {
 			Scope:       "domains:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"name", "status", "status_reason"},
+			Paths:       []string{"contacts", "created_at", "include_subdomains", "licensed_users", "limit", "name", "partner", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "time_zone", "time_zone_in_force", "updated_at", "users_may_send_as"},
 			Confirm:     "Suspend relaying for {domain}?",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -863,6 +893,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "reason: invoice 42 unpaid",
 			},
 		},
 		{
@@ -878,6 +909,7 @@ func Table() []Op {
 			Scope:       "domains:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"name", "partner", "status", "licensed_users", "limit", "time_zone"},
+			Paths:       []string{"contacts", "created_at", "include_subdomains", "licensed_users", "limit", "name", "partner", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "time_zone", "time_zone_in_force", "updated_at", "users_may_send_as"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -924,9 +956,11 @@ func Table() []Op {
 					{
 						Path: []string{"licensed_users"},
 						Field: Field{
-							Flag: "licensed-users",
-							Help: "How many users are licensed; the daily limit follows from it. 0 when absent",
-							Kind: "integer",
+							Flag:    "licensed-users",
+							Help:    "How many users are licensed; the daily limit follows from it. 0 when absent",
+							Kind:    "integer",
+							Minimum: "0",
+							Maximum: "10000000",
 						},
 					},
 					{
@@ -948,6 +982,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "licensed_users: 60",
 			},
 		},
 		{
@@ -963,6 +998,7 @@ func Table() []Op {
 			Scope:       "edges:read",
 			Roles:       []string{"operator"},
 			Columns:     []string{"id", "name", "status", "version", "enforced_revision", "last_seen_at"},
+			Paths:       []string{"enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "name", "partners", "retired_at", "status", "version"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -975,6 +1011,8 @@ func Table() []Op {
 						Flag:    "page-size",
 						Help:    "How many items a page holds at the most; 50 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
 						Default: "50",
 					},
 				},
@@ -1002,6 +1040,7 @@ func Table() []Op {
 			Scope:       "edges:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"id", "name", "status", "version", "enforced_revision", "last_seen_at"},
+			Paths:       []string{"enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "name", "partners", "retired_at", "status", "version"},
 			Confirm:     "Retire {edge_id}? It cannot come back.",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -1039,6 +1078,7 @@ func Table() []Op {
 			Scope:       "edges:read",
 			Roles:       []string{"operator"},
 			Columns:     []string{"id", "name", "status", "version", "enforced_revision", "last_seen_at"},
+			Paths:       []string{"enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "name", "partners", "retired_at", "status", "version"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -1066,6 +1106,7 @@ func Table() []Op {
 			Scope:       "edge",
 			Roles:       []string{"edge"},
 			Columns:     []string{"acknowledged"},
+			Paths:       []string{"acknowledged"},
 			Hidden:      true,
 			Produces:    []string{"application/json"},
 			Body: &Body{
@@ -1088,6 +1129,7 @@ func Table() []Op {
 							Help:     "The first event that the edge still has; what lies before is a gap that is recorded and not waited for. The first batch of a new generation starts the numbering there",
 							Kind:     "integer",
 							Format:   "int64",
+							Minimum:  "1",
 							Required: true,
 						},
 					},
@@ -1097,10 +1139,12 @@ func Table() []Op {
 							Flag:     "generation",
 							Kind:     "integer",
 							Format:   "int64",
+							Minimum:  "0",
 							Required: true,
 						},
 					},
 				},
+				Example: "events: []\nfirst_kept: 1\ngeneration: 1",
 			},
 		},
 		{
@@ -1116,6 +1160,7 @@ func Table() []Op {
 			Scope:       "public",
 			Roles:       []string{"edge"},
 			Columns:     []string{"edge_id"},
+			Paths:       []string{"credential", "edge_id", "generation"},
 			Hidden:      true,
 			Public:      true,
 			Produces:    []string{"application/json"},
@@ -1139,6 +1184,7 @@ func Table() []Op {
 						Field: Field{
 							Flag:     "capability-version",
 							Kind:     "integer",
+							Minimum:  "1",
 							Required: true,
 						},
 					},
@@ -1179,6 +1225,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "capability_version: 1\njoin_token: rly_join_…\nname: fra1\npublic_key: 3q2+7w3q2+7w3q2+7w3q2+7w3q2+7w3q2+7w3q2+7w0=\nversion: 1.0.0",
 			},
 		},
 		{
@@ -1194,6 +1241,7 @@ func Table() []Op {
 			Scope:       "edge",
 			Roles:       []string{"edge"},
 			Columns:     []string{"domain", "day_start", "granted", "limit", "used"},
+			Paths:       []string{"day_end", "day_start", "domain", "granted", "limit", "state", "time_zone", "unit", "used"},
 			Hidden:      true,
 			Rows:        "leases",
 			Produces:    []string{"application/json"},
@@ -1224,6 +1272,7 @@ func Table() []Op {
 							Flag:     "generation",
 							Kind:     "integer",
 							Format:   "int64",
+							Minimum:  "0",
 							Required: true,
 						},
 					},
@@ -1243,10 +1292,12 @@ func Table() []Op {
 							Help:     "Grows with each call, over restarts too: it is synced before it is sent. An older one is ignored",
 							Kind:     "integer",
 							Format:   "int64",
+							Minimum:  "1",
 							Required: true,
 						},
 					},
 				},
+				Example: "boot_nonce: 8f14e45fceea167a\ngeneration: 1\nleases: []\nsequence: 42",
 			},
 		},
 		{
@@ -1262,6 +1313,7 @@ func Table() []Op {
 			Scope:       "edge",
 			Roles:       []string{"edge"},
 			Columns:     []string{"key", "revision", "deleted"},
+			Paths:       []string{"deleted", "domain", "domain.bulk", "domain.bulk.domain", "domain.bulk.expires_at", "domain.bulk.mode", "domain.bulk.reason", "domain.clients", "domain.contacts", "domain.except_subdomains", "domain.include_subdomains", "domain.limit", "domain.name", "domain.partner", "domain.relaying", "domain.relaying.cause", "domain.relaying.reason", "domain.relaying.since", "domain.relaying.state", "domain.routes", "domain.status", "domain.status_since", "domain.time_zone", "domain.users", "domain.users_may_send_as", "key", "partner", "partner.relaying", "partner.relaying.cause", "partner.relaying.reason", "partner.relaying.since", "partner.relaying.state", "partner.slug", "partner.status", "partner.status_since", "partner.support_contact", "partner.time_zone", "platform", "platform.routes", "platform.settings", "platform.settings.allow_target_networks", "platform.settings.allow_unscanned", "platform.settings.bare_newline", "platform.settings.bulk_mode", "platform.settings.bulk_recipient_cap", "platform.settings.bulk_refuse_auto_submitted", "platform.settings.complaint_thresholds", "platform.settings.complaint_thresholds.domain", "platform.settings.complaint_thresholds.partner", "platform.settings.complaint_thresholds.relay_ip", "platform.settings.complaint_thresholds.user", "platform.settings.complaint_thresholds.window_hours", "platform.settings.default_time_zone", "platform.settings.max_message_bytes", "platform.settings.max_policy_age_seconds", "platform.settings.max_recipients", "platform.settings.notice_from", "platform.settings.notice_percent", "platform.settings.quota_floor", "platform.settings.quota_per_user", "platform.settings.quota_reached_reply_server", "platform.settings.quota_reached_reply_user", "platform.settings.quota_unit", "platform.settings.relay_ip_activation", "platform.settings.suspended_defer_hours", "revision"},
 			Hidden:      true,
 			Rows:        "documents",
 			Produces:    []string{"application/json"},
@@ -1291,6 +1343,8 @@ func Table() []Op {
 						Flag:    "wait",
 						Help:    "How many seconds to wait for something new; 0 = answer at once",
 						Kind:    "integer",
+						Minimum: "0",
+						Maximum: "30",
 						Default: "0",
 					},
 				},
@@ -1298,10 +1352,11 @@ func Table() []Op {
 					Name: "acknowledged",
 					In:   "query",
 					Field: Field{
-						Flag:   "acknowledged",
-						Help:   "The highest instruction number that the edge has carried out",
-						Kind:   "integer",
-						Format: "int64",
+						Flag:    "acknowledged",
+						Help:    "The highest instruction number that the edge has carried out",
+						Kind:    "integer",
+						Format:  "int64",
+						Minimum: "0",
 					},
 				},
 			},
@@ -1319,6 +1374,7 @@ func Table() []Op {
 			Scope:       "edge",
 			Roles:       []string{"edge"},
 			Columns:     []string{"edge_id"},
+			Paths:       []string{"credential", "edge_id"},
 			Hidden:      true,
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -1346,6 +1402,7 @@ func Table() []Op {
 			Scope:       "edge",
 			Roles:       []string{"edge"},
 			Columns:     []string{"id", "version"},
+			Paths:       []string{"id", "sealed", "version"},
 			Hidden:      true,
 			Rows:        "secrets",
 			Produces:    []string{"application/json"},
@@ -1376,6 +1433,7 @@ func Table() []Op {
 			Scope:       "public",
 			Roles:       []string{"operator", "partner", "customer", "edge"},
 			Columns:     []string{"status"},
+			Paths:       []string{"checks", "status", "version"},
 			Public:      true,
 			Produces:    []string{"application/json"},
 		},
@@ -1392,6 +1450,7 @@ func Table() []Op {
 			Scope:       "public",
 			Roles:       []string{"operator", "partner", "customer", "edge"},
 			Columns:     []string{"status", "checks"},
+			Paths:       []string{"checks", "status", "version"},
 			Public:      true,
 			Produces:    []string{"application/json"},
 		},
@@ -1408,6 +1467,7 @@ func Table() []Op {
 			Scope:       "edges:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"id", "token", "expires_at"},
+			Paths:       []string{"created_at", "expires_at", "id", "partners", "token", "used_at", "used_by"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -1436,12 +1496,15 @@ func Table() []Op {
 					{
 						Path: []string{"valid_seconds"},
 						Field: Field{
-							Flag: "valid-seconds",
-							Help: "How long it can be used; 86,400 when absent",
-							Kind: "integer",
+							Flag:    "valid-seconds",
+							Help:    "How long it can be used; 86,400 when absent",
+							Kind:    "integer",
+							Minimum: "60",
+							Maximum: "2592000",
 						},
 					},
 				},
+				Example: "valid_seconds: 3600",
 			},
 		},
 		{
@@ -1457,6 +1520,7 @@ func Table() []Op {
 			Scope:       "edges:read",
 			Roles:       []string{"operator"},
 			Columns:     []string{"id", "partners", "expires_at", "used_by"},
+			Paths:       []string{"created_at", "expires_at", "id", "partners", "used_at", "used_by"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -1469,6 +1533,8 @@ func Table() []Op {
 						Flag:    "page-size",
 						Help:    "How many items a page holds at the most; 50 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
 						Default: "50",
 					},
 				},
@@ -1522,6 +1588,7 @@ func Table() []Op {
 			Scope:       "edges:read",
 			Roles:       []string{"operator"},
 			Columns:     []string{"id", "partners", "expires_at", "used_by"},
+			Paths:       []string{"created_at", "expires_at", "id", "partners", "used_at", "used_by"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -1584,6 +1651,7 @@ func Table() []Op {
 			Scope:       "abuse:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"slug", "relaying.state", "relaying.reason"},
+			Paths:       []string{"created_at", "name", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "slug", "status", "status_reason", "support_contact", "time_zone", "updated_at"},
 			Confirm:     "Refuse all mail of {partner}?",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -1620,6 +1688,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "reason: invoice 42 unpaid",
 			},
 		},
 		{
@@ -1635,6 +1704,7 @@ func Table() []Op {
 			Scope:       "abuse:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"slug", "relaying.state"},
+			Paths:       []string{"created_at", "name", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "slug", "status", "status_reason", "support_contact", "time_zone", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -1670,6 +1740,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "reason: invoice 42 unpaid",
 			},
 		},
 		{
@@ -1685,6 +1756,7 @@ func Table() []Op {
 			Scope:       "partners:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"slug", "name", "status", "relaying.state", "support_contact"},
+			Paths:       []string{"created_at", "name", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "slug", "status", "status_reason", "support_contact", "time_zone", "updated_at"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -1707,6 +1779,8 @@ func Table() []Op {
 						Flag:    "page-size",
 						Help:    "How many items a page holds at the most; 50 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
 						Default: "50",
 					},
 				},
@@ -1734,6 +1808,7 @@ func Table() []Op {
 			Scope:       "partners:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"slug", "name", "status", "support_contact"},
+			Paths:       []string{"created_at", "name", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "slug", "status", "status_reason", "support_contact", "time_zone", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -1786,6 +1861,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "name: Acme IT\nsupport_contact: support@acme.example\ntime_zone: Europe/Berlin",
 			},
 		},
 		{
@@ -1801,6 +1877,7 @@ func Table() []Op {
 			Scope:       "partners:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"slug", "status"},
+			Paths:       []string{"created_at", "name", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "slug", "status", "status_reason", "support_contact", "time_zone", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -1837,6 +1914,7 @@ func Table() []Op {
 			Scope:       "partners:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"slug", "name", "status", "relaying.state", "support_contact"},
+			Paths:       []string{"created_at", "name", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "slug", "status", "status_reason", "support_contact", "time_zone", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -1864,6 +1942,7 @@ func Table() []Op {
 			Scope:       "partners:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"slug", "status", "status_reason"},
+			Paths:       []string{"created_at", "name", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "slug", "status", "status_reason", "support_contact", "time_zone", "updated_at"},
 			Confirm:     "Suspend relaying for every domain of {partner}?",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -1900,6 +1979,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "reason: invoice 42 unpaid",
 			},
 		},
 		{
@@ -1915,6 +1995,7 @@ func Table() []Op {
 			Scope:       "partners:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"slug", "name", "status", "support_contact"},
+			Paths:       []string{"created_at", "name", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "slug", "status", "status_reason", "support_contact", "time_zone", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -1967,6 +2048,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "support_contact: https://acme.example/help",
 			},
 		},
 		{
@@ -1982,6 +2064,7 @@ func Table() []Op {
 			Scope:       "queue:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "action", "matched", "edges", "edges_done"},
+			Paths:       []string{"action", "created_at", "destination", "domain", "edges", "edges_acknowledged", "edges_done", "finished_at", "id", "matched", "message_ids", "messages", "partner", "reason", "recipients", "sender"},
 			Confirm:     "Take the selected mail out of the queue for good?",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -2049,6 +2132,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "destination: example.net\nreason: the destination is back",
 			},
 		},
 		{
@@ -2064,6 +2148,7 @@ func Table() []Op {
 			Scope:       "queue:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "action", "matched", "edges", "edges_done"},
+			Paths:       []string{"action", "created_at", "destination", "domain", "edges", "edges_acknowledged", "edges_done", "finished_at", "id", "matched", "message_ids", "messages", "partner", "reason", "recipients", "sender"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2130,6 +2215,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "destination: example.net\nreason: the destination is back",
 			},
 		},
 		{
@@ -2145,6 +2231,7 @@ func Table() []Op {
 			Scope:       "queue:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"message_id", "domain", "sender", "destination", "recipients", "state", "attempts", "next_attempt_at", "last_reply"},
+			Paths:       []string{"accepted_at", "attempts", "destination", "domain", "edge", "last_reply", "message_id", "next_attempt_at", "partner", "recipients", "remote_host", "sender", "state", "updated_at"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -2212,6 +2299,8 @@ func Table() []Op {
 						Flag:    "page-size",
 						Help:    "How many items a page holds at the most; 50 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
 						Default: "50",
 					},
 				},
@@ -2239,6 +2328,7 @@ func Table() []Op {
 			Scope:       "queue:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "action", "matched", "edges", "edges_done", "messages", "recipients", "finished_at"},
+			Paths:       []string{"action", "created_at", "destination", "domain", "edges", "edges_acknowledged", "edges_done", "finished_at", "id", "matched", "message_ids", "messages", "partner", "reason", "recipients", "sender"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2266,6 +2356,7 @@ func Table() []Op {
 			Scope:       "queue:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "action", "matched", "edges", "edges_done"},
+			Paths:       []string{"action", "created_at", "destination", "domain", "edges", "edges_acknowledged", "edges_done", "finished_at", "id", "matched", "message_ids", "messages", "partner", "reason", "recipients", "sender"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2332,6 +2423,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "destination: example.net\nreason: the destination is back",
 			},
 		},
 		{
@@ -2347,6 +2439,7 @@ func Table() []Op {
 			Scope:       "queue:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "action", "matched", "edges", "edges_done"},
+			Paths:       []string{"action", "created_at", "destination", "domain", "edges", "edges_acknowledged", "edges_done", "finished_at", "id", "matched", "message_ids", "messages", "partner", "reason", "recipients", "sender"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2413,6 +2506,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "destination: example.net\nreason: the destination is back",
 			},
 		},
 		{
@@ -2428,6 +2522,7 @@ func Table() []Op {
 			Scope:       "queue:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"message_id", "edge", "domain", "sender", "accepted_at", "destinations"},
+			Paths:       []string{"accepted_at", "destinations", "domain", "edge", "message_id", "partner", "sender"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2490,6 +2585,7 @@ func Table() []Op {
 			Scope:       "quota:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"domain", "limit", "expires_at", "reason"},
+			Paths:       []string{"domain", "expires_at", "limit", "reason"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2531,6 +2627,8 @@ func Table() []Op {
 							Flag:     "limit",
 							Kind:     "integer",
 							Format:   "int64",
+							Minimum:  "0",
+							Maximum:  "100000000",
 							Required: true,
 						},
 					},
@@ -2543,6 +2641,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "expires_at: \"2026-12-01T00:00:00Z\"\nlimit: 5000\nreason: year-end mailing of invoices",
 			},
 		},
 		{
@@ -2558,6 +2657,7 @@ func Table() []Op {
 			Scope:       "quota:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"domain", "limit", "expires_at", "reason"},
+			Paths:       []string{"domain", "expires_at", "limit", "reason"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2585,6 +2685,7 @@ func Table() []Op {
 			Scope:       "quota:read",
 			Roles:       []string{"operator", "partner", "customer"},
 			Columns:     []string{"domain", "used", "limit", "remaining", "unit", "resets_at"},
+			Paths:       []string{"day", "day_start", "domain", "leases", "limit", "override", "override.domain", "override.expires_at", "override.limit", "override.reason", "percent", "remaining", "resets_at", "time_zone", "unit", "used"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2612,6 +2713,7 @@ func Table() []Op {
 			Scope:       "public",
 			Roles:       []string{"operator", "partner", "customer", "edge"},
 			Columns:     []string{"slug", "smtp_code", "enhanced_code", "http_status", "retry", "title"},
+			Paths:       []string{"charged", "enhanced_code", "explanation", "http_status", "retry", "slug", "smtp_code", "stages", "title"},
 			Public:      true,
 			Rows:        "items",
 			Produces:    []string{"application/json"},
@@ -2629,6 +2731,7 @@ func Table() []Op {
 			Scope:       "relay-ips:approve",
 			Roles:       []string{"operator"},
 			Columns:     []string{"id", "domain", "address", "state", "reason", "comment"},
+			Paths:       []string{"activated_at", "address", "cause", "comment", "created_at", "domain", "id", "partner", "reason", "state", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2700,6 +2803,7 @@ func Table() []Op {
 			Scope:       "relay-ips:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "domain", "address", "state", "reason", "comment"},
+			Paths:       []string{"activated_at", "address", "cause", "comment", "created_at", "domain", "id", "partner", "reason", "state", "updated_at"},
 			Confirm:     "Refuse mail from {relay_ip_id}?",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -2736,6 +2840,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "reason: infected host",
 			},
 		},
 		{
@@ -2751,6 +2856,7 @@ func Table() []Op {
 			Scope:       "relay-ips:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "domain", "address", "state", "reason", "comment"},
+			Paths:       []string{"activated_at", "address", "cause", "comment", "created_at", "domain", "id", "partner", "reason", "state", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2786,6 +2892,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "reason: invoice 42 unpaid",
 			},
 		},
 		{
@@ -2801,6 +2908,7 @@ func Table() []Op {
 			Scope:       "relay-ips:read",
 			Roles:       []string{"operator", "partner", "customer"},
 			Columns:     []string{"id", "domain", "address", "state", "reason", "comment"},
+			Paths:       []string{"activated_at", "address", "cause", "comment", "created_at", "domain", "id", "partner", "reason", "state", "updated_at"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -2850,6 +2958,8 @@ func Table() []Op {
 						Flag:    "page-size",
 						Help:    "How many items a page holds at the most; 50 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
 						Default: "50",
 					},
 				},
@@ -2877,6 +2987,7 @@ func Table() []Op {
 			Scope:       "relay-ips:approve",
 			Roles:       []string{"operator"},
 			Columns:     []string{"id", "domain", "address", "state", "reason", "comment"},
+			Paths:       []string{"activated_at", "address", "cause", "comment", "created_at", "domain", "id", "partner", "reason", "state", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2912,6 +3023,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "reason: invoice 42 unpaid",
 			},
 		},
 		{
@@ -2927,6 +3039,7 @@ func Table() []Op {
 			Scope:       "relay-ips:write",
 			Roles:       []string{"operator", "partner", "customer"},
 			Columns:     []string{"id", "domain", "address", "state", "reason", "comment"},
+			Paths:       []string{"activated_at", "address", "cause", "comment", "created_at", "domain", "id", "partner", "reason", "state", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2970,6 +3083,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "address: 192.0.2.10\ncomment: head office\ndomain: example.com",
 			},
 		},
 		{
@@ -2985,6 +3099,7 @@ func Table() []Op {
 			Scope:       "relay-ips:read",
 			Roles:       []string{"operator", "partner", "customer"},
 			Columns:     []string{"id", "domain", "address", "state", "reason", "comment"},
+			Paths:       []string{"activated_at", "address", "cause", "comment", "created_at", "domain", "id", "partner", "reason", "state", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -3067,6 +3182,7 @@ func Table() []Op {
 			Scope:       "reports:read",
 			Roles:       []string{"operator", "partner", "customer"},
 			Columns:     []string{"day", "domain", "messages", "recipients", "used", "limit", "percent", "refused"},
+			Paths:       []string{"day", "domain", "limit", "messages", "partner", "percent", "recipients", "refusals", "refused", "time_zone", "unit", "used"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -3117,6 +3233,8 @@ func Table() []Op {
 						Flag:    "page-size",
 						Help:    "How many items a page holds at the most; 50 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
 						Default: "50",
 					},
 				},
@@ -3144,6 +3262,7 @@ func Table() []Op {
 			Scope:       "routes:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "domain", "recipient_domain", "host", "port", "tls", "username"},
+			Paths:       []string{"created_at", "domain", "has_password", "host", "id", "partner", "port", "recipient_domain", "tls", "updated_at", "username"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -3189,9 +3308,11 @@ func Table() []Op {
 					{
 						Path: []string{"port"},
 						Field: Field{
-							Flag: "port",
-							Help: "25 when absent, 465 where `tls` is `implicit`",
-							Kind: "integer",
+							Flag:    "port",
+							Help:    "25 when absent, 465 where `tls` is `implicit`",
+							Kind:    "integer",
+							Minimum: "1",
+							Maximum: "65535",
 						},
 					},
 					{
@@ -3219,6 +3340,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "domain: example.com\nhost: smarthost.example.net\npassword: correct horse\nport: 587\ntls: required\nusername: relay",
 			},
 		},
 		{
@@ -3269,6 +3391,7 @@ func Table() []Op {
 			Scope:       "routes:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "domain", "recipient_domain", "host", "port", "tls", "username"},
+			Paths:       []string{"created_at", "domain", "has_password", "host", "id", "partner", "port", "recipient_domain", "tls", "updated_at", "username"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -3299,6 +3422,8 @@ func Table() []Op {
 						Flag:    "page-size",
 						Help:    "How many items a page holds at the most; 50 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
 						Default: "50",
 					},
 				},
@@ -3326,6 +3451,7 @@ func Table() []Op {
 			Scope:       "routes:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "domain", "recipient_domain", "host", "port", "tls", "username"},
+			Paths:       []string{"created_at", "domain", "has_password", "host", "id", "partner", "port", "recipient_domain", "tls", "updated_at", "username"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -3353,6 +3479,7 @@ func Table() []Op {
 			Scope:       "routes:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "domain", "recipient_domain", "host", "port", "tls", "username"},
+			Paths:       []string{"created_at", "domain", "has_password", "host", "id", "partner", "port", "recipient_domain", "tls", "updated_at", "username"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -3400,8 +3527,10 @@ func Table() []Op {
 					{
 						Path: []string{"port"},
 						Field: Field{
-							Flag: "port",
-							Kind: "integer",
+							Flag:    "port",
+							Kind:    "integer",
+							Minimum: "1",
+							Maximum: "65535",
 						},
 					},
 					{
@@ -3422,6 +3551,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "port: 465\ntls: implicit",
 			},
 		},
 		{
@@ -3437,6 +3567,7 @@ func Table() []Op {
 			Scope:       "reports:read",
 			Roles:       []string{"operator", "partner", "customer"},
 			Columns:     []string{"kind", "key", "messages", "recipients", "refused", "refusals"},
+			Paths:       []string{"key", "kind", "messages", "recipients", "refusals", "refused"},
 			Rows:        "items",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -3477,6 +3608,8 @@ func Table() []Op {
 						Flag:    "top",
 						Help:    "How many of each kind; 10 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "100",
 						Default: "10",
 					},
 				},
@@ -3543,6 +3676,7 @@ func Table() []Op {
 			Scope:       "settings:read",
 			Roles:       []string{"operator"},
 			Columns:     []string{"quota_floor", "quota_per_user", "quota_unit", "default_time_zone", "relay_ip_activation", "allow_unscanned"},
+			Paths:       []string{"allow_target_networks", "allow_unscanned", "bare_newline", "bulk_mode", "bulk_recipient_cap", "bulk_refuse_auto_submitted", "complaint_thresholds", "complaint_thresholds.domain", "complaint_thresholds.partner", "complaint_thresholds.relay_ip", "complaint_thresholds.user", "complaint_thresholds.window_hours", "default_time_zone", "max_message_bytes", "max_policy_age_seconds", "max_recipients", "notice_from", "notice_percent", "quota_floor", "quota_per_user", "quota_reached_reply_server", "quota_reached_reply_user", "quota_unit", "relay_ip_activation", "suspended_defer_hours"},
 			Produces:    []string{"application/json"},
 		},
 		{
@@ -3558,6 +3692,7 @@ func Table() []Op {
 			Scope:       "settings:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"quota_floor", "quota_per_user", "quota_unit", "default_time_zone", "relay_ip_activation", "allow_unscanned"},
+			Paths:       []string{"allow_target_networks", "allow_unscanned", "bare_newline", "bulk_mode", "bulk_recipient_cap", "bulk_refuse_auto_submitted", "complaint_thresholds", "complaint_thresholds.domain", "complaint_thresholds.partner", "complaint_thresholds.relay_ip", "complaint_thresholds.user", "complaint_thresholds.window_hours", "default_time_zone", "max_message_bytes", "max_policy_age_seconds", "max_recipients", "notice_from", "notice_percent", "quota_floor", "quota_per_user", "quota_reached_reply_server", "quota_reached_reply_user", "quota_unit", "relay_ip_activation", "suspended_defer_hours"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -3612,9 +3747,11 @@ func Table() []Op {
 					{
 						Path: []string{"bulk_recipient_cap"},
 						Field: Field{
-							Flag: "bulk-recipient-cap",
-							Help: "A message with more recipients is bulk; 0 = no cap. Default 0: `max_recipients` alone counts",
-							Kind: "integer",
+							Flag:    "bulk-recipient-cap",
+							Help:    "A message with more recipients is bulk; 0 = no cap. Default 0: `max_recipients` alone counts",
+							Kind:    "integer",
+							Minimum: "0",
+							Maximum: "1000",
 						},
 					},
 					{
@@ -3628,41 +3765,51 @@ func Table() []Op {
 					{
 						Path: []string{"complaint_thresholds", "domain"},
 						Field: Field{
-							Flag: "complaint-thresholds.domain",
-							Help: "Complaints about one domain",
-							Kind: "integer",
+							Flag:    "complaint-thresholds.domain",
+							Help:    "Complaints about one domain",
+							Kind:    "integer",
+							Minimum: "0",
+							Maximum: "1000000",
 						},
 					},
 					{
 						Path: []string{"complaint_thresholds", "partner"},
 						Field: Field{
-							Flag: "complaint-thresholds.partner",
-							Help: "Complaints about one partner",
-							Kind: "integer",
+							Flag:    "complaint-thresholds.partner",
+							Help:    "Complaints about one partner",
+							Kind:    "integer",
+							Minimum: "0",
+							Maximum: "1000000",
 						},
 					},
 					{
 						Path: []string{"complaint_thresholds", "relay_ip"},
 						Field: Field{
-							Flag: "complaint-thresholds.relay-ip",
-							Help: "Complaints about one relay IP",
-							Kind: "integer",
+							Flag:    "complaint-thresholds.relay-ip",
+							Help:    "Complaints about one relay IP",
+							Kind:    "integer",
+							Minimum: "0",
+							Maximum: "1000000",
 						},
 					},
 					{
 						Path: []string{"complaint_thresholds", "user"},
 						Field: Field{
-							Flag: "complaint-thresholds.user",
-							Help: "Complaints about one user",
-							Kind: "integer",
+							Flag:    "complaint-thresholds.user",
+							Help:    "Complaints about one user",
+							Kind:    "integer",
+							Minimum: "0",
+							Maximum: "1000000",
 						},
 					},
 					{
 						Path: []string{"complaint_thresholds", "window_hours"},
 						Field: Field{
-							Flag: "complaint-thresholds.window-hours",
-							Help: "The hours within which they count",
-							Kind: "integer",
+							Flag:    "complaint-thresholds.window-hours",
+							Help:    "The hours within which they count",
+							Kind:    "integer",
+							Minimum: "1",
+							Maximum: "720",
 						},
 					},
 					{
@@ -3676,26 +3823,32 @@ func Table() []Op {
 					{
 						Path: []string{"max_message_bytes"},
 						Field: Field{
-							Flag:   "max-message-bytes",
-							Help:   "Size of one message. Default 26214400 (25 MiB)",
-							Kind:   "integer",
-							Format: "int64",
+							Flag:    "max-message-bytes",
+							Help:    "Size of one message. Default 26214400 (25 MiB)",
+							Kind:    "integer",
+							Format:  "int64",
+							Minimum: "65536",
+							Maximum: "1073741824",
 						},
 					},
 					{
 						Path: []string{"max_policy_age_seconds"},
 						Field: Field{
-							Flag: "max-policy-age-seconds",
-							Help: "An edge whose last successful poll is older defers what it would refuse for facts it may not have heard of. Default 30",
-							Kind: "integer",
+							Flag:    "max-policy-age-seconds",
+							Help:    "An edge whose last successful poll is older defers what it would refuse for facts it may not have heard of. Default 30",
+							Kind:    "integer",
+							Minimum: "1",
+							Maximum: "86400",
 						},
 					},
 					{
 						Path: []string{"max_recipients"},
 						Field: Field{
-							Flag: "max-recipients",
-							Help: "Recipients of one message. Default 100",
-							Kind: "integer",
+							Flag:    "max-recipients",
+							Help:    "Recipients of one message. Default 100",
+							Kind:    "integer",
+							Minimum: "1",
+							Maximum: "1000",
 						},
 					},
 					{
@@ -3709,27 +3862,33 @@ func Table() []Op {
 					{
 						Path: []string{"notice_percent"},
 						Field: Field{
-							Flag: "notice-percent",
-							Help: "At how much of the limit the first notice goes out; 0 = never. Default 80",
-							Kind: "integer",
+							Flag:    "notice-percent",
+							Help:    "At how much of the limit the first notice goes out; 0 = never. Default 80",
+							Kind:    "integer",
+							Minimum: "0",
+							Maximum: "99",
 						},
 					},
 					{
 						Path: []string{"quota_floor"},
 						Field: Field{
-							Flag:   "quota-floor",
-							Help:   "The least daily limit of a domain, in units. Default 1000",
-							Kind:   "integer",
-							Format: "int64",
+							Flag:    "quota-floor",
+							Help:    "The least daily limit of a domain, in units. Default 1000",
+							Kind:    "integer",
+							Format:  "int64",
+							Minimum: "0",
+							Maximum: "100000000",
 						},
 					},
 					{
 						Path: []string{"quota_per_user"},
 						Field: Field{
-							Flag:   "quota-per-user",
-							Help:   "Units a day for each licensed user. Default 50",
-							Kind:   "integer",
-							Format: "int64",
+							Flag:    "quota-per-user",
+							Help:    "Units a day for each licensed user. Default 50",
+							Kind:    "integer",
+							Format:  "int64",
+							Minimum: "0",
+							Maximum: "1000000",
 						},
 					},
 					{
@@ -3771,12 +3930,15 @@ func Table() []Op {
 					{
 						Path: []string{"suspended_defer_hours"},
 						Field: Field{
-							Flag: "suspended-defer-hours",
-							Help: "How long mail of the suspended is deferred before it is refused. Default 24",
-							Kind: "integer",
+							Flag:    "suspended-defer-hours",
+							Help:    "How long mail of the suspended is deferred before it is refused. Default 24",
+							Kind:    "integer",
+							Minimum: "0",
+							Maximum: "720",
 						},
 					},
 				},
+				Example: "quota_per_user: 60",
 			},
 		},
 		{
@@ -3792,6 +3954,7 @@ func Table() []Op {
 			Scope:       "tokens:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "role", "token", "expires_at"},
+			Paths:       []string{"allowed_addresses", "created_at", "domain", "expires_at", "id", "last_used_at", "name", "partner", "read_only", "revoked_at", "role", "scopes", "token"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -3877,6 +4040,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "name: billing\npartner: acme\nread_only: true\nrole: partner\nscopes:\n- domains:read\n- reports:read",
 			},
 		},
 		{
@@ -3892,6 +4056,7 @@ func Table() []Op {
 			Scope:       "tokens:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "name", "role", "partner", "domain", "scopes", "expires_at", "last_used_at"},
+			Paths:       []string{"allowed_addresses", "created_at", "domain", "expires_at", "id", "last_used_at", "name", "partner", "read_only", "revoked_at", "role", "scopes"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -3913,6 +4078,8 @@ func Table() []Op {
 						Flag:    "page-size",
 						Help:    "How many items a page holds at the most; 50 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
 						Default: "50",
 					},
 				},
@@ -3975,6 +4142,7 @@ func Table() []Op {
 			Scope:       "tokens:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "token", "expires_at"},
+			Paths:       []string{"allowed_addresses", "created_at", "domain", "expires_at", "id", "last_used_at", "name", "partner", "read_only", "revoked_at", "role", "scopes", "token"},
 			Confirm:     "Replace the secret of {token_id}?",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -4005,12 +4173,15 @@ func Table() []Op {
 					{
 						Path: []string{"overlap_seconds"},
 						Field: Field{
-							Flag: "overlap-seconds",
-							Help: "How long the old secret still works; 0 when absent",
-							Kind: "integer",
+							Flag:    "overlap-seconds",
+							Help:    "How long the old secret still works; 0 when absent",
+							Kind:    "integer",
+							Minimum: "0",
+							Maximum: "604800",
 						},
 					},
 				},
+				Example: "overlap_seconds: 3600",
 			},
 		},
 		{
@@ -4026,6 +4197,7 @@ func Table() []Op {
 			Scope:       "tokens:read",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "name", "role", "partner", "domain", "scopes", "expires_at", "last_used_at"},
+			Paths:       []string{"allowed_addresses", "created_at", "domain", "expires_at", "id", "last_used_at", "name", "partner", "read_only", "revoked_at", "role", "scopes"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -4053,6 +4225,7 @@ func Table() []Op {
 			Scope:       "users:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"address", "domain", "password"},
+			Paths:       []string{"address", "aliases", "created_at", "description", "domain", "partner", "password", "password_changed_at", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -4105,6 +4278,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "address: anna@example.com\naliases:\n- sales@example.com",
 			},
 		},
 		{
@@ -4155,6 +4329,7 @@ func Table() []Op {
 			Scope:       "abuse:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"address", "domain", "status", "relaying.state", "aliases", "description"},
+			Paths:       []string{"address", "aliases", "created_at", "description", "domain", "partner", "password_changed_at", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "updated_at"},
 			Confirm:     "Refuse all mail of {address}?",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -4191,6 +4366,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "reason: invoice 42 unpaid",
 			},
 		},
 		{
@@ -4206,6 +4382,7 @@ func Table() []Op {
 			Scope:       "abuse:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"address", "domain", "status", "relaying.state", "aliases", "description"},
+			Paths:       []string{"address", "aliases", "created_at", "description", "domain", "partner", "password_changed_at", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -4241,6 +4418,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "reason: invoice 42 unpaid",
 			},
 		},
 		{
@@ -4256,6 +4434,7 @@ func Table() []Op {
 			Scope:       "users:read",
 			Roles:       []string{"operator", "partner", "customer"},
 			Columns:     []string{"address", "domain", "status", "relaying.state", "aliases", "description"},
+			Paths:       []string{"address", "aliases", "created_at", "description", "domain", "partner", "password_changed_at", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "updated_at"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -4286,6 +4465,8 @@ func Table() []Op {
 						Flag:    "page-size",
 						Help:    "How many items a page holds at the most; 50 when absent",
 						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
 						Default: "50",
 					},
 				},
@@ -4313,6 +4494,7 @@ func Table() []Op {
 			Scope:       "users:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"address", "domain", "status", "relaying.state", "aliases", "description"},
+			Paths:       []string{"address", "aliases", "created_at", "description", "domain", "partner", "password_changed_at", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -4349,6 +4531,7 @@ func Table() []Op {
 			Scope:       "users:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"address", "domain", "password"},
+			Paths:       []string{"address", "aliases", "created_at", "description", "domain", "partner", "password", "password_changed_at", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "updated_at"},
 			Confirm:     "Replace the password of {address}?",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -4387,6 +4570,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "{}",
 			},
 		},
 		{
@@ -4402,6 +4586,7 @@ func Table() []Op {
 			Scope:       "users:read",
 			Roles:       []string{"operator", "partner", "customer"},
 			Columns:     []string{"address", "domain", "status", "relaying.state", "aliases", "description"},
+			Paths:       []string{"address", "aliases", "created_at", "description", "domain", "partner", "password_changed_at", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -4429,6 +4614,7 @@ func Table() []Op {
 			Scope:       "users:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"address", "domain", "status", "relaying.state", "aliases", "description"},
+			Paths:       []string{"address", "aliases", "created_at", "description", "domain", "partner", "password_changed_at", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "updated_at"},
 			Confirm:     "Suspend {address}?",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -4465,6 +4651,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "reason: invoice 42 unpaid",
 			},
 		},
 		{
@@ -4480,6 +4667,7 @@ func Table() []Op {
 			Scope:       "users:write",
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"address", "domain", "status", "relaying.state", "aliases", "description"},
+			Paths:       []string{"address", "aliases", "created_at", "description", "domain", "partner", "password_changed_at", "relaying", "relaying.cause", "relaying.reason", "relaying.since", "relaying.state", "status", "status_reason", "updated_at"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -4523,6 +4711,7 @@ func Table() []Op {
 						},
 					},
 				},
+				Example: "aliases:\n- sales@example.com\n- info@example.com",
 			},
 		},
 		{
@@ -4537,6 +4726,7 @@ func Table() []Op {
 			Scope:       "self",
 			Roles:       []string{"operator", "partner", "customer", "edge"},
 			Columns:     []string{"token_id", "role", "partner", "domain", "read_only", "scopes"},
+			Paths:       []string{"domain", "edge", "expires_at", "name", "partner", "read_only", "role", "scopes", "token_id"},
 			Produces:    []string{"application/json"},
 		},
 	}

@@ -59,6 +59,9 @@ type Field struct {
 	Format string
 	// Enum lists the accepted values, of the field or of its elements.
 	Enum []string
+	// Minimum and Maximum bound a number; empty is no bound.
+	Minimum string
+	Maximum string
 	// Default is the server's default, for help only: it is never sent.
 	Default string
 	// Required says that the contract refuses a request without it.
@@ -98,6 +101,8 @@ type Body struct {
 	Required bool
 	// Properties is empty where the body has no JSON object form.
 	Properties []Property
+	// Example is the contract's example as YAML, empty where it has none.
+	Example string
 }
 
 // Resource is what the operations of one tag are about.
@@ -125,6 +130,9 @@ type Op struct {
 	Roles []string
 	// Columns are the dotted paths that a table shows.
 	Columns []string
+	// Paths are all dotted paths that a row of the answer, or the answer, can
+	// have; "changes.*" stands for whatever a free-form object holds.
+	Paths []string
 	// Confirm is the question asked before a destructive request; empty asks
 	// nothing.
 	Confirm string

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -23,6 +24,10 @@ func body(ref *openapi3.RequestBodyRef) (*ops.Body, error) {
 	described := &ops.Body{Types: types, Required: ref.Value.Required}
 	if media := ref.Value.Content[types[0]]; jsonRank(types[0]) < 2 && media.Schema != nil {
 		described.Properties = properties(media.Schema, nil, ref.Value.Required)
+		var err error
+		if described.Example, err = example(media.Schema); err != nil {
+			return nil, err
+		}
 	}
 	return described, nil
 }
@@ -128,7 +133,8 @@ func field(ref *openapi3.SchemaRef) ops.Field {
 		Help: oneLine(ref.Value.Description), Kind: kindOf(s), Format: s.Format, Enum: enum(s),
 		Default:  text(s.Default),
 		Nullable: ref.Value.Nullable || s.Nullable,
-		Secret:   s.WriteOnly || ref.Value.WriteOnly || s.Format == "password",
+		Minimum:  bound(s.Min), Maximum: bound(s.Max),
+		Secret: s.WriteOnly || ref.Value.WriteOnly || s.Format == "password",
 	}
 	if f.Help == "" {
 		f.Help = oneLine(s.Description)
@@ -145,6 +151,13 @@ func field(ref *openapi3.SchemaRef) ops.Field {
 		f.Item, f.Enum, f.Format = kindOf(inner), enum(inner), inner.Format
 	}
 	return f
+}
+
+func bound(limit *float64) string {
+	if limit == nil {
+		return ""
+	}
+	return strconv.FormatFloat(*limit, 'f', -1, 64)
 }
 
 // plain sees through the allOf of one part that a reference with a description

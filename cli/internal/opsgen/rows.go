@@ -104,6 +104,7 @@ func rowOf(doc *openapi3.T, o operationAt) (ops.Op, error) {
 	if row.Rows = h.Rows; items && h.Rows == "" {
 		row.Rows = "items"
 	}
+	row.Paths = paths(o.Responses, row.Rows)
 	return row, errors.Join(distinct(&row), askable(&row))
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"activerelay/cli/internal/failure"
 )
@@ -70,6 +71,18 @@ func pairs(object map[string]any) string {
 	return strings.Join(parts, ",")
 }
 
+// toTheSecond cuts the fraction off an instant: eyes have no use for it.
+func toTheSecond(text string) string {
+	whole := len("2006-01-02T15:04:05")
+	if len(text) <= whole || text[whole] != '.' {
+		return text
+	}
+	if _, err := time.Parse(time.RFC3339Nano, text); err != nil {
+		return text
+	}
+	return text[:whole] + strings.TrimLeft(text[whole:], ".0123456789")
+}
+
 // cell writes a value on one line for people: a dash for nothing, and no
 // control characters, whoever put them there.
 func cell(value any) string {
@@ -85,6 +98,8 @@ func cell(value any) string {
 			parts[i] = cell(element)
 		}
 		value = strings.Join(parts, ", ")
+	case string:
+		value = toTheSecond(v)
 	}
 	text := failure.Printable(plainCell(value))
 	if text == "" {

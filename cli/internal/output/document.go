@@ -104,13 +104,17 @@ func native(value any) any {
 // filtered writes what the jq filter makes of the answer, one result after
 // another: plain text for strings unless a format was asked for, as jq -r does.
 func (p *Printer) filtered(value any) error {
-	for results := p.filter.Run(value); ; {
+	results := p.filter.Run(value)
+	for n := 0; ; n++ {
 		result, more := results.Next()
 		if !more {
 			return nil
 		}
 		if err, failed := result.(error); failed {
 			return failure.Usagef("--jq: %s", strings.TrimPrefix(err.Error(), "jq: "))
+		}
+		if n > 0 && p.Format == "yaml" {
+			fmt.Fprintln(p.Out, "---")
 		}
 		if err := p.result(result); err != nil {
 			return err

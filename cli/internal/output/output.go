@@ -142,6 +142,25 @@ func merge(pages iter.Seq2[any, error], rows string) (any, error) {
 	return first, nil
 }
 
+// Check refuses columns that no answer of these dotted paths can have. Nothing
+// known refuses nothing.
+func Check(columns, known []string) error {
+	for _, column := range columns {
+		if len(known) > 0 && !reachable(column, known) {
+			shown := slices.DeleteFunc(slices.Clone(known), func(path string) bool { return strings.HasSuffix(path, ".*") })
+			return failure.Usagef("--columns: there is no %q here; choose from %s", column, strings.Join(shown, ", "))
+		}
+	}
+	return nil
+}
+
+func reachable(column string, known []string) bool {
+	return slices.ContainsFunc(known, func(path string) bool {
+		free, isFree := strings.CutSuffix(path, "*")
+		return column == path || isFree && strings.HasPrefix(column, free)
+	})
+}
+
 func (p *Printer) note(format string, args ...any) {
 	fmt.Fprintf(p.Notes, format+"\n", args...)
 }

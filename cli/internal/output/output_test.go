@@ -67,6 +67,7 @@ func TestAListInEveryFormat(t *testing.T) {
 			`{"contacts":[],"limit":90071992547409931,"name":"long-name.example","on":false,"relaying":{"state":"disabled"}}` + "\n"},
 		{"jq", Config{JQ: ".items[] | .name, .limit"}, "b.example\n1000\nlong-name.example\n90071992547409931\n"},
 		{"jq as jsonl", Config{JQ: ".items | length, .[0].name", Format: "jsonl"}, "2\n\"b.example\"\n"},
+		{"jq as yaml, one document for each result", Config{JQ: ".items[].limit", Format: "yaml"}, "1000\n---\n90071992547409931\n"},
 		{"jq sees no cursor", Config{JQ: "keys"}, `["items"]` + "\n"},
 		{"yaml", Config{Format: "yaml", JQ: ".items[0]"}, "" +
 			"contacts:\n  - a@b.example\n  - c@b.example\nlimit: 1000\nname: b.example\n\"on\": true\nrelaying:\n  state: enabled\n"},

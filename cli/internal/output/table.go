@@ -51,18 +51,24 @@ func (p *Printer) columns(usual []string, first any) []string {
 	return slices.Sorted(maps.Keys(object))
 }
 
+// nextPage is the member that says where a list goes on.
+const nextPage = "next_page_token"
+
 // summary notes what an answer says beside its rows: what a batch came to,
 // which day a report is about.
 func (p *Printer) summary(value any, rows string) {
 	object, _ := value.(map[string]any)
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(object)) {
-		if _, list := object[name].([]any); name != rows && !list {
+		if _, list := object[name].([]any); name != rows && name != nextPage && !list {
 			parts = append(parts, strings.ReplaceAll(name, "_", " ")+" "+cell(object[name]))
 		}
 	}
 	if len(parts) > 0 {
 		p.note("(%s)", strings.Join(parts, ", "))
+	}
+	if token, _ := object[nextPage].(string); token != "" {
+		p.note("(more: --page-token %s)", failure.Printable(token))
 	}
 }
 

@@ -21,7 +21,7 @@ func parse(path string, text []byte) (*File, error) {
 	}
 	root, err := parser.ParseBytes(text, 0)
 	if err != nil {
-		return nil, failure.Usagef("%s: %s", path, strings.TrimSpace(yaml.FormatError(err, false, true)))
+		return nil, failure.Unreadable(path, err)
 	}
 	for _, doc := range root.Docs {
 		if doc.Body == nil {
