@@ -141,19 +141,25 @@ func (p *postfix) queued(t *testing.T) string {
 // smtpSink starts Postfix's smtp-sink and answers its address; each message becomes a file in the directory.
 func smtpSink(t *testing.T, args ...string) (addr, dir string) {
 	t.Helper()
+	addr = "127.0.0.1:" + freePort(t)
+	return addr, smtpSinkAt(t, addr, args...)
+}
+
+// smtpSinkAt is smtpSink at an address that was down until now.
+func smtpSinkAt(t *testing.T, addr string, args ...string) (dir string) {
+	t.Helper()
 	need(t, "smtp-sink", "postfix")
 	dir, err := os.MkdirTemp("/tmp", "sink")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	must(t, os.Chmod(dir, 0o777))
-	addr = "127.0.0.1:" + freePort(t)
 	if os.Geteuid() == 0 {
 		args = append(args, "-u", "postfix")
 	}
 	args = append(args, "-d", "%M.", "-R", dir, addr, "100")
 	start(t, exec.Command("/usr/sbin/smtp-sink", args...))
 	waitListening(t, addr)
-	return addr, dir
+	return dir
 }
 
 // received waits until the sink directory holds n messages and answers them in the order of their names.
