@@ -67,7 +67,13 @@ func TestRow14SlowClientsDoNotKeepARealOneOut(t *testing.T) {
 	var took []time.Duration
 	for start := time.Now(); len(took) < real || time.Since(start) < 4*idle; {
 		began := time.Now()
-		c := e.hello()
+		c := e.connect()
+		greeting, err := c.reply()
+		for err == nil && strings.HasPrefix(greeting, "421") && time.Since(began) < patience {
+			c = e.connect() // those that were let go are still being counted: a mail server tries again
+			greeting, err = c.reply()
+		}
+		c.ask("EHLO client.test", "(?s)250-.*")
 		c.mail("anna@ok.test", text("anna@ok.test"), queuedAs)
 		c.ask("QUIT", "221 .*")
 		took = append(took, time.Since(began))
@@ -76,9 +82,10 @@ func TestRow14SlowClientsDoNotKeepARealOneOut(t *testing.T) {
 	attackers.Wait()
 	close(ends)
 	slices.Sort(took)
-	if worst := took[len(took)-1]; worst > 2*time.Second {
+	if worst := took[len(took)-1]; worst > patience {
 		t.Errorf("a message took up to %v", worst)
 	}
+	t.Logf("of %d messages beside %d slow clients the slowest took %v, the median %v", len(took), slow, took[len(took)-1], took[len(took)/2])
 	for end := range ends {
 		saw[end]++
 	}
