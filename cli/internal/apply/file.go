@@ -21,6 +21,8 @@ type File struct {
 	// sections are the kinds that the file speaks of, even with an empty list.
 	sections map[string]bool
 	table    []ops.Op
+	// faults are the values that the contract does not allow.
+	faults []failure.Field
 }
 
 // Object is one object of a file.
@@ -63,7 +65,46 @@ func Read(name string, text []byte, table []ops.Op) (*File, error) {
 	if len(f.sections) == 0 {
 		return nil, failure.Usagef("%s names nothing; it may have %s", name, strings.Join(sectionNames(), ", "))
 	}
+	if err := f.faulty(); err != nil {
+		return nil, err
+	}
 	return f, f.distinct()
+}
+
+// check notes a value that the contract does not allow, so that all of them
+// are said at once and before anything is planned.
+func (f *File) check(k *kind, key string, value any, line int) {
+	if wants := k.check(f.table, key, value); wants != "" {
+		message := fmt.Sprintf("takes %s, not %s", wants, said(value))
+		if k.secret(f.table, key) {
+			message = "takes " + wants
+		}
+		f.faults = append(f.faults, failure.Field{Pointer: fmt.Sprintf("%s:%d: %s", f.Name, line, key), Message: message})
+	}
+}
+
+func said(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return "null"
+	case string:
+		return fmt.Sprintf("%q", v)
+	default:
+		return brief(value)
+	}
+}
+
+func (f *File) faulty() error {
+	switch len(f.faults) {
+	case 0:
+		return nil
+	case 1:
+		return failure.Usagef("%s %s", f.faults[0].Pointer, f.faults[0].Message)
+	default:
+		return &failure.Error{
+			Code: failure.Usage, Detail: fmt.Sprintf("%s has %d values that cannot be", f.Name, len(f.faults)), Fields: f.faults,
+		}
+	}
 }
 
 func (f *File) document(body ast.Node, members []*ast.MappingValueNode) error {
@@ -90,7 +131,7 @@ func (f *File) single(body ast.Node, member *ast.MappingValueNode) error {
 	name := member.Value.GetToken().Value
 	k := kindBy(func(k *kind) bool { return k.name == name })
 	if k == nil {
-		return f.unknown(line(member.Value), name, kindNames())
+		return failure.Usagef("%s:%d: kind takes one of %s, not %q", f.Name, line(member.Value), strings.Join(slices.Sorted(slices.Values(kindNames())), ", "), name)
 	}
 	f.sections[k.name] = true
 	return f.object(k, body)
@@ -129,9 +170,10 @@ func (f *File) object(k *kind, node ast.Node) error {
 		}
 		var value any
 		if err := yaml.NodeToValue(member.Value, &value); err != nil {
-			return failure.Usagef("%s:%d: %s: %v", f.Name, line(member.Value), key, err)
+			return failure.Unreadable(f.Name, err)
 		}
 		o.Values[key] = invoke.Normal(value)
+		f.check(k, key, o.Values[key], line(member.Value))
 	}
 	for _, key := range k.key {
 		if text, _ := o.Values[key].(string); text == "" {

@@ -103,11 +103,6 @@ func (p *Planner) wants(f *File, l *lists) []want {
 // one.
 func (p *Planner) relayIP(o Object, l *lists) (Step, error) {
 	wanted, _ := o.Values["state"].(string)
-	switch wanted {
-	case "", "requested", "active", "disabled":
-	default:
-		return Step{}, failure.Usagef("state takes one of requested, active, disabled, not %q", wanted)
-	}
 	found := live{object: l.relayIPs[o.kind.identity(o.Values)]}
 	if found.object == nil {
 		return Step{Action: Create, Changes: stateNote("", wanted), do: func(ctx context.Context) (string, error) {
