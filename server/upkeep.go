@@ -20,6 +20,8 @@ const (
 const (
 	// decisionAge is how long the reference of a refusal can be looked up, as the contract says.
 	decisionAge = 30 * 24 * time.Hour
+	// queueOperationAge is how long it can be asked what became of an operation on the queue, as the contract says.
+	queueOperationAge = 30 * 24 * time.Hour
 	// forgetAtOnce bounds one transaction: strangers decide how many refusals there are.
 	forgetAtOnce = 1000
 )
@@ -89,10 +91,14 @@ func (u *upkeep) drain(ctx context.Context, some func(*store.Tx) (bool, error)) 
 	return nil
 }
 
-// forget removes kept results that no repetition of a request may be answered with any more, and old decisions.
+// forget removes kept results that no repetition of a request may be answered with any more, and old decisions and operations on
+// the queue.
 func (u *upkeep) forget(ctx context.Context) error {
 	err := u.store.Write(ctx, store.System(), func(tx *store.Tx) error {
-		_, err := tx.DeleteIdempotencyKeys(tx.Now.Add(-httpapi.IdempotencyWindow))
+		if _, err := tx.DeleteIdempotencyKeys(tx.Now.Add(-httpapi.IdempotencyWindow)); err != nil {
+			return err
+		}
+		_, err := tx.DeleteQueueOperations(tx.Now.Add(-queueOperationAge))
 		return err
 	})
 	if err != nil {

@@ -54,6 +54,23 @@ func TestDecisionsAreForgottenAfterThirtyDays(t *testing.T) {
 	eventually(t, "only the new decision", func() bool { return kept() == 1 })
 }
 
+func TestOperationsOnTheQueueAreForgottenAfterThirtyDays(t *testing.T) {
+	clock := &heldClock{now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
+	s := servertest.Start(t, servertest.Config{Now: clock.Now})
+	db, err := sql.Open("sqlite", filepath.Join(s.DataDir, "relay.db"))
+	must(t, err)
+	defer db.Close()
+	_, err = db.ExecContext(t.Context(), `INSERT INTO queue_operations (id, action, created_at)
+		VALUES ('qop_old', 'hold', '2026-11-24 11:59:00+00:00'), ('qop_new', 'hold', '2026-11-24 14:00:00+00:00')`)
+	must(t, err)
+	clock.add(30*24*time.Hour + time.Minute)
+	eventually(t, "only the new operation", func() bool {
+		var ids string
+		must(t, db.QueryRowContext(t.Context(), "SELECT group_concat(id) FROM queue_operations").Scan(&ids))
+		return ids == "qop_new"
+	})
+}
+
 // heldClock stands still until it is moved.
 type heldClock struct {
 	mu  sync.Mutex
