@@ -68,6 +68,7 @@ func domainOf(d *api.DomainPolicy, f *faults) *Domain {
 		Standing:          standing("", d.Status, d.StatusSince, d.Relaying, f),
 		Limit:             d.Limit,
 		IncludeSubdomains: d.IncludeSubdomains,
+		ExceptSubdomains:  slices.Clone(d.ExceptSubdomains),
 		UsersSendAsDomain: d.UsersMaySendAs == api.DomainPolicyUsersMaySendAsDomain,
 		partner:           unique.Make(d.Partner),
 		timeZone:          unique.Make(zoneOf(d.TimeZone)),

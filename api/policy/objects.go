@@ -84,6 +84,10 @@ type Domain struct {
 	Limit int64
 	// IncludeSubdomains lets a.example.com speak under example.com.
 	IncludeSubdomains bool
+	// ExceptSubdomains are registered domains below this one that belong to
+	// other partners. An edge need not have their documents to know that this
+	// domain does not speak for them.
+	ExceptSubdomains []string
 	// UsersSendAsDomain lets a user send from every address of the domain.
 	UsersSendAsDomain bool
 	// Bulk is the exception for bulk mail. nil where there is none.

@@ -132,10 +132,18 @@ func (t *Table) Domain(name string) (*Domain, bool) {
 	}
 	for rest := parent(name); rest != ""; rest = parent(rest) {
 		if d, ok := t.domains.get(rest); ok {
-			return d, d.IncludeSubdomains
+			return d, d.IncludeSubdomains && !d.excepts(name)
 		}
 	}
 	return nil, false
+}
+
+// excepts reports whether a name is another partner's domain below this one, or
+// lies below such a domain.
+func (d *Domain) excepts(name string) bool {
+	return slices.ContainsFunc(d.ExceptSubdomains, func(other string) bool {
+		return name == other || strings.HasSuffix(name, "."+other)
+	})
 }
 
 func parent(name string) string {

@@ -75,6 +75,20 @@ func TestADomainSpeaksForItsSubdomainsWhereItSaysSo(t *testing.T) {
 	}
 }
 
+// An edge that serves only some partners has no document of another partner's domain below one of theirs.
+func TestADomainDoesNotSpeakForSubdomainsOfOtherPartnersThatTheEdgeDoesNotKnow(t *testing.T) {
+	table := compiled(t, domainDoc(1, "example.com", func(d *api.DomainPolicy) {
+		d.IncludeSubdomains, d.ExceptSubdomains = true, []string{"sub.example.com"}
+	}))
+	for name, speaks := range map[string]bool{
+		"a.example.com": true, "xsub.example.com": true, "sub.example.com": false, "a.sub.example.com": false,
+	} {
+		if _, ok := table.Domain(name); ok != speaks {
+			t.Errorf("%q speaks under example.com: %v, want %v", name, ok, speaks)
+		}
+	}
+}
+
 func TestTheMostExactRelayIPDecides(t *testing.T) {
 	complaints := api.ClientPolicyCauseComplaints
 	table := compiled(t, domainDoc(1, "example.com", func(d *api.DomainPolicy) {

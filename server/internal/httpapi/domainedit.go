@@ -142,6 +142,9 @@ func (a *API) createDomain(ctx context.Context, tx *store.Tx, name string, edit 
 	} else if err != nil {
 		return domainOutcome{}, err
 	}
+	if err := tx.PublishDomainsAbove(name); err != nil {
+		return domainOutcome{}, err
+	}
 	outcome := domainOutcome{row: row, created: true, changed: true}
 	return outcome, a.noteDomain(ctx, tx, row, nil, "")
 }

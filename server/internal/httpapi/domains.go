@@ -141,6 +141,9 @@ func (a *API) DeleteDomain(ctx context.Context, r rest.DeleteDomainRequestObject
 			return err
 		}
 		tx.Publish(store.DomainKey(name))
+		if err := tx.PublishDomainsAbove(name); err != nil {
+			return err
+		}
 		return a.audit(ctx, tx, change{object: "domain/" + name, partner: row.Partner, before: before})
 	})
 	if err != nil {

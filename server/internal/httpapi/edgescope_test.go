@@ -37,6 +37,31 @@ func TestControl13AnEdgeReadsThePolicyOfItsPartnersOnly(t *testing.T) {
 	}
 }
 
+// An edge of one partner is told which names below that partner's domain are others', though not their documents: or it would
+// let the one speak as the other.
+func TestControl13AnEdgeIsToldWhichSubdomainsBelongToOtherPartners(t *testing.T) {
+	f := newFixture(t)
+	for _, slug := range []string{"acme", "other"} {
+		f.partner(slug)
+	}
+	f.domain("acme", "acme.example", 100)
+	f.call(f.Token, "PATCH", "/v1/domains/acme.example", object{"include_subdomains": true}).want(200)
+	e := f.edge("fra1", "acme")
+	excepted := func() []string { return e.pull("", "").keys()["domain/acme.example"].Domain.ExceptSubdomains }
+	if got := excepted(); len(got) != 0 {
+		t.Fatalf("before there are any: %v", got)
+	}
+	f.domain("other", "sub.acme.example", 100)
+	f.domain("acme", "own.acme.example", 100)
+	if got := excepted(); !slices.Equal(got, []string{"sub.acme.example"}) {
+		t.Errorf("excepted are %v, want the other partner's", got)
+	}
+	f.call(f.Token, "DELETE", "/v1/domains/sub.acme.example", nil).want(204)
+	if got := excepted(); len(got) != 0 {
+		t.Errorf("once it is deleted: %v", got)
+	}
+}
+
 func TestControl13AnEdgeMayCallWhatItsProtocolNeedsAndNothingElse(t *testing.T) {
 	f := newFixture(t)
 	e := f.edge("fra1")

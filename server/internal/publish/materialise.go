@@ -112,11 +112,15 @@ func domain(tx *store.Tx, name string) (api.DomainPolicy, error) {
 	if err != nil {
 		return api.DomainPolicy{}, err
 	}
+	others, err := tx.SubdomainsOfOthers(row)
+	if err != nil {
+		return api.DomainPolicy{}, err
+	}
 	routes, err := tx.RoutesOf(name)
 	return api.DomainPolicy{
 		Name: row.Name, Partner: row.Partner, Status: api.AdministrativeStatus(row.Status),
 		StatusSince: since(row.Administrative), Relaying: relaying(row.Relaying), Limit: terms[0].Limit,
-		TimeZone: &terms[0].TimeZone, IncludeSubdomains: row.IncludeSubdomains,
+		TimeZone: &terms[0].TimeZone, IncludeSubdomains: row.IncludeSubdomains, ExceptSubdomains: others,
 		UsersMaySendAs: api.DomainPolicyUsersMaySendAs(row.UsersMaySendAs), Bulk: bulk(row),
 		Clients: each(known(clients), client), Users: each(users, user), Routes: each(routes, route), Contacts: list(row.Contacts),
 	}, err
