@@ -153,6 +153,7 @@ func (e *edge) run(ctx context.Context) error {
 	reporting.start("events", e.events.Run)
 
 	relaying := newCrew(working, fail)
+	defer e.instructions.Wait()
 	defer relaying.stop()
 	relaying.start("queue", e.queue.Run)
 	relaying.start("policy", e.sync.Run)

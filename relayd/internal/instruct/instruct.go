@@ -26,7 +26,7 @@ import (
 
 var doneKey = []byte("i")
 
-// Config wires a Runner. All fields are required.
+// Config wires a Runner. All fields but Patience are required.
 type Config struct {
 	Journal *journal.Journal
 	Spool   *spool.Spool
@@ -40,17 +40,32 @@ type Config struct {
 	Log      *slog.Logger
 	Now      func() time.Time
 	Entropy  io.Reader
+	// Patience is how long Carry waits for what it began; then the policy goes on. 0 means a second.
+	Patience time.Duration
 }
 
 // Runner carries out instructions; its methods may be called from any goroutine.
 type Runner struct {
-	config Config
-	mu     sync.Mutex
-	done   int64
+	config  Config
+	working sync.WaitGroup
+
+	mu   sync.Mutex
+	done int64
+	// under is what is being carried out; nil for nothing.
+	under *work
+}
+
+// work is one list of instructions on its way.
+type work struct {
+	ended chan struct{}
+	err   error // once ended is closed
 }
 
 // New reads how far the last process had come.
 func New(c Config) (*Runner, error) {
+	if c.Patience == 0 {
+		c.Patience = time.Second
+	}
 	r := &Runner{config: c}
 	value, err := c.Journal.Get(doneKey)
 	switch {
@@ -72,18 +87,55 @@ func (r *Runner) Acknowledged() int64 {
 	return r.done
 }
 
-// Carry carries out what is new among the instructions, in their order. After an error the rest is left for the next call.
+// Carry carries out what is new among the instructions, in their order. After an error the rest is left for the next call. An
+// operation on a long queue can take a minute: then Carry returns while it goes on, because policy must not wait for it, and the
+// calls that follow begin nothing before it has ended.
 func (r *Runner) Carry(ctx context.Context, instructions []api.Instruction) error {
+	under := r.begin(ctx, instructions)
+	patience := time.NewTimer(r.config.Patience)
+	defer patience.Stop()
+	select {
+	case <-patience.C:
+		return nil
+	case <-under.ended:
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.under == under {
+		r.under = nil
+	}
+	return under.err
+}
+
+// begin starts on the instructions, unless others are still under way.
+func (r *Runner) begin(ctx context.Context, instructions []api.Instruction) *work {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.under == nil {
+		under := &work{ended: make(chan struct{})}
+		r.under = under
+		r.working.Go(func() {
+			defer close(under.ended)
+			under.err = r.carryAll(ctx, instructions)
+		})
+	}
+	return r.under
+}
+
+// Wait returns when nothing is under way any more; the context of the calls ends what is.
+func (r *Runner) Wait() { r.working.Wait() }
+
+func (r *Runner) carryAll(ctx context.Context, instructions []api.Instruction) error {
 	for _, instruction := range instructions {
-		if instruction.Number <= r.done {
+		if instruction.Number <= r.Acknowledged() {
 			continue
 		}
 		if err := r.carryOne(ctx, instruction); err != nil {
 			return fmt.Errorf("instruction %d (%s): %w", instruction.Number, instruction.Kind, err)
 		}
+		r.mu.Lock()
 		r.done = instruction.Number
+		r.mu.Unlock()
 	}
 	return nil
 }

@@ -35,6 +35,11 @@ func (nobody) Attempt(context.Context, queue.Job) []queue.Result { panic("the qu
 
 func open(t *testing.T, dir string) *edge {
 	t.Helper()
+	return openWith(t, dir, time.Minute)
+}
+
+func openWith(t *testing.T, dir string, patience time.Duration) *edge {
+	t.Helper()
 	now := func() time.Time { return time.Date(2026, 11, 22, 14, 0, 0, 0, time.UTC) }
 	j, err := journal.Open(journal.Config{Dir: dir + "/journal"})
 	if err != nil {
@@ -61,7 +66,7 @@ func open(t *testing.T, dir string) *edge {
 			return e.operate(ctx, op, tally, record)
 		},
 		Journal: j, Spool: s, Outbox: o, Enqueue: func(id string) { e.queued = append(e.queued, id) }, Hostname: "edge.example",
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: now, Entropy: rand.Reader,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: now, Entropy: rand.Reader, Patience: patience,
 	})
 	if err != nil {
 		t.Fatal(err)

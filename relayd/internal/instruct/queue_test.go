@@ -137,3 +137,38 @@ func TestAQueueOperationThatACrashEndedGoesOnAndCountsEachMessageOnce(t *testing
 		t.Errorf("outcome %+v, acknowledged %d", done, again.runner.Acknowledged())
 	}
 }
+
+// An operation on a long queue does not keep the policy waiting.
+func TestALongOperationGoesOnWhileOthersWait(t *testing.T) {
+	e := openWith(t, t.TempDir(), 20*time.Millisecond)
+	defer e.close()
+	e.store(t, "example.com", 1)
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	e.operate = func(ctx context.Context, op queue.Operation, tally queue.Tally, record func(*journal.Batch, queue.Tally, bool) error) error {
+		close(begun)
+		<-proceed
+		return e.queue.Operate(ctx, op, tally, record)
+	}
+	instructions := []api.Instruction{queueOperation(1, api.InstructionKindQueueHold)}
+	for range 3 {
+		if err := e.runner.Carry(t.Context(), instructions); err != nil || e.runner.Acknowledged() != 0 {
+			t.Fatalf("got %v, acknowledged %d", err, e.runner.Acknowledged())
+		}
+		<-begun // once: a second beginning would close it again
+	}
+	close(proceed)
+	e.runner.Wait()
+	// What it came to is told by the next call, and what has come since is carried out by the one after it.
+	e.operate = e.queue.Operate
+	instructions = append(instructions, queueOperation(2, api.InstructionKindQueueRelease))
+	for range 2 {
+		if err := e.runner.Carry(t.Context(), instructions); err != nil {
+			t.Fatal(err)
+		}
+		e.runner.Wait()
+	}
+	kinds, _ := e.reported(t)
+	if e.runner.Acknowledged() != 2 || kinds[api.EdgeEventKindMessageHeld] != 1 || kinds[api.EdgeEventKindMessageReleased] != 1 {
+		t.Errorf("acknowledged %d, events %v", e.runner.Acknowledged(), kinds)
+	}
+}
