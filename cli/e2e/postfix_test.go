@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"activerelay/relayd/relaytest"
 )
 
 // postfix is a Postfix instance of its own: configuration, queue, log and port in a temporary directory.
@@ -221,15 +223,9 @@ func run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// freePort answers a port that was free a moment ago, for programs that cannot choose one and say which.
 func freePort(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer listener.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	must(t, err)
-	return port
+	return relaytest.FreePort(t)
 }
 
 func waitListening(t *testing.T, addr string) {

@@ -29,8 +29,8 @@ type RealZone struct {
 func StartResolver(t testing.TB, zones map[string]RealZone) netip.AddrPort {
 	t.Helper()
 	dir := t.TempDir()
-	served, resolver := freePort(t), freePort(t)
-	authority := fmt.Sprintf("server:\n\tip-address: 127.0.0.1@%d\n\tusername: \"\"\n\tchroot: \"\"\n\tzonesdir: %q\n\tdatabase: \"\"\n"+
+	served, resolver := FreePort(t), FreePort(t)
+	authority := fmt.Sprintf("server:\n\tip-address: 127.0.0.1@%s\n\tusername: \"\"\n\tchroot: \"\"\n\tzonesdir: %q\n\tdatabase: \"\"\n"+
 		"\tpidfile: %q\n\txfrdfile: %q\n\tzonelistfile: %q\n\txfrdir: %q\n\tserver-count: 1\nremote-control:\n\tcontrol-enable: no\n",
 		served, dir, dir+"/nsd.pid", dir+"/xfrd", dir+"/zonelist", dir)
 	anchors, stubs := "", ""
@@ -40,9 +40,9 @@ func StartResolver(t testing.TB, zones map[string]RealZone) netip.AddrPort {
 		if anchor != "" {
 			anchors += fmt.Sprintf("\ttrust-anchor-file: %q\n", anchor)
 		}
-		stubs += fmt.Sprintf("stub-zone:\n\tname: %q\n\tstub-addr: 127.0.0.1@%d\n", name, served)
+		stubs += fmt.Sprintf("stub-zone:\n\tname: %q\n\tstub-addr: 127.0.0.1@%s\n", name, served)
 	}
-	recursor := fmt.Sprintf("server:\n\tinterface: 127.0.0.1@%d\n\tdo-ip6: no\n\tusername: \"\"\n\tchroot: \"\"\n\tdirectory: %q\n"+
+	recursor := fmt.Sprintf("server:\n\tinterface: 127.0.0.1@%s\n\tdo-ip6: no\n\tusername: \"\"\n\tchroot: \"\"\n\tdirectory: %q\n"+
 		"\tpidfile: \"\"\n\tuse-syslog: no\n\tlogfile: \"\"\n\tdo-daemonize: no\n\tmodule-config: \"validator iterator\"\n"+
 		"\tdo-not-query-localhost: no\n\tlocal-zone: \"test.\" nodefault\n%s%sremote-control:\n\tcontrol-enable: no\n",
 		resolver, dir, anchors, stubs)
@@ -50,7 +50,7 @@ func StartResolver(t testing.TB, zones map[string]RealZone) netip.AddrPort {
 	writeFile(t, dir+"/unbound.conf", recursor)
 	daemon(t, served, "nsd", "nsd", "-d", "-c", dir+"/nsd.conf")
 	daemon(t, resolver, "unbound", "unbound", "-d", "-c", dir+"/unbound.conf")
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), resolver)
+	return netip.MustParseAddrPort("127.0.0.1:" + resolver)
 }
 
 // writeZone returns the file of a zone and, for a signed one, that of its key.
@@ -113,7 +113,7 @@ func tool(t testing.TB, dir, name string, args ...string) []byte {
 }
 
 // daemon runs a program until the test ends and waits until it listens.
-func daemon(t testing.TB, port uint16, name, debian string, args ...string) {
+func daemon(t testing.TB, port, name, debian string, args ...string) {
 	t.Helper()
 	log, err := os.Create(filepath.Join(t.TempDir(), name+".log"))
 	if err != nil {
@@ -140,7 +140,7 @@ func daemon(t testing.TB, port uint16, name, debian string, args ...string) {
 	defer late.Stop()
 	defer tick.Stop()
 	for {
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil {
 			_ = c.Close()
 			return
@@ -154,12 +154,4 @@ func daemon(t testing.TB, port uint16, name, debian string, args ...string) {
 		said, _ := os.ReadFile(log.Name())
 		t.Fatalf("relaytest: %s does not listen: %v\n%s", name, err, said)
 	}
-}
-
-// freePort returns a port that was free for UDP and TCP just now.
-func freePort(t testing.TB) uint16 {
-	t.Helper()
-	packet, listener := listenBoth(t)
-	_, _ = packet.Close(), listener.Close()
-	return listener.Addr().(*net.TCPAddr).AddrPort().Port()
 }

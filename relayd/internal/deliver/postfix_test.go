@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"activerelay/relayd/internal/queue"
+	"activerelay/relayd/relaytest"
 )
 
 // smtpSink starts Postfix's own sink, which writes what it takes into files
@@ -25,7 +26,7 @@ func smtpSink(t *testing.T, dir string, args ...string) netip.AddrPort {
 			t.Fatal("smtp-sink is missing: install the Debian package postfix")
 		}
 	}
-	addr := freePort(t)
+	addr := netip.MustParseAddrPort("127.0.0.1:" + relaytest.FreePort(t))
 	args = append([]string{"-d", filepath.Join(dir, "m.")}, args...)
 	if os.Getuid() == 0 {
 		args = append([]string{"-u", "postfix"}, args...)
@@ -52,16 +53,6 @@ func smtpSink(t *testing.T, dir string, args ...string) netip.AddrPort {
 func executable(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode()&0o111 != 0
-}
-
-func freePort(t *testing.T) netip.AddrPort {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
 // waitForPort polls, because a process of somebody else's cannot tell when it
