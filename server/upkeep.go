@@ -22,6 +22,9 @@ const (
 	decisionAge = 30 * 24 * time.Hour
 	// queueOperationAge is how long it can be asked what became of an operation on the queue, as the contract says.
 	queueOperationAge = 30 * 24 * time.Hour
+	// staleQueueAge is how long something can wait untold before it is taken for lost: several times the longest wait between
+	// two attempts, with room for an edge that cannot reach the control plane.
+	staleQueueAge = 7 * 24 * time.Hour
 	// forgetAtOnce bounds one transaction: strangers decide how many refusals there are.
 	forgetAtOnce = 1000
 )
@@ -98,7 +101,10 @@ func (u *upkeep) forget(ctx context.Context) error {
 		if _, err := tx.DeleteIdempotencyKeys(tx.Now.Add(-httpapi.IdempotencyWindow)); err != nil {
 			return err
 		}
-		_, err := tx.DeleteQueueOperations(tx.Now.Add(-queueOperationAge))
+		if _, err := tx.DeleteQueueOperations(tx.Now.Add(-queueOperationAge)); err != nil {
+			return err
+		}
+		_, err := tx.DeleteStaleQueued(tx.Now.Add(-staleQueueAge))
 		return err
 	})
 	if err != nil {

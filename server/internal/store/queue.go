@@ -103,6 +103,13 @@ func (tx *Tx) countQueued(filter QueueFilter) (int64, error) {
 	return count, err
 }
 
+// DeleteStaleQueued forgets what should have been tried since an instant and was not told of: its end was lost together with
+// events of the edge. Were it alive after all, its next attempt would tell of it. What is held tells nothing, and stays.
+func (tx *Tx) DeleteStaleQueued(since time.Time) (int64, error) {
+	result := tx.db.Where("state = ? AND changed_at < ?", Queued, since).Delete(&QueuedMessage{})
+	return result.RowsAffected, result.Error
+}
+
 // edgesWith returns the edges on which something waits, in order.
 func (tx *Tx) edgesWith(filter QueueFilter) ([]string, error) {
 	var edges []string

@@ -178,6 +178,30 @@ func TestTheQueueIsNarrowedAndPaged(t *testing.T) {
 	})
 }
 
+func TestWhatWasNotTriedForAWeekIsTakenForLostUnlessItIsHeld(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.addPartner(t, acme)
+		f.addDomain(t, acme, "acme.example", nil)
+		f.addEdge(t, "edge_1")
+		f.tell(t, "edge_1", accepted(first, "acme.example", "y.example", "z.example"),
+			store.Event{Kind: store.EventHeld, MessageID: first, RecipientDomains: []string{"z.example"}})
+		late := accepted(second, "acme.example", "y.example")
+		late.Time = noon.Add(time.Hour)
+		f.tell(t, "edge_1", late)
+		f.write(t, store.System(), func(tx *store.Tx) error {
+			n, err := tx.DeleteStaleQueued(noon.Add(time.Minute))
+			if n != 1 {
+				t.Errorf("%d were taken for lost, want 1", n)
+			}
+			return err
+		})
+		want := []string{first + " z.example 1 held 0", second + " y.example 1 queued 0"}
+		if diff := gocmp.Diff(want, f.waiting(t, store.Operator(), store.QueueFilter{})); diff != "" {
+			t.Errorf("left (-want +got):\n%s", diff)
+		}
+	})
+}
+
 // told are the queue instructions that an edge has not acknowledged.
 func (f *fixture) told(t *testing.T, edge string) (kinds []string, bodies []store.QueueInstruction) {
 	t.Helper()
