@@ -58,7 +58,7 @@ func (s *Set) Variable(name string) string {
 // are no flags are left in Flags.Args. It answers every mistake it finds, not only the first.
 func (s *Set) Load(args []string, getenv func(string) string) error {
 	if err := s.Flags.Parse(args); err != nil {
-		return err
+		return s.flagError(err)
 	}
 	given := map[string]bool{}
 	s.Flags.Visit(func(f *pflag.Flag) { given[f.Name] = true })
@@ -161,16 +161,42 @@ func text(node ast.Node) (string, error) {
 
 func (s *Set) set(flag *pflag.Flag, value string) error {
 	if err := s.Flags.Set(flag.Name, value); err != nil {
-		if s.secret[flag.Name] {
-			return errors.New("not a valid value")
-		}
-		// pflag's text repeats the flag; its cause is the news.
-		if cause := errors.Unwrap(err); cause != nil {
-			err = cause
-		}
-		return fmt.Errorf("%q: %w; want a %s", value, err, flag.Value.Type())
+		return s.valueError(flag, value, err)
 	}
 	return nil
+}
+
+// flagError names the flag of a value on the command line as that of a variable or of a key in the file is named.
+func (s *Set) flagError(err error) error {
+	var bad *pflag.InvalidValueError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	return fmt.Errorf("--%s: %w", bad.GetFlag().Name, s.valueError(bad.GetFlag(), bad.GetValue(), err))
+}
+
+// kinds says what the types of settings take, where their own complaint is one for Go programmers.
+var kinds = map[string]string{
+	"bool":     "true or false",
+	"int":      "a whole number",
+	"uint16":   "a whole number from 0 to 65535",
+	"float64":  "a number",
+	"duration": "a duration, e.g. 90s, 5m or 2h",
+}
+
+// valueError says what is wrong with a value and what is possible, without the value where it is secret.
+func (s *Set) valueError(flag *pflag.Flag, value string, err error) error {
+	if s.secret[flag.Name] {
+		return errors.New("not a valid value")
+	}
+	if kind, ok := kinds[flag.Value.Type()]; ok {
+		return fmt.Errorf("%q: want %s", value, kind)
+	}
+	// pflag's text repeats the flag; its cause is the news.
+	if cause := errors.Unwrap(err); cause != nil {
+		err = cause
+	}
+	return fmt.Errorf("%q: %w", value, err)
 }
 
 func (s *Set) names() []string {
