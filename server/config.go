@@ -80,12 +80,34 @@ func (c *Config) check() error {
 	return errors.Join(c.checkListen(), c.checkTLS(), c.checkDatabase(), proxies, c.checkRate(), c.checkDataDir())
 }
 
+// checkFiles reads the files that serving needs. Who only migrates may do so without them.
+func (c *Config) checkFiles() error {
+	var mistakes []error
+	if c.TLSCert != "" && c.TLSKey != "" {
+		_, err := serverTLS(*c)
+		mistakes = append(mistakes, err)
+	}
+	if c.SecretsKeyFile != "" {
+		_, err := readSecretsKey(c.SecretsKeyFile)
+		mistakes = append(mistakes, wrapUnlessNil("secrets-key-file", err))
+	}
+	return errors.Join(mistakes...)
+}
+
+func wrapUnlessNil(setting string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", setting, err)
+}
+
 // checkListen keeps tokens from crossing a network in the clear by accident. Who means it says so.
 func (c *Config) checkListen() error {
-	host, _, err := net.SplitHostPort(c.Listen)
+	if err := setting.CheckListen("listen", c.Listen); err != nil {
+		return err
+	}
+	host, _, _ := net.SplitHostPort(c.Listen) // checked above
 	switch {
-	case err != nil:
-		return fmt.Errorf("listen: %q is no address; want HOST:PORT, e.g. 0.0.0.0:443", c.Listen)
 	case c.TLSCert != "" || c.AllowPlaintext || loopback(host):
 		return nil
 	default:
@@ -118,7 +140,7 @@ func (c *Config) checkDatabase() error {
 }
 
 func (c *Config) checkRate() error {
-	if c.RequestsPerSecond <= 0 {
+	if !(c.RequestsPerSecond > 0) { // NaN is not either
 		return fmt.Errorf("requests-per-second: %v is too few; want more than 0", c.RequestsPerSecond)
 	}
 	return nil

@@ -144,16 +144,24 @@ func loadSecretsKey(config Config) (key [32]byte, err error) {
 	if path == "" {
 		path = filepath.Join(config.DataDir, secretsKeyFile)
 	}
-	text, err := readSecret(path)
+	key, err = readSecretsKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return key, fmt.Errorf("secrets key: %w; the database was begun with a key that belongs there: copy it, or set secrets-key-file", err)
 	}
 	if err != nil {
 		return key, fmt.Errorf("secrets key: %w", err)
 	}
+	return key, nil
+}
+
+func readSecretsKey(path string) (key [32]byte, err error) {
+	text, err := readSecret(path)
+	if err != nil {
+		return key, err
+	}
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || len(raw) != len(key) {
-		return key, fmt.Errorf("secrets key: %s: want %d bytes in base64, as `head -c %d /dev/urandom | base64` makes them", path, len(key), len(key))
+		return key, fmt.Errorf("%s: want %d bytes in base64, as `head -c %d /dev/urandom | base64` makes them", path, len(key), len(key))
 	}
 	return [32]byte(raw), nil
 }

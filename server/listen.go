@@ -42,7 +42,7 @@ func serverTLS(config Config) (*tls.Config, error) {
 	}
 	files, err := keypair.Open(config.TLSCert, config.TLSKey, config.Log)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("tls-cert and tls-key: %w", err)
 	}
 	return files.Config(), nil
 }
@@ -60,4 +60,15 @@ func newHTTPServer(ctx context.Context, config Config, handler http.Handler, tls
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 		TLSConfig:         tlsConfig,
 	}
+}
+
+// front sends who opens the address in a browser to the documentation. What the contract knows, it does not see.
+func front(api http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+			http.Redirect(w, r, "/docs", http.StatusFound)
+			return
+		}
+		api.ServeHTTP(w, r)
+	})
 }

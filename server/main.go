@@ -59,7 +59,11 @@ func (p Program) Main(ctx context.Context, args []string, getenv func(string) st
 		return exitOK
 	}
 	run, err := commandOf(set.Flags.Args(), stdout)
-	if err := errors.Join(err, config.check()); err != nil {
+	err = errors.Join(err, config.check())
+	if set.Flags.NArg() == 0 {
+		err = errors.Join(err, config.checkFiles())
+	}
+	if err != nil {
 		return usageError(stderr, err)
 	}
 	if config.CheckConfig {

@@ -78,15 +78,19 @@ func programWith(t *testing.T, getenv func(string) string, args ...string) (code
 }
 
 func TestMigrateSaysWhatIsPendingAndAppliesIt(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "data")
 	code, out, errs := program(t, "migrate", "status", "--data-dir", dir)
-	if code != 0 || !strings.Contains(out, "00001_init.sql") || !strings.Contains(out, "pending") {
-		t.Fatalf("status of an empty database: %d\n%s%s", code, out, errs)
+	if _, err := os.Stat(dir); code != 1 || !strings.Contains(errs, "there is no database at "+dir) || !os.IsNotExist(err) {
+		t.Fatalf("status where nothing is: %d, directory %v\n%s%s", code, err, out, errs)
 	}
 	config := quiet(dir)
 	config.MigrateAtStart = false
 	if err := server.Run(t.Context(), config); err == nil || !strings.Contains(err.Error(), "run relay-server migrate up") {
 		t.Fatalf("a start without migrating ended with %v", err)
+	}
+	code, out, errs = program(t, "migrate", "status", "--data-dir", dir)
+	if code != 0 || !strings.Contains(out, "00001_init.sql") || !strings.Contains(out, "pending") {
+		t.Fatalf("status of an empty database: %d\n%s%s", code, out, errs)
 	}
 	code, out, errs = program(t, "migrate", "up", "--data-dir", dir)
 	if code != 0 || !strings.Contains(out, "applied 00001_init.sql") {
@@ -126,6 +130,7 @@ func TestADatabaseOfANewerProgramIsRefused(t *testing.T) {
 }
 
 func TestPlaintextOffLoopbackNeedsTheFlag(t *testing.T) {
+	pair := newCertificateFiles(t)
 	for _, test := range []struct {
 		args []string
 		code int
@@ -135,7 +140,7 @@ func TestPlaintextOffLoopbackNeedsTheFlag(t *testing.T) {
 		{args: []string{"--listen", "[::]:8080"}, code: 2},
 		{args: []string{"--listen", "relay.example.com:8080"}, code: 2},
 		{args: []string{"--listen", "0.0.0.0:8080", "--allow-plaintext"}, code: 0},
-		{args: []string{"--listen", "0.0.0.0:8080", "--tls-cert", "c.pem", "--tls-key", "k.pem"}, code: 0},
+		{args: []string{"--listen", "0.0.0.0:8080", "--tls-cert", pair.cert, "--tls-key", pair.key}, code: 0},
 		{args: []string{"--listen", "127.0.0.2:8080"}, code: 0},
 		{args: []string{"--listen", "[::1]:8080"}, code: 0},
 		{args: []string{"--listen", "localhost:8080"}, code: 0},
@@ -163,6 +168,10 @@ func TestAMistakeInTheSettingsIsNamedWithItsPlace(t *testing.T) {
 		{name: "unknown key", yaml: "listen: 127.0.0.1:1\nlistn: x\n", want: path + `:2: unknown key "listn"; known keys are `},
 		{name: "no choice", yaml: "log-level: loud\n", want: path + `:1: log-level: "loud": choices are debug, info, warn, error`},
 		{name: "no number", yaml: "\nrequests-per-second: many\n", want: path + `:2: requests-per-second: "many"`},
+		{name: "a rate in words", yaml: "requests-per-second: many\n", want: `requests-per-second: "many": want a number`},
+		{name: "no port", yaml: "listen: 127.0.0.1:99999\n", want: `listen: "127.0.0.1:99999": "99999" is no port; want 0 to 65535`},
+		{name: "no certificate", yaml: "tls-cert: /no/c.pem\ntls-key: /no/k.pem\n", want: "tls-cert and tls-key: certificate: stat /no/c.pem"},
+		{name: "no key", yaml: "secrets-key-file: /no/secrets.key\n", want: "secrets-key-file: stat /no/secrets.key"},
 		{name: "half a certificate", yaml: "tls-cert: c.pem\n", want: "tls-cert and tls-key"},
 		{name: "no address", yaml: "listen: here\n", want: `listen: "here" is no address`},
 		{name: "no network", yaml: "trusted-proxies: [10.0.0.0/8, proxy]\n", want: `trusted-proxies: "proxy" is no network`},
@@ -178,6 +187,36 @@ func TestAMistakeInTheSettingsIsNamedWithItsPlace(t *testing.T) {
 				t.Fatalf("exit %d, want 2 and %s; got\n%s", code, test.want, errs)
 			}
 		})
+	}
+}
+
+func TestAStartThatCannotServeLeavesNothingBehind(t *testing.T) {
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	defer taken.Close()
+	for _, test := range []struct {
+		name string
+		args []string
+		code int
+	}{
+		{name: "no port", args: []string{"--listen", "127.0.0.1:99999"}, code: 2},
+		{name: "no key", args: []string{"--listen", "127.0.0.1:0", "--secrets-key-file", "/no/secrets.key"}, code: 2},
+		{name: "address in use", args: []string{"--listen", taken.Addr().String()}, code: 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			code, _, errs := program(t, append(test.args, "--data-dir", dir)...)
+			if _, err := os.Stat(dir); code != test.code || !os.IsNotExist(err) {
+				t.Fatalf("exit %d, want %d; directory: %v; %s", code, test.code, err, errs)
+			}
+		})
+	}
+}
+
+func TestWhoOnlyMigratesNeedsNoFilesOfServing(t *testing.T) {
+	code, _, errs := program(t, "migrate", "up", "--data-dir", t.TempDir(), "--tls-cert", "/no/c.pem", "--tls-key", "/no/k.pem", "--secrets-key-file", "/no/key")
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, errs)
 	}
 }
 

@@ -1,11 +1,16 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -15,6 +20,9 @@ import (
 
 // migrateUp is the command of that name.
 func migrateUp(ctx context.Context, config Config, out io.Writer) error {
+	if err := createDataDir(config); err != nil {
+		return err
+	}
 	return withMigrator(ctx, config, func(migrator *migrations.Migrator) error {
 		steps, err := migrator.Up(ctx)
 		if err != nil {
@@ -30,9 +38,14 @@ func migrateUp(ctx context.Context, config Config, out io.Writer) error {
 	})
 }
 
-// migrateStatus is the command of that name. It changes nothing, but SQLite creates the file of a database that is not
-// there.
+// migrateStatus is the command of that name. It changes nothing, so it does not make a database that is not there.
 func migrateStatus(ctx context.Context, config Config, out io.Writer) error {
+	if path, ok := strings.CutPrefix(config.Database, "sqlite:"); ok {
+		path = cmp.Or(path, filepath.Join(config.DataDir, "relay.db"))
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("there is no database at %s; are data-dir and database right?", path)
+		}
+	}
 	return withMigrator(ctx, config, func(migrator *migrations.Migrator) error {
 		database, program, err := migrator.Versions(ctx)
 		if err != nil {

@@ -25,11 +25,20 @@ const drainTimeout = 20 * time.Second
 // Run serves until ctx ends, then drains: it stops accepting, ends long polls, lets requests in flight finish, writes
 // down what is only in memory and closes the database. Ending when told is no error.
 func Run(ctx context.Context, config Config) (err error) {
-	if err := config.check(); err != nil {
+	if err := errors.Join(config.check(), config.checkFiles()); err != nil {
 		return err
 	}
 	if config.Now == nil {
 		config.Now = time.Now
+	}
+	// Bound before anything is written: an address in use is told before the database is migrated and a token is made.
+	listener, err := listen(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }() // closed already by who served it
+	if err := createDataDir(config); err != nil {
+		return err
 	}
 	bell := &publish.Bell{}
 	opened, err := openStore(ctx, config, store.Config{Materialise: publish.Materialise, OnPublish: bell.Ring})
@@ -71,20 +80,20 @@ func Run(ctx context.Context, config Config) (err error) {
 	if err != nil {
 		return err
 	}
-	listener, err := listen(ctx, config)
-	if err != nil {
-		return err
-	}
 	background := inBackground(ctx, publisher.Run, (&upkeep{store: opened, log: config.Log, now: config.Now}).run)
 	defer func() { err = errors.Join(err, background()) }()
-	return serve(ctx, config, newHTTPServer(ctx, config, api.Handler(), tlsConfig), listener, publisher)
+	return serve(ctx, config, newHTTPServer(ctx, config, front(api.Handler()), tlsConfig), listener, publisher)
+}
+
+func createDataDir(config Config) error {
+	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	return nil
 }
 
 // openStore opens the database of the settings; what it works with beside them comes in base.
 func openStore(ctx context.Context, config Config, base store.Config) (*store.Store, error) {
-	if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
 	base.URL, base.DataDir, base.Log, base.Now = config.Database, config.DataDir, config.Log, config.Now
 	return store.Open(ctx, base)
 }

@@ -117,6 +117,16 @@ func TestUnknownPathsAndMethodsAreProblems(t *testing.T) {
 	}
 }
 
+func TestTheRootLeadsToTheDocumentation(t *testing.T) {
+	s := servertest.Start(t, servertest.Config{})
+	reply, err := http.Get(s.URL + "/")
+	must(t, err)
+	defer reply.Body.Close()
+	if reply.StatusCode != http.StatusOK || reply.Request.URL.Path != "/docs" {
+		t.Fatalf("got %d from %s", reply.StatusCode, reply.Request.URL)
+	}
+}
+
 func TestSIGTERMEndsALongPollAndLeavesNoGoroutine(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	s := servertest.Start(t, servertest.Config{})
