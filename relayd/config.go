@@ -4,13 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"activerelay/api/client"
 	"activerelay/api/mailaddr"
 	"activerelay/api/setting"
 )
@@ -122,6 +124,7 @@ func (c *Config) complete() error {
 		c.Name, _, _ = strings.Cut(host, ".")
 	}
 	return errors.Join(
+		c.checkServer(), c.checkNames(),
 		c.checkListener("listen", c.Listen), c.checkListener("submission-listen", c.SubmissionListen),
 		c.checkListener("tls-listen", c.TLSListen), c.checkListener("admin-listen", c.AdminListen),
 		c.checkAnyListener(), c.checkTLS(), c.checkDNS(), c.checkTLSMemory(), c.checkClamd(),
@@ -133,9 +136,40 @@ func (c *Config) checkListener(name, addr string) error {
 	if addr == "" {
 		return nil
 	}
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return fmt.Errorf("%s: %q is no address; want HOST:PORT, e.g. 0.0.0.0:25", name, addr)
+	return setting.CheckListen(name, addr)
+}
+
+// checkServer finds out before the first call what is wrong with the way to the control plane.
+func (c *Config) checkServer() error {
+	_, err := client.New(client.Config{URL: c.Server})
+	if u, parsed := url.Parse(c.Server); err == nil && parsed == nil && u.Port() != "" {
+		if _, wrong := strconv.ParseUint(u.Port(), 10, 16); wrong != nil {
+			err = fmt.Errorf("control plane URL %q: %s is no port; want 1 to 65535", c.Server, u.Port())
+		}
 	}
+	if err != nil {
+		err = fmt.Errorf("server: %w", err)
+	}
+	_, authorities := c.authorities()
+	return errors.Join(err, authorities)
+}
+
+// checkNames refuses a host name that no server would take in EHLO. One label is enough: that is what many hosts call
+// themselves.
+func (c *Config) checkNames() error {
+	name := strings.TrimSuffix(c.Hostname, ".")
+	canonical, err := mailaddr.ParseDomain(name)
+	if err != nil && !strings.Contains(name, ".") {
+		canonical, err = mailaddr.ParseDomain(name + ".example")
+		canonical = strings.TrimSuffix(canonical, ".example")
+	}
+	if err != nil {
+		return fmt.Errorf("hostname: %q is no host name; want e.g. edge1.relay.example.com", c.Hostname)
+	}
+	if !strings.EqualFold(canonical, name) { // an internationalised name goes over the wire as ASCII
+		name = canonical
+	}
+	c.Hostname = name
 	return nil
 }
 
@@ -153,9 +187,11 @@ func (c *Config) checkTLS() error {
 		return errors.New("tls-cert and tls-key: one is useless without the other; set both")
 	case c.TLSCert == "" && (c.SubmissionListen != "" || c.TLSListen != ""):
 		return errors.New("submission-listen and tls-listen need a certificate; set tls-cert and tls-key")
-	default:
+	case c.TLSCert == "":
 		return nil
 	}
+	_, err := serverTLS(*c)
+	return err
 }
 
 func (c *Config) checkDNS() error {
@@ -206,7 +242,7 @@ func (c *Config) checkClamd() error {
 	if path, ok := strings.CutPrefix(c.Clamd, "unix:"); ok && path != "" {
 		return nil
 	}
-	if _, _, err := net.SplitHostPort(c.Clamd); err != nil {
+	if setting.CheckListen("clamd", c.Clamd) != nil {
 		return fmt.Errorf("clamd: %q is no address; want unix:/run/clamav/clamd.ctl or HOST:PORT", c.Clamd)
 	}
 	return nil

@@ -30,6 +30,14 @@ func TestABadSettingIsNamedWithWhatIsPossible(t *testing.T) {
 		want string
 	}{
 		{name: "an address without a port", args: []string{"--listen", "0.0.0.0"}, want: `listen: "0.0.0.0" is no address; want HOST:PORT`},
+		{name: "an address with a port that is none", args: []string{"--admin-listen", "127.0.0.1:99999"}, want: `admin-listen: "127.0.0.1:99999": "99999" is no port`},
+		{name: "a server that is no URL", args: []string{"--server", "foo"}, want: `server: control plane URL "foo": want https://HOST[:PORT]`},
+		{name: "a server in the clear", args: []string{"--server", "http://relay.example.com"}, want: `server: control plane URL "http://relay.example.com": plain HTTP is for loopback only`},
+		{name: "a server at no port", args: []string{"--server", "https://relay.example.com:99999"}, want: `server: control plane URL "https://relay.example.com:99999": 99999 is no port`},
+		{name: "no authorities", args: []string{"--ca-file", "/no/ca.pem"}, want: "ca-file: open /no/ca.pem"},
+		{name: "no certificate", args: []string{"--tls-cert", "/no/c.pem", "--tls-key", "/no/k.pem"}, want: "tls-cert and tls-key: certificate: stat /no/c.pem"},
+		{name: "a name that is none", args: []string{"--hostname", "edge 1"}, want: `hostname: "edge 1" is no host name; want e.g. edge1.relay.example.com`},
+		{name: "a number in words", args: []string{"--max-connections", "many"}, want: `--max-connections: "many": want a whole number`},
 		{name: "submission without a certificate", args: []string{"--submission-listen", "0.0.0.0:587"}, want: "set tls-cert and tls-key"},
 		{name: "half a pair", args: []string{"--tls-cert", "c.pem"}, want: "one is useless without the other"},
 		{name: "no listener", args: []string{"--listen", ""}, want: "are all empty"},
@@ -59,6 +67,14 @@ func TestSettingsComeFromFlagEnvironmentAndFileAlike(t *testing.T) {
 	code, stdout, stderr := program(t, map[string]string{"RELAYD_TLS_LISTEN": ""}, "--config", file, "--check-config")
 	if code != 0 || stdout != "the settings are good\n" {
 		t.Errorf("exit %d, printed %q and %q", code, stdout, stderr)
+	}
+}
+
+func TestWhatAHostMayCallItselfIsAccepted(t *testing.T) {
+	for _, name := range []string{"vm", "edge1.relay.example.com", "Edge1.Example.COM.", "bücher.example", "xn--bcher-kva.example"} {
+		if code, _, stderr := program(t, nil, "--hostname", name, "--check-config"); code != 0 {
+			t.Errorf("%s: exit %d: %s", name, code, stderr)
+		}
 	}
 }
 

@@ -29,6 +29,7 @@ type health struct {
 	scanner *scan.Clamd // nil = none
 
 	accepting atomic.Bool // mail is accepted now
+	stranger  atomic.Bool // the control plane does not take the credential
 	calls     lastError   // to the control plane
 	pings     lastError   // of the scanner
 }
@@ -59,7 +60,7 @@ func (h *health) checks() []admin.Check {
 		{Name: "policy-fresh", Probe: h.fresh, Degraded: true},
 		{Name: "control-plane", Probe: h.reachable, Degraded: true},
 		{Name: "scanner", Probe: h.scannerUp},
-		{Name: "scanner-configured", Probe: h.scannerConfigured, Degraded: true},
+		{Name: "scanner-configured", Probe: h.scannerConfigured},
 		{Name: "journal", Probe: h.disk.journal.Err},
 		{Name: "disk-room", Probe: func() error { return h.disk.spool.Room(h.policy.Table().Platform().MaxMessageBytes) }},
 	}
@@ -83,12 +84,39 @@ func (h *health) fresh() error {
 	if h.view().Fresh() {
 		return nil
 	}
-	return fmt.Errorf("policy was last confirmed %s: refusals are deferrals (last error: %v)", ago(h.config.Now(), h.policy.Status().LastSuccess), h.policy.Status().LastError)
+	status := h.policy.Status()
+	stale := fmt.Errorf("policy was last confirmed %s: refusals are deferrals", ago(h.config.Now(), status.LastSuccess))
+	if status.LastError != nil {
+		return fmt.Errorf("%w (last error: %w)", stale, status.LastError)
+	}
+	return stale
 }
 
 // reachable is what the calls and the polls say of the control plane.
 func (h *health) reachable() error {
-	return errors.Join(h.policy.Status().LastError, h.calls.last())
+	polls, calls := h.policy.Status().LastError, h.calls.last()
+	for _, err := range []error{polls, calls} {
+		if unauthenticated(err) {
+			return fmt.Errorf("%s: %w", strangerHint, err)
+		}
+	}
+	return errors.Join(polls, calls)
+}
+
+// called notes the outcome of a call to the control plane that is no poll.
+func (h *health) called(err error) {
+	h.calls.note(err)
+	h.answered(err)
+}
+
+// answered takes the outcome of a call or poll, and logs once that this edge is no longer known to the control plane.
+func (h *health) answered(err error) {
+	switch {
+	case err == nil:
+		h.stranger.Store(false)
+	case unauthenticated(err) && !h.stranger.Swap(true):
+		h.config.Log.Error(strangerHint, "data-dir", h.config.DataDir, "error", err)
+	}
 }
 
 func ago(now, then time.Time) string {
@@ -109,25 +137,37 @@ func (h *health) scannerUp() error {
 }
 
 func (h *health) scannerConfigured() error {
-	if h.scanner == nil && !h.policy.Table().Platform().AllowUnscanned {
-		return errors.New("no scanner is configured, and the platform does not allow unscanned mail: everything is deferred")
+	if h.scanner != nil || !h.policy.Status().Complete || h.policy.Table().Platform().AllowUnscanned {
+		return nil
 	}
-	return nil
+	return errors.New("no scanner is configured (clamd), and the platform does not allow unscanned mail (allow_unscanned): everything is deferred")
 }
 
-// pingScanner asks the scanner regularly, so that readiness knows of its end before the next message does.
+// pingScanner asks the scanner regularly, so that readiness and the log know of its end before the next message does.
 func (h *health) pingScanner(ctx context.Context) error {
 	tick := time.NewTicker(scannerPingEvery)
 	defer tick.Stop()
 	for {
 		if err := h.scanner.Ping(ctx); ctx.Err() == nil {
-			h.pings.note(err)
+			h.pinged(ctx, err)
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// pinged notes an answer of the scanner, and logs the first failure and each change.
+func (h *health) pinged(ctx context.Context, err error) {
+	before := h.pings.last()
+	h.pings.note(err)
+	switch {
+	case err != nil && before == nil:
+		h.config.Log.WarnContext(ctx, "content scanner does not answer; mail is deferred until it does", "clamd", h.config.Clamd, "error", err)
+	case err == nil && before != nil:
+		h.config.Log.InfoContext(ctx, "content scanner answers again", "clamd", h.config.Clamd)
 	}
 }
 

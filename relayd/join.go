@@ -9,6 +9,8 @@ import (
 
 	"activerelay/api/client"
 	"activerelay/api/feedback"
+	"activerelay/api/problem"
+	"activerelay/api/reason"
 	"activerelay/relayd/internal/uplink"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -82,9 +84,25 @@ func identify(ctx context.Context, c Config, api *client.ClientWithResponses) (*
 	if c.JoinToken == "" {
 		return nil, fmt.Errorf("%w; set RELAYD_JOIN_TOKEN to what `relayctl join-token create` prints", err)
 	}
-	return uplink.JoinPatiently(ctx, uplink.JoinConfig{
+	store, err = uplink.JoinPatiently(ctx, uplink.JoinConfig{
 		Dir: c.DataDir, Server: c.Server, Name: c.Name, JoinToken: c.JoinToken, Version: c.Version, Client: api, Now: c.Now,
 	}, c.Log)
+	switch {
+	case unauthenticated(err):
+		return nil, fmt.Errorf("%w; was the join token used, has it expired or been revoked? Make another: relayctl join-token create", err)
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return nil, fmt.Errorf("%w; if that is the control plane, name its authority's certificate: --ca-file FILE", err)
+	}
+	return store, err
+}
+
+// strangerHint is what to do when the control plane does not take the credential of an edge that has joined.
+const strangerHint = "this edge was retired, or its credential was replaced; join anew with a fresh data directory"
+
+// unauthenticated reports whether the control plane did not take the token or credential of a call.
+func unauthenticated(err error) bool {
+	var refusal *problem.Problem
+	return errors.As(err, &refusal) && refusal.Reason == reason.Unauthenticated
 }
 
 // authorities are the ones that the control plane's certificate must come from; nil means the host's.

@@ -94,7 +94,7 @@ func serverTLS(c Config) (*tls.Config, error) {
 	}
 	files, err := keypair.Open(c.TLSCert, c.TLSKey, c.Log)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("tls-cert and tls-key: %w", err)
 	}
 	return files.Config(), nil
 }

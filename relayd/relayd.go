@@ -95,6 +95,7 @@ func (e *edge) build() (err error) {
 	if e.sync, err = policysync.Open(policysync.Config{
 		Client: e.plane.client, Journal: e.journal, Log: e.Log, Now: e.Now, Rejected: e.noteRejected,
 		Instruct: e.instructions.Carry, Acknowledged: e.instructions.Acknowledged,
+		OnReply: func(err error) { e.health.answered(err) },
 	}); err != nil {
 		return err
 	}
@@ -102,6 +103,8 @@ func (e *edge) build() (err error) {
 		if e.scanner, err = scan.NewClamd(scan.ClamdConfig{Address: e.Clamd, Log: e.Log, Metrics: e.metrics, Now: e.Now}); err != nil {
 			return err
 		}
+	} else {
+		e.Log.Warn("no content scanner is configured (clamd): mail is deferred unless the platform allows unscanned mail")
 	}
 	resolvers, err := e.resolvers()
 	if err != nil {
@@ -127,7 +130,7 @@ func (e *edge) build() (err error) {
 	}
 	e.health = &health{config: e.Config, disk: e.disk, policy: e.sync, view: e.view, scanner: e.scanner}
 	e.health.register(e.metrics)
-	calls := e.health.calls.note
+	calls := e.health.called
 	e.leases = &uplink.LeaseCaller{Client: e.plane.client, Ledger: e.ledger, Outbox: e.outbox, Log: e.Log, OnReply: calls}
 	e.events = &uplink.EventSender{Client: e.plane.client, Outbox: e.outbox, Log: e.Log, OnReply: calls}
 	return nil

@@ -133,7 +133,7 @@ func startEdge(t *testing.T, env string, args []string) *benchEdge {
 // ready waits until the edge has a whole policy and accepts mail.
 func (e *benchEdge) ready(s *stack, admin string) time.Duration {
 	s.t.Helper()
-	s.waitReady("http://" + admin + "/readyz")
+	s.waitJoined(admin)
 	return time.Since(e.began)
 }
 

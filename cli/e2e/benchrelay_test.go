@@ -208,7 +208,7 @@ func (b *relayBench) startRelayd() *benchSystem {
 		"--max-connections", "8000", "--max-connections-per-address", "8000")
 	cmd.Env = append(os.Environ(), "RELAYD_JOIN_TOKEN="+join.Token)
 	b.start(cmd, "relayd.log")
-	b.stack.waitReady("http://" + admin + "/readyz")
+	b.stack.waitJoined(admin)
 	return &benchSystem{name: "relayd", addr: addr, processes: bench.Processes{Root: cmd.Process.Pid}, factor: 2}
 }
 

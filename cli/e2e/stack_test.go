@@ -184,8 +184,32 @@ func (s *stack) addEdge(args ...string) *edgeProcess {
 		"--server", s.url, "--data-dir", e.dir, "--name", name, "--listen", e.relay, "--admin-listen", e.admin, "--hostname", name + ".relay.example",
 	}, args...)...)
 	s.edges = append(s.edges, e)
-	s.waitReady("http://" + e.admin + "/readyz")
+	s.waitJoined(e.admin)
 	return e
+}
+
+// waitJoined waits until an edge listens and has its first policy. It need not be ready: many tests allow mail that no
+// scanner has seen only later.
+func (s *stack) waitJoined(admin string) {
+	s.t.Helper()
+	eventually(s.t, "an edge with a policy, at "+admin, func() bool {
+		reply, err := http.Get("http://" + admin + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer reply.Body.Close()
+		var report struct {
+			Checks []struct{ Name, Status string }
+		}
+		if err := json.NewDecoder(reply.Body).Decode(&report); err != nil {
+			return false
+		}
+		holds := map[string]bool{}
+		for _, c := range report.Checks {
+			holds[c.Name] = c.Status == "ok"
+		}
+		return holds["listener"] && holds["policy"]
+	})
 }
 
 func (s *stack) waitReady(url string) {

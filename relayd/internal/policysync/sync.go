@@ -33,7 +33,7 @@ const waitSeconds = 10
 // pollTimeout bounds one poll, the wait included.
 const pollTimeout = 40 * time.Second
 
-// Config wires a Syncer. Instruct may be nil; all others are required.
+// Config wires a Syncer. Instruct and OnReply may be nil; all others are required.
 type Config struct {
 	Client  *client.ClientWithResponses
 	Journal *journal.Journal
@@ -44,6 +44,8 @@ type Config struct {
 	// Instruct carries out the instructions of a page; Acknowledged answers the highest that is done.
 	Instruct     func(ctx context.Context, instructions []api.Instruction) error
 	Acknowledged func() int64
+	// OnReply is told the outcome of each poll that Run makes.
+	OnReply func(error)
 }
 
 // Syncer pulls policy.
@@ -118,15 +120,20 @@ func (s *Syncer) Fresh(maxAge time.Duration) bool {
 	return status.Complete && !status.LastSuccess.IsZero() && s.config.Now().Sub(status.LastSuccess) <= maxAge
 }
 
-// Run pulls until ctx ends.
+// Run pulls until ctx ends. The first poll, and the next after a failure, is answered at once, so that an edge knows soon
+// that its policy holds.
 func (s *Syncer) Run(ctx context.Context) error {
-	failures := 0
+	failures, wait := 0, 0
 	for ctx.Err() == nil {
-		err := s.Pull(ctx, waitSeconds)
+		err := s.Pull(ctx, wait)
+		if s.config.OnReply != nil && ctx.Err() == nil {
+			s.config.OnReply(err)
+		}
 		if err == nil {
-			failures = 0
+			failures, wait = 0, waitSeconds
 			continue
 		}
+		wait = 0
 		if ctx.Err() != nil {
 			return nil
 		}

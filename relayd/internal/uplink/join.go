@@ -3,6 +3,7 @@ package uplink
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -77,12 +78,12 @@ func Join(ctx context.Context, c JoinConfig) (*Store, error) {
 }
 
 // JoinPatiently is Join that waits for a control plane which cannot be reached, or is in trouble, until ctx ends. A token that
-// is refused is an error at once.
+// is refused, and a certificate of an authority that is not known here, are an error at once: no waiting mends them.
 func JoinPatiently(ctx context.Context, c JoinConfig, log *slog.Logger) (*Store, error) {
 	var wait pause
 	for {
 		store, err := Join(ctx, c)
-		if err == nil || ctx.Err() != nil || refused(err) || errors.Is(err, ErrJoined) {
+		if err == nil || ctx.Err() != nil || refused(err) || errors.Is(err, ErrJoined) || errors.As(err, new(x509.UnknownAuthorityError)) {
 			return store, err
 		}
 		log.WarnContext(ctx, "not joined yet; trying again", "error", err)
