@@ -97,6 +97,20 @@ func TestMistakesOnTheCommandLineAreUsageErrorsThatSendNothing(t *testing.T) {
 		{"unknown command", []string{"domian", "list"}, []string{`has no command "domian"`, "relayctl domain"}},
 		{"unknown verb", []string{"domain", "lst"}, []string{`has no command "lst"`, "relayctl domain list"}},
 		{"unknown flag", []string{"domain", "list", "--colour", "red"}, []string{"--colour", "relayctl domain list --help"}},
+		{"misspelt flag", []string{"domain", "list", "--statsu", "active"}, []string{"unknown flag: --statsu; did you mean --status?"}},
+		{"part of a flag", []string{"user", "create", "--password", "x"}, []string{"did you mean --password-file?"}},
+		{"nothing like a flag", []string{"domain", "list", "--xyzzy"}, []string{"unknown flag: --xyzzy\n"}},
+		{"no help on that", []string{"help", "domian"}, []string{`no help on "domian"; choose from`, "exit-codes", "domain"}},
+		{"no help on a verb", []string{"help", "domain", "lst"}, []string{`no help on "domain lst"; choose from`, "list"}},
+		{"unknown shell", []string{"completion", "csh"}, []string{`has no command "csh"; choose from bash, fish, powershell, zsh`}},
+		{"nothing like a command", []string{"xyzzy"}, []string{"choose from", "domain", "login"}},
+		{"bad day", []string{"report", "quota", "--from", "yesterday"}, []string{`--from takes a day as YYYY-MM-DD, not "yesterday"`}},
+		{"bad timeout", []string{"domain", "list", "--timeout", "0s"}, []string{"--timeout takes a positive duration such as 30s, not 0s"}},
+		{"bad retries", []string{"domain", "list", "--retries", "-1"}, []string{"--retries takes 0 or more"}},
+		{"context without a name", []string{"context", "use"}, []string{"context use needs NAME"}},
+		{"too many names", []string{"context", "show", "a", "b"}, []string{`context show does not take "b"`}},
+		{"no directory", []string{"man"}, []string{"man needs DIRECTORY"}},
+		{"an argument that is a path", []string{"domain", "show", ".."}, []string{`DOMAIN must not be ".."`}},
 		{"missing argument", []string{"domain", "show"}, []string{"domain show needs DOMAIN"}},
 		{"too many arguments", []string{"domain", "show", "a", "b"}, []string{`does not take "b"`}},
 		{"missing property", []string{"partner", "put", "acme"}, []string{"missing --name"}},
@@ -269,6 +283,42 @@ func TestErrorsSayWhatWhereAndWhatNext(t *testing.T) {
 	d.run(t, "domain", "list", "--retries", "0").expect(t, 7, "Server not reached")
 }
 
+func TestWhatIsMissingIsPointedTo(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	for _, c := range []struct {
+		operation, kind string
+		args            []string
+		next            string
+	}{
+		{"createUser", "domain", []string{"user", "create", "--address", "a@none.example"}, "relayctl domain list\n"},
+		{"putDomain", "partner", []string{"domain", "put", "a.example", "--partner", "none"}, "relayctl partner list\n"},
+		{"getQuotaOverride", "quota override", []string{"quota", "override", "show", "a.example"}, "relayctl quota override set a.example --expires-at INSTANT --limit NUMBER --reason TEXT\n"},
+		{"getQuotaOverride", "domain", []string{"quota", "override", "show", "a.example"}, "relayctl domain list\n"},
+		{"getBulkException", "bulk exception", []string{"domain", "bulk-exception", "show", "a.example"}, "relayctl domain bulk-exception set a.example --mode "},
+		{"activateRelayIP", "relay IP", []string{"relay-ip", "activate", "rip_1"}, "relayctl relay-ip list\n"},
+	} {
+		p.refuse[c.operation] = problem.NotFound(c.kind)
+		d.run(t, c.args...).expect(t, 3, "try        "+c.next)
+	}
+}
+
+func TestARefusedArgumentIsCalledAsTheHelpCallsIt(t *testing.T) {
+	p := newPlatform(t)
+	p.refuse["getDomain"] = problem.Malformed("").With(problem.InvalidField{Pointer: "path/domain", Rule: "minLength", Message: "is too short"})
+	p.desk(t).run(t, "domain", "show", "a.example").expect(t, 2, "field      DOMAIN: is too short [minLength]")
+}
+
+func TestAReferenceMayBePastedAsRepliesShowIt(t *testing.T) {
+	p := newPlatform(t)
+	for _, text := range []string{"01KAQ7M2Z8Y3F6N5T4R1W0X9VB", "ref=01KAQ7M2Z8Y3F6N5T4R1W0X9VB", "(ref=01KAQ7M2Z8Y3F6N5T4R1W0X9VB)."} {
+		got := p.desk(t).run(t, "decision", "show", text, "--dry-run").expect(t, 0)
+		if !strings.Contains(got.stdout, "/01KAQ7M2Z8Y3F6N5T4R1W0X9VB\n") {
+			t.Errorf("%s asks for:\n%s", text, got.stdout)
+		}
+	}
+}
+
 func TestFlagsEnvironmentAndFileInThatOrder(t *testing.T) {
 	p := newPlatform(t)
 	d := p.desk(t)
@@ -302,6 +352,15 @@ func TestFlagsEnvironmentAndFileInThatOrder(t *testing.T) {
 	if got := d.run(t, "domain", "list", "--columns", "partner", "--no-headers=false").expect(t, 0); got.stdout != "partner\nacme\n" {
 		t.Errorf("flags do not win over the environment: %s", got.stdout)
 	}
+	d.env["RELAYCTL_OUTPUT"] = "xml"
+	d.run(t, "domain", "list").expect(t, 2, "relayctl: RELAYCTL_OUTPUT takes one of table,")
+	delete(d.env, "RELAYCTL_OUTPUT")
+	write("color: auto\noutput: xml\n")
+	d.run(t, "domain", "list").expect(t, 2, "relayctl: "+d.config()+":2: output takes one of table,")
+	d.run(t, "domain", "list", "-o", "xml").expect(t, 2, "relayctl: --output takes one of table,")
+	write("commands:\n  domain list:\n    status: dead\n")
+	d.run(t, "domain", "list").expect(t, 2, "relayctl: "+d.config()+":3: status takes one of active, suspended")
+	write("")
 	d.env["RELAYCTL_MAX_ITEMS"] = "few"
 	d.run(t, "domain", "list").expect(t, 2, "RELAYCTL_MAX_ITEMS")
 	delete(d.env, "RELAYCTL_MAX_ITEMS")

@@ -53,7 +53,7 @@ func (a *app) apply() *cobra.Command {
 		Short:   "Make partners, domains, relay IPs, routes and users be as a file says",
 		Long:    applyLong,
 		Example: "  relayctl apply -f customers.yaml --dry-run\n  relayctl apply -f customers.yaml --yes",
-		Args:    counted(cobra.NoArgs),
+		Args:    takes(),
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "`FILE` that says what should be, or - for standard input (required)")
 	cmd.Flags().BoolVar(&planner.Prune, "prune", false, "delete what the file does not name")

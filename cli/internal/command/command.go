@@ -20,7 +20,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"activerelay/cli/internal/failure"
 	"activerelay/cli/internal/ops"
 )
 
@@ -52,6 +51,9 @@ type app struct {
 	Config
 	flags globalFlags
 	root  *cobra.Command
+	// origins say where the value of a flag is from that was not on the
+	// command line, by the flag's name.
+	origins map[string]string
 }
 
 // globalFlags are the flags that every command has.
@@ -70,7 +72,7 @@ type globalFlags struct {
 
 // Root returns the command tree.
 func Root(config Config) *cobra.Command {
-	a := &app{Config: config}
+	a := &app{Config: config, origins: map[string]string{}}
 	a.root = &cobra.Command{
 		Use:   Program,
 		Short: "Manage an Active Relay platform",
@@ -84,9 +86,7 @@ func Root(config Config) *cobra.Command {
 	a.root.SetIn(config.Stdin)
 	a.root.SetOut(config.Stdout)
 	a.root.SetErr(config.Stderr)
-	a.root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &failure.Error{Code: failure.Usage, Detail: err.Error(), Next: cmd.CommandPath() + " --help"}
-	})
+	a.root.SetFlagErrorFunc(flagFault)
 	a.root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	a.globalFlags()
 	a.root.AddGroup(
@@ -98,7 +98,20 @@ func Root(config Config) *cobra.Command {
 	a.root.SetHelpCommandGroupID("local")
 	a.root.SetCompletionCommandGroupID("local")
 	a.helpTopics()
+	a.root.SetHelpCommand(a.help())
+	a.completion()
+	a.blameOrigins(a.root)
 	return a.root
+}
+
+// completion makes cobra's command refuse a shell that it does not know.
+func (a *app) completion() {
+	a.root.InitDefaultCompletionCmd()
+	for _, cmd := range a.root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Args, cmd.RunE = cobra.ArbitraryArgs, groupRun
+		}
+	}
 }
 
 func (a *app) addLocal(commands ...*cobra.Command) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,18 +20,18 @@ func (a *app) contexts() *cobra.Command {
 		Use: "context", Short: "Servers and tokens that are stored on this machine", Args: cobra.ArbitraryArgs, RunE: groupRun,
 	}
 	group.AddCommand(
-		a.contextCommand("list", "List contexts", "relayctl context list", cobra.NoArgs, a.listContexts),
-		a.contextCommand("show [NAME]", "Show a context, the one in use if none is named", "relayctl context show", cobra.MaximumNArgs(1), a.showContext),
-		a.contextCommand("use NAME", "Use a context from now on", "relayctl context use acme", cobra.ExactArgs(1), a.useContext),
-		a.contextCommand("delete NAME", "Delete a context from this machine; its token stays valid", "relayctl context delete acme", cobra.ExactArgs(1), a.deleteContext),
+		a.contextCommand("list", "List contexts", "relayctl context list", a.listContexts),
+		a.contextCommand("show [NAME]", "Show a context, the one in use if none is named", "relayctl context show", a.showContext),
+		a.contextCommand("use NAME", "Use a context from now on", "relayctl context use acme", a.useContext),
+		a.contextCommand("delete NAME", "Delete a context from this machine; its token stays valid", "relayctl context delete acme", a.deleteContext),
 	)
 	return group
 }
 
-func (a *app) contextCommand(use, short, example string, args cobra.PositionalArgs, do func(context.Context, *profile.File, []string) error) *cobra.Command {
+func (a *app) contextCommand(use, short, example string, do func(context.Context, *profile.File, []string) error) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: short + ".", Example: "  " + example,
-		Args: counted(args),
+		Args: takes(strings.Fields(use)[1:]...),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			file, err := a.settle(cmd)
 			if err != nil || len(args) > 0 || use == "list" {

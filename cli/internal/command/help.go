@@ -48,6 +48,42 @@ func (a *app) helpTopics() {
 	}
 }
 
+// help is cobra's command, but a topic that is none is an error.
+func (a *app) help() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Help about any command", GroupID: "local",
+		Long:    "Shows the help of a command or of a topic.",
+		Example: "  relayctl help domain put\n  relayctl help exit-codes",
+		Args:    cobra.ArbitraryArgs,
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			found, rest, err := a.root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return helpable(found), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := a.root.Find(args)
+			if err != nil || len(rest) > 0 && (found == a.root || found.HasSubCommands()) {
+				return failure.Usagef("there is no help on %q; choose from %s", strings.Join(args, " "), strings.Join(helpable(found), ", "))
+			}
+			found.InitDefaultHelpFlag()
+			return found.Help()
+		},
+	}
+}
+
+// helpable are the commands and topics below a command.
+func helpable(cmd *cobra.Command) []string {
+	names := commandNames(cmd)
+	for _, child := range cmd.Commands() {
+		if child.IsAdditionalHelpTopicCommand() {
+			names = append(names, child.Name())
+		}
+	}
+	return names
+}
+
 func exitCodes() string {
 	var b strings.Builder
 	b.WriteString("Exit codes:\n")

@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -26,8 +27,8 @@ func (a *app) hint(cmd *cobra.Command, s *session, op *ops.Op, args []string, er
 		known.Next = a.sibling(op, "GET", op.Path, args)
 	case known.Reason == "quota-reached" && len(args) > 0:
 		known.Next = Program + " quota show " + args[0]
-	case known.Code == failure.NotFound && len(args) > 0:
-		known.Next = a.sibling(op, "GET", collection(op.Path), nil)
+	case known.Code == failure.NotFound:
+		known.Next = a.instead(op, args, known.Detail)
 	case known.Code == failure.Usage:
 		known.Next = cmd.CommandPath() + " --help"
 	}
@@ -50,6 +51,38 @@ func refusedToken(target profile.Target, err error) error {
 		known.Next = fmt.Sprintf("%s login --url %s", Program, target.URL)
 	}
 	return err
+}
+
+// instead names what helps where something does not exist: the list of what was
+// named, the command that makes it, or the list that the path is about.
+func (a *app) instead(op *ops.Op, args []string, detail string) string {
+	_, kind, _ := strings.Cut(strings.ToLower(detail), "no such ")
+	kind = strings.ReplaceAll(strings.Trim(kind, ". "), " ", "-")
+	i := slices.IndexFunc(a.Table, func(other ops.Op) bool {
+		return other.Verb == "list" && slices.Equal(other.Group, []string{kind})
+	})
+	if i >= 0 {
+		return Program + " " + a.Table[i].Command()
+	}
+	i = slices.IndexFunc(a.Table, func(other ops.Op) bool { return other.Method == "PUT" && other.Path == op.Path })
+	if i >= 0 && len(op.Group) > 1 && op.Method != "PUT" {
+		return strings.Join(append([]string{Program, a.Table[i].Command()}, args...), " ") + required(a.Table[i].Body)
+	}
+	if len(args) == 0 {
+		return ""
+	}
+	return a.sibling(op, "GET", collection(op.Path), nil)
+}
+
+// required are the flags that a body needs, as a command line to fill in.
+func required(body *ops.Body) string {
+	var b strings.Builder
+	for _, p := range body.Properties {
+		if p.Required {
+			fmt.Fprintf(&b, " --%s %s", flagOf(p.Field), (&input{field: p.Field}).Type())
+		}
+	}
+	return b.String()
 }
 
 // sibling is the command line of the operation with that method and path.

@@ -26,7 +26,7 @@ func (a *app) login() *cobra.Command {
 			"or is asked for. The file is readable by you only. --context names the context (\"default\" otherwise).",
 		Example: "  relayctl login --url https://relay.example.com --token-file operator.token\n" +
 			"  relayctl login --url https://relay.example.com --context acme --token - < acme.token",
-		Args:        counted(cobra.NoArgs),
+		Args:        takes(),
 		Annotations: map[string]string{makesConfig: "yes"},
 		RunE:        func(cmd *cobra.Command, _ []string) error { return a.runLogin(cmd) },
 	}

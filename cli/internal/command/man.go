@@ -14,13 +14,20 @@ import (
 	"activerelay/cli/internal/output"
 )
 
-// counted words cobra's complaints about the number of arguments as ours.
-func counted(args cobra.PositionalArgs) cobra.PositionalArgs {
+// takes refuses too few and too many arguments by name; one in brackets may be
+// left out.
+func takes(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
-		if err := args(cmd, given); err != nil {
-			return &failure.Error{Code: failure.Usage, Detail: err.Error(), Next: cmd.CommandPath() + " --help"}
+		fault := &failure.Error{Code: failure.Usage, Next: cmd.CommandPath() + " --help"}
+		switch {
+		case len(given) < len(names) && !strings.HasPrefix(names[len(given)], "["):
+			fault.Detail = fmt.Sprintf("%s needs %s", commandWords(cmd), names[len(given)])
+		case len(given) > len(names):
+			fault.Detail = fmt.Sprintf("%s does not take %q", commandWords(cmd), given[len(names)])
+		default:
+			return nil
 		}
-		return nil
+		return fault
 	}
 }
 
@@ -31,7 +38,7 @@ func (a *app) man() *cobra.Command {
 		Short:   "Write manual pages, one for each command",
 		Long:    "Writes the manual page of every command into the directory, which is made if need be.",
 		Example: "  relayctl man /usr/local/share/man/man1",
-		Args:    counted(cobra.ExactArgs(1)),
+		Args:    takes("DIRECTORY"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return fmt.Errorf("making the directory: %w", err)
@@ -53,7 +60,7 @@ func (a *app) version() *cobra.Command {
 		Short:   "Show the version of this program",
 		Long:    "Shows the version of this program. `relayctl health ready` shows the server's.",
 		Example: "  relayctl version",
-		Args:    counted(cobra.NoArgs),
+		Args:    takes(),
 		RunE: func(*cobra.Command, []string) error {
 			return a.show(map[string]any{
 				"version": a.Version, "go": strings.TrimPrefix(runtime.Version(), "go"), "platform": runtime.GOOS + "/" + runtime.GOARCH,

@@ -5,6 +5,8 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +23,7 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 		return err
 	}
 	defer s.client.Close()
-	call := invoke.Call{Op: op, Arguments: args}
+	call := invoke.Call{Op: op, Arguments: pasted(op, args)}
 	if call.Params, err = in.parameters(op); err != nil {
 		return a.hint(cmd, s, op, args, err)
 	}
@@ -41,6 +43,18 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 		return err
 	}
 	return a.hint(cmd, s, op, args, a.perform(cmd, s, call))
+}
+
+// pasted takes a reference as replies to mail show it, "(ref=01K…)", for the
+// reference itself.
+func pasted(op *ops.Op, args []string) []string {
+	cleaned := slices.Clone(args)
+	for i, p := range op.Arguments() {
+		if p.Name == "ref" {
+			cleaned[i] = strings.TrimPrefix(strings.Trim(args[i], " ()[]<>.,;"), "ref=")
+		}
+	}
+	return cleaned
 }
 
 // needToken refuses a call that can only end in 401.

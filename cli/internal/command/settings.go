@@ -2,6 +2,8 @@ package command
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -63,11 +65,11 @@ func (a *app) fill(cmd *cobra.Command, flag *pflag.Flag, file *profile.File) err
 	text, place := a.Getenv(variable), variable
 	if text == "" {
 		words, name := commandWords(cmd), flag.Name
-		if a.global(flag.Name) {
-			text, place = file.Settings[name], file.Path+": "+name
-		} else {
-			text, place = file.Commands[words][name], file.Path+": "+words+": "+name
+		line := file.Lines[words+"."+name]
+		if text = file.Commands[words][name]; a.global(name) {
+			text, line = file.Settings[name], file.Lines[name]
 		}
+		place = fmt.Sprintf("%s:%d: %s", file.Path, line, name)
 	}
 	if text == "" {
 		return nil
@@ -75,7 +77,33 @@ func (a *app) fill(cmd *cobra.Command, flag *pflag.Flag, file *profile.File) err
 	if err := cmd.Flags().Set(flag.Name, text); err != nil {
 		return failure.Usagef("%s: %v", place, err)
 	}
+	a.origins[flag.Name] = place
 	return nil
+}
+
+// blameOrigins makes every command say of a bad value where it was given: who
+// never typed --output is not helped by an error about it.
+func (a *app) blameOrigins(cmd *cobra.Command) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.blame(run(cmd, args)) }
+	}
+	for _, child := range cmd.Commands() {
+		a.blameOrigins(child)
+	}
+}
+
+func (a *app) blame(err error) error {
+	var known *failure.Error
+	if !errors.As(err, &known) || known.Code != failure.Usage {
+		return err
+	}
+	for flag, place := range a.origins {
+		if rest, found := strings.CutPrefix(known.Detail, "--"+flag); found && strings.ContainsAny(rest[:min(1, len(rest))], " :") {
+			known.Detail = place + rest
+			return err
+		}
+	}
+	return err
 }
 
 // variable is the environment variable of a flag: RELAYCTL_OUTPUT for one that
@@ -170,8 +198,13 @@ func (a *app) environment() profile.Source {
 
 func (a *app) client(target profile.Target) (*invoke.Client, error) {
 	g := a.flags
-	if g.timeout <= 0 || g.retries < 0 || g.maxItems < 0 {
-		return nil, failure.Usagef("--timeout must be positive, --retries and --max-items not negative")
+	switch {
+	case g.timeout <= 0:
+		return nil, failure.Usagef("--timeout takes a positive duration such as 30s, not %s", g.timeout)
+	case g.retries < 0:
+		return nil, failure.Usagef("--retries takes 0 or more, not %d", g.retries)
+	case g.maxItems < 0:
+		return nil, failure.Usagef("--max-items takes 0 or more, not %d", g.maxItems)
 	}
 	config := invoke.Config{
 		URL: target.URL, Token: target.Token, CAFile: target.CAFile, AllowHTTP: g.allowHTTP,

@@ -88,17 +88,32 @@ func groupRun(cmd *cobra.Command, args []string) error {
 		Next:   cmd.CommandPath() + " --help",
 	}
 	cmd.SuggestionsMinimumDistance = 2
-	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+	like := cmd.SuggestionsFor(args[0])
+	if len(like) > 0 {
 		fault.Next = cmd.CommandPath() + " " + like[0]
 	}
+	if names := commandNames(cmd); len(like) == 0 || cmd.HasParent() {
+		fault.Detail += "; choose from " + strings.Join(names, ", ")
+	}
 	return fault
+}
+
+// commandNames are the commands below one that help shows.
+func commandNames(cmd *cobra.Command) []string {
+	var names []string
+	for _, child := range cmd.Commands() {
+		if child.IsAvailableCommand() {
+			names = append(names, child.Name())
+		}
+	}
+	return names
 }
 
 // operation is the command of one row.
 func (a *app) operation(op *ops.Op) *cobra.Command {
 	use := op.Verb
 	for _, p := range op.Arguments() {
-		use += " " + argumentName(p)
+		use += " " + p.Argument()
 	}
 	cmd := &cobra.Command{
 		Use:         use,
@@ -115,9 +130,6 @@ func (a *app) operation(op *ops.Op) *cobra.Command {
 	return cmd
 }
 
-// argumentName is a path parameter as usage lines show it.
-func argumentName(p ops.Param) string { return strings.ToUpper(strings.ReplaceAll(p.Name, "_", "-")) }
-
 // arguments refuses too few and too many, by name.
 func arguments(op *ops.Op) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
@@ -125,7 +137,7 @@ func arguments(op *ops.Op) cobra.PositionalArgs {
 		fault := &failure.Error{Code: failure.Usage, Next: cmd.CommandPath() + " --help"}
 		switch {
 		case len(args) < len(wanted):
-			fault.Detail = fmt.Sprintf("%s needs %s", op.Command(), argumentName(wanted[len(args)]))
+			fault.Detail = fmt.Sprintf("%s needs %s", op.Command(), wanted[len(args)].Argument())
 		case len(args) > len(wanted):
 			fault.Detail = fmt.Sprintf("%s does not take %q", op.Command(), args[len(wanted)])
 		default:
@@ -142,7 +154,7 @@ func long(op *ops.Op) string {
 	if arguments := op.Arguments(); len(arguments) > 0 {
 		b.WriteString("\n\nArguments:")
 		for _, p := range arguments {
-			fmt.Fprintf(&b, "\n  %-14s %s", argumentName(p), help(withoutRequired(p.Field)))
+			fmt.Fprintf(&b, "\n  %-14s %s", p.Argument(), help(withoutRequired(p.Field)))
 		}
 	}
 	if op.Body != nil && op.Body.Example != "" && slices.ContainsFunc(op.Body.Properties, ofObjects) {

@@ -119,10 +119,21 @@ func fields(op *ops.Op, invalid []problem.InvalidField) []failure.Field {
 	var found []failure.Field
 	for _, f := range invalid {
 		found = append(found, failure.Field{
-			Pointer: f.Pointer, Flag: flagOf(op, f.Pointer), Rule: f.Rule, Message: f.Message, Choices: f.Choices,
+			Pointer: argument(op, f.Pointer), Flag: flagOf(op, f.Pointer), Rule: f.Rule, Message: f.Message, Choices: f.Choices,
 		})
 	}
 	return found
+}
+
+// argument names a path parameter as the command line does: DOMAIN, not
+// path/domain.
+func argument(op *ops.Op, pointer string) string {
+	if name, ok := strings.CutPrefix(pointer, "path/"); ok {
+		if p, known := op.Param(ops.Path, name); known {
+			return p.Argument()
+		}
+	}
+	return pointer
 }
 
 // flagOf finds the flag by the longest property that the pointer lies in

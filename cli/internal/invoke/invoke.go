@@ -240,6 +240,11 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		}
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case errors.As(err, new(*tls.CertificateVerificationError)):
+		return &failure.Error{
+			Code: failure.Unavailable, Title: "Certificate not trusted", Cause: err,
+			Detail: fmt.Sprintf("%s: %s", c.base, plainly(err)), Next: "--ca-file FILE, with the certificate of who issued it",
+		}
 	case errors.As(err, &broken):
 		return &failure.Error{
 			Code: failure.Unavailable, Title: "Server not reached", Cause: err,

@@ -333,7 +333,7 @@ func TestAProblemIsShownWithFlagsReasonAndRequestID(t *testing.T) {
 			{Pointer: "/licensed_users", Flag: "licensed-users", Rule: "minimum", Message: "must be at least 0"},
 			{Pointer: "/contacts/1", Flag: "contacts", Rule: "format", Message: "is no address"},
 			{Pointer: "query/status", Rule: "enum", Message: "is not known", Choices: []string{"a", "b"}},
-			{Pointer: "path/domain", Rule: "minLength", Message: "is too short"},
+			{Pointer: "DOMAIN", Rule: "minLength", Message: "is too short"},
 		},
 	}
 	if diff := cmp.Diff(want, known); diff != "" {
@@ -550,6 +550,10 @@ func TestACAFileIsTrustedAndABadOneNamed(t *testing.T) {
 			_, err = client.Do(t.Context(), Call{Op: row(t, "getHealth")})
 			if failure.CodeOf(err) != c.want {
 				t.Errorf("got %v, want code %d", err, c.want)
+			}
+			var known *failure.Error
+			if errors.As(err, &known) && !strings.Contains(known.Next, "--ca-file") {
+				t.Errorf("got %v and %q, want a word about --ca-file", err, known.Next)
 			}
 		})
 	}

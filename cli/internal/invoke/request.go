@@ -76,7 +76,7 @@ func (c *Client) address(call Call) (string, error) {
 		value := call.Arguments[i]
 		// A dot segment would be resolved on the way and address another object.
 		if value == "" || value == "." || value == ".." {
-			return "", failure.Usagef("%q is not a %s", value, p.Name)
+			return "", failure.Usagef("%s must not be %q", p.Argument(), value)
 		}
 		path = strings.Replace(path, "{"+p.Name+"}", url.PathEscape(value), 1)
 	}

@@ -1,6 +1,7 @@
 package invoke
 
 import (
+	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"net/http"
@@ -21,6 +22,8 @@ func retry(call Call, attempt int, err error) (time.Duration, bool) {
 	var refused *Refusal
 	var broken *transportError
 	switch {
+	case errors.As(err, new(*tls.CertificateVerificationError)):
+		return 0, false // it will be the same one
 	case errors.As(err, &refused):
 		return max(refused.RetryAfter, backoff(attempt)), refused.busy()
 	case errors.As(err, &broken):

@@ -74,6 +74,11 @@ func word(f ops.Field, text string) (any, error) {
 			return nil, invalid(f, text, "an instant such as 2026-11-22T15:04:05Z")
 		}
 	}
+	if f.Format == "date" {
+		if _, err := time.Parse(time.DateOnly, text); err != nil {
+			return nil, invalid(f, text, "a day as YYYY-MM-DD")
+		}
+	}
 	return text, nil
 }
 

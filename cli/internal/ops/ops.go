@@ -81,6 +81,9 @@ type Param struct {
 	Field
 }
 
+// Argument is the parameter as usage lines show it: DOMAIN.
+func (p Param) Argument() string { return strings.ToUpper(strings.ReplaceAll(p.Name, "_", "-")) }
+
 // Property is one property of the request body.
 type Property struct {
 	// Path leads from the body to the property: {"tls", "mode"}.
