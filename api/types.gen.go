@@ -951,8 +951,10 @@ type BulkExceptionPut struct {
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 
 	// Mode `refuse` refuses bulk mail, `observe` relays and counts it, `allow` relays it.
-	Mode   BulkMode `json:"mode"`
-	Reason string   `json:"reason"`
+	Mode BulkMode `json:"mode"`
+
+	// Reason Why the domain may; kept in the audit log.
+	Reason string `json:"reason"`
 }
 
 // BulkMode `refuse` refuses bulk mail, `observe` relays and counts it, `allow` relays it.
@@ -1001,14 +1003,17 @@ type Complaint struct {
 //
 // Example: {"feedback_id":"v1:edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB:c2VhbGVk","feedback_type":"abuse","reporter":"fbl@mailbox.example"}
 type ComplaintFile struct {
+	// Comment What else the reporter says.
 	Comment *string `json:"comment,omitempty"`
 
 	// FeedbackID The `CFBL-Feedback-ID` of the reported message.
 	FeedbackID string `json:"feedback_id"`
 
 	// FeedbackType RFC 5965 3.1; `abuse` when absent.
-	FeedbackType *string    `json:"feedback_type,omitempty"`
-	ReceivedAt   *time.Time `json:"received_at,omitempty"`
+	FeedbackType *string `json:"feedback_type,omitempty"`
+
+	// ReceivedAt When the report came; now when absent.
+	ReceivedAt *time.Time `json:"received_at,omitempty"`
 
 	// Reporter Who reports.
 	Reporter *string `json:"reporter,omitempty"`
@@ -1084,6 +1089,7 @@ type Decision struct {
 //
 // Example: {"reason":"infected host"}
 type DisableBody struct {
+	// Reason Why, for the audit log and for those it concerns.
 	Reason string `json:"reason"`
 }
 
@@ -1134,7 +1140,7 @@ type DomainUsersMaySendAs string
 
 // DomainBatch Up to 1,000 domains.
 //
-// Example: {"domains":[{"licensed_users":60,"name":"example.com"}]}
+// Example: {"domains":[{"licensed_users":60,"name":"example.com"},{"contacts":["admin@example.net"],"licensed_users":5,"name":"example.net","partner":"acme"}]}
 type DomainBatch struct {
 	Domains []DomainBatchEntry `json:"domains"`
 }
@@ -1723,7 +1729,9 @@ type PartnerList struct {
 // Example: {"support_contact":"https://acme.example/help"}
 type PartnerPatch struct {
 	// Name What people call it.
-	Name           *string                   `json:"name,omitempty"`
+	Name *string `json:"name,omitempty"`
+
+	// SupportContact E-mail address or URL that refusals name.
 	SupportContact nullable.Nullable[string] `json:"support_contact,omitempty"`
 
 	// TimeZone A name of the IANA time zone database; null = the platform's.
@@ -2024,9 +2032,14 @@ type QuotaOverride struct {
 //
 // Example: {"expires_at":"2026-12-01T00:00:00Z","limit":5000,"reason":"year-end mailing of invoices"}
 type QuotaOverridePut struct {
+	// ExpiresAt When the limit of the licence counts again.
 	ExpiresAt time.Time `json:"expires_at"`
-	Limit     int64     `json:"limit"`
-	Reason    string    `json:"reason"`
+
+	// Limit The daily limit while the override lasts.
+	Limit int64 `json:"limit"`
+
+	// Reason Why; kept in the audit log.
+	Reason string `json:"reason"`
 }
 
 // QuotaReport One domain on one day.
@@ -2064,6 +2077,7 @@ type QuotaUnit string
 //
 // Example: {"reason":"invoice 42 unpaid"}
 type ReasonBody struct {
+	// Reason Why, for the audit log and for those it concerns.
 	Reason string `json:"reason"`
 }
 
@@ -2213,7 +2227,9 @@ type RouteCreate struct {
 	Domain *DomainName `json:"domain,omitempty"`
 
 	// Host Name or address of the smarthost.
-	Host     string  `json:"host"`
+	Host string `json:"host"`
+
+	// Password Password to log in to the smarthost with.
 	Password *string `json:"password,omitempty"`
 
 	// Port 25 when absent, 465 where `tls` is `implicit`.
@@ -2225,8 +2241,10 @@ type RouteCreate struct {
 	RecipientDomain *DomainName `json:"recipient_domain,omitempty"`
 
 	// TLS `opportunistic` takes TLS where offered, `required` defers without a certificate that holds, `implicit` speaks TLS from the first byte and requires it, `none` never uses it.
-	TLS      *TLSRule `json:"tls,omitempty"`
-	Username *string  `json:"username,omitempty"`
+	TLS *TLSRule `json:"tls,omitempty"`
+
+	// Username Name to log in to the smarthost with.
+	Username *string `json:"username,omitempty"`
 }
 
 // RouteList One page.
@@ -2242,12 +2260,18 @@ type RouteList struct {
 // Example: {"port":465,"tls":"implicit"}
 type RoutePatch struct {
 	// Host Name or address of the smarthost.
-	Host     *string                   `json:"host,omitempty"`
+	Host *string `json:"host,omitempty"`
+
+	// Password Password to log in to the smarthost with.
 	Password nullable.Nullable[string] `json:"password,omitempty"`
-	Port     *int                      `json:"port,omitempty"`
+
+	// Port Port of the smarthost.
+	Port *int `json:"port,omitempty"`
 
 	// TLS `opportunistic` takes TLS where offered, `required` defers without a certificate that holds, `implicit` speaks TLS from the first byte and requires it, `none` never uses it.
-	TLS      *TLSRule                  `json:"tls,omitempty"`
+	TLS *TLSRule `json:"tls,omitempty"`
+
+	// Username Name to log in to the smarthost with.
 	Username nullable.Nullable[string] `json:"username,omitempty"`
 }
 
@@ -2483,6 +2507,7 @@ type Token struct {
 //
 // Example: {"name":"billing","partner":"acme","read_only":true,"role":"partner","scopes":["domains:read","reports:read"]}
 type TokenCreate struct {
+	// AllowedAddresses IP addresses and prefixes that may use it; absent = all.
 	AllowedAddresses []string `json:"allowed_addresses,omitempty"`
 
 	// Domain The domain of a `customer` token.
@@ -2490,7 +2515,9 @@ type TokenCreate struct {
 
 	// ExpiresAt Absent = does not expire.
 	ExpiresAt *time.Time `json:"expires_at,omitempty"`
-	Name      string     `json:"name"`
+
+	// Name What people call it.
+	Name string `json:"name"`
 
 	// Partner The key of a partner.
 	//
@@ -2498,14 +2525,16 @@ type TokenCreate struct {
 	Partner *Slug `json:"partner,omitempty"`
 
 	// ReadOnly Whether it may only read. False when absent.
-	ReadOnly *bool           `json:"read_only,omitempty"`
-	Role     TokenCreateRole `json:"role"`
+	ReadOnly *bool `json:"read_only,omitempty"`
+
+	// Role Whose it is; a partner makes `partner` and `customer` tokens.
+	Role TokenCreateRole `json:"role"`
 
 	// Scopes Absent = all that the role may have.
 	Scopes []Scope `json:"scopes,omitempty"`
 }
 
-// TokenCreateRole defines model for TokenCreate.Role.
+// TokenCreateRole Whose it is; a partner makes `partner` and `customer` tokens.
 type TokenCreateRole string
 
 // TokenList One page.
@@ -2599,8 +2628,10 @@ type UserCreate struct {
 	Address EmailAddress `json:"address"`
 
 	// Aliases Further addresses of the domain that it may send as.
-	Aliases     []EmailAddress `json:"aliases,omitempty"`
-	Description *string        `json:"description,omitempty"`
+	Aliases []EmailAddress `json:"aliases,omitempty"`
+
+	// Description For people, e.g. the device.
+	Description *string `json:"description,omitempty"`
 
 	// Password At least 12 characters; absent = one is made.
 	Password *string `json:"password,omitempty"`
@@ -2618,7 +2649,10 @@ type UserList struct {
 //
 // Example: {"aliases":["sales@example.com","info@example.com"]}
 type UserPatch struct {
-	Aliases     []EmailAddress            `json:"aliases,omitempty"`
+	// Aliases Further addresses of the domain that it may send as; replaces the list.
+	Aliases []EmailAddress `json:"aliases,omitempty"`
+
+	// Description For people, e.g. the device.
 	Description nullable.Nullable[string] `json:"description,omitempty"`
 }
 

@@ -753,7 +753,7 @@ type ClientInterface interface {
 
 	// ExportQuotaReports Export quota reports as CSV
 	//
-	// The same rows as `listQuotaReports`, whole, as RFC 4180 CSV with a header line; refusals by reason are in one column as `reason=count` pairs.
+	// The rows of the report of messages and limits by day and domain, whole, as RFC 4180 CSV with a header line; refusals by reason are in one column as `reason=count` pairs.
 	//
 	// Corresponds with GET /v1/quota-reports.csv (the `ExportQuotaReports` operationId).
 	ExportQuotaReports(ctx context.Context, params *ExportQuotaReportsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2617,7 +2617,7 @@ func (c *Client) ListQuotaReports(ctx context.Context, params *ListQuotaReportsP
 
 // ExportQuotaReports Export quota reports as CSV
 //
-// The same rows as `listQuotaReports`, whole, as RFC 4180 CSV with a header line; refusals by reason are in one column as `reason=count` pairs.
+// The rows of the report of messages and limits by day and domain, whole, as RFC 4180 CSV with a header line; refusals by reason are in one column as `reason=count` pairs.
 //
 // Corresponds with GET /v1/quota-reports.csv (the `ExportQuotaReports` operationId).
 func (c *Client) ExportQuotaReports(ctx context.Context, params *ExportQuotaReportsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -9347,7 +9347,7 @@ type ClientWithResponsesInterface interface {
 
 	// ExportQuotaReportsWithResponse Export quota reports as CSV
 	//
-	// The same rows as `listQuotaReports`, whole, as RFC 4180 CSV with a header line; refusals by reason are in one column as `reason=count` pairs.
+	// The rows of the report of messages and limits by day and domain, whole, as RFC 4180 CSV with a header line; refusals by reason are in one column as `reason=count` pairs.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -15672,7 +15672,7 @@ func (c *ClientWithResponses) ListQuotaReportsWithResponse(ctx context.Context, 
 
 // ExportQuotaReportsWithResponse Export quota reports as CSV
 //
-// The same rows as `listQuotaReports`, whole, as RFC 4180 CSV with a header line; refusals by reason are in one column as `reason=count` pairs.
+// The rows of the report of messages and limits by day and domain, whole, as RFC 4180 CSV with a header line; refusals by reason are in one column as `reason=count` pairs.
 //
 // Returns a wrapper object for the known response body format(s).
 //

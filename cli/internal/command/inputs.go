@@ -98,6 +98,9 @@ func help(f ops.Field) string {
 	if len(f.Enum) > 0 {
 		text += "; one of " + strings.Join(f.Enum, ", ")
 	}
+	if f.Kind == ops.Boolean {
+		text += "; --" + f.Flag + "=false says no"
+	}
 	if f.Nullable {
 		text += "; null clears it"
 	}

@@ -66,7 +66,9 @@ func (a *app) about(op *ops.Op, depth int) string {
 		}
 	}
 	i := slices.IndexFunc(a.Resources, func(r ops.Resource) bool { return r.Name == op.Resource })
-	switch {
+	switch text := groupText(strings.Join(group, " ")); {
+	case text != "":
+		return text
 	case i >= 0 && !shared:
 		return a.Resources[i].Text
 	case len(verbs) == 1:
@@ -74,6 +76,33 @@ func (a *app) about(op *ops.Op, depth int) string {
 	default:
 		name := strings.ReplaceAll(group[depth], "-", " ")
 		return strings.ToUpper(name[:1]) + name[1:] + ": " + strings.Join(verbs, ", ")
+	}
+}
+
+// groupText describes the groups that the contract has no words for: several
+// of them are parts of one resource.
+func groupText(words string) string {
+	switch words {
+	case "edge":
+		return "Edges: the servers that take mail and relay it"
+	case "join-token":
+		return "Tokens with which a new edge joins the platform, once"
+	case "edge-api":
+		return "What edges ask of the control plane"
+	case "token":
+		return "API tokens: who may use the API, for what and until when"
+	case "report":
+		return "Messages, limits and refusals by day and domain"
+	case "health":
+		return "Whether the control plane is up, and ready"
+	case "service":
+		return "The API's own description, and metrics"
+	case "quota override":
+		return "A limit of its own for a domain, for a while"
+	case "domain bulk-exception":
+		return "Whether a domain may send bulk mail, or is only observed"
+	default:
+		return ""
 	}
 }
 

@@ -138,6 +138,7 @@ func Table() []Op {
 						Path: []string{"comment"},
 						Field: Field{
 							Flag: "comment",
+							Help: "What else the reporter says",
 							Kind: "string",
 						},
 					},
@@ -162,6 +163,7 @@ func Table() []Op {
 						Path: []string{"received_at"},
 						Field: Field{
 							Flag:   "received-at",
+							Help:   "When the report came; now when absent",
 							Kind:   "string",
 							Format: "date-time",
 						},
@@ -392,6 +394,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why the domain may; kept in the audit log",
 							Kind:     "string",
 							Required: true,
 						},
@@ -508,6 +511,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why, for the audit log and for those it concerns",
 							Kind:     "string",
 							Required: true,
 						},
@@ -560,6 +564,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why, for the audit log and for those it concerns",
 							Kind:     "string",
 							Required: true,
 						},
@@ -888,6 +893,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why, for the audit log and for those it concerns",
 							Kind:     "string",
 							Required: true,
 						},
@@ -1683,6 +1689,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why, for the audit log and for those it concerns",
 							Kind:     "string",
 							Required: true,
 						},
@@ -1735,6 +1742,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why, for the audit log and for those it concerns",
 							Kind:     "string",
 							Required: true,
 						},
@@ -1974,6 +1982,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why, for the audit log and for those it concerns",
 							Kind:     "string",
 							Required: true,
 						},
@@ -2034,6 +2043,7 @@ func Table() []Op {
 						Path: []string{"support_contact"},
 						Field: Field{
 							Flag:     "support-contact",
+							Help:     "E-mail address or URL that refusals name",
 							Kind:     "string",
 							Nullable: true,
 						},
@@ -2616,6 +2626,7 @@ func Table() []Op {
 						Path: []string{"expires_at"},
 						Field: Field{
 							Flag:     "expires-at",
+							Help:     "When the limit of the licence counts again",
 							Kind:     "string",
 							Format:   "date-time",
 							Required: true,
@@ -2625,6 +2636,7 @@ func Table() []Op {
 						Path: []string{"limit"},
 						Field: Field{
 							Flag:     "limit",
+							Help:     "The daily limit while the override lasts",
 							Kind:     "integer",
 							Format:   "int64",
 							Minimum:  "0",
@@ -2636,6 +2648,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why; kept in the audit log",
 							Kind:     "string",
 							Required: true,
 						},
@@ -2835,6 +2848,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why, for the audit log and for those it concerns",
 							Kind:     "string",
 							Required: true,
 						},
@@ -2887,6 +2901,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why, for the audit log and for those it concerns",
 							Kind:     "string",
 							Required: true,
 						},
@@ -3018,6 +3033,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why, for the audit log and for those it concerns",
 							Kind:     "string",
 							Required: true,
 						},
@@ -3122,7 +3138,7 @@ func Table() []Op {
 			Verb:        "export",
 			Resource:    "reports",
 			Summary:     "Export quota reports as CSV",
-			Description: "The same rows as `listQuotaReports`, whole, as RFC 4180 CSV with a header line; refusals by reason are in one column as `reason=count` pairs.",
+			Description: "The rows of the report of messages and limits by day and domain, whole, as RFC 4180 CSV with a header line; refusals by reason are in one column as `reason=count` pairs.",
 			Example:     "relayctl report export --from 2026-11-01 > report.csv",
 			Scope:       "reports:read",
 			Roles:       []string{"operator", "partner", "customer"},
@@ -3300,6 +3316,7 @@ func Table() []Op {
 						Path: []string{"password"},
 						Field: Field{
 							Flag:   "password",
+							Help:   "Password to log in to the smarthost with",
 							Kind:   "string",
 							Format: "password",
 							Secret: true,
@@ -3336,6 +3353,7 @@ func Table() []Op {
 						Path: []string{"username"},
 						Field: Field{
 							Flag: "username",
+							Help: "Name to log in to the smarthost with",
 							Kind: "string",
 						},
 					},
@@ -3518,6 +3536,7 @@ func Table() []Op {
 						Path: []string{"password"},
 						Field: Field{
 							Flag:     "password",
+							Help:     "Password to log in to the smarthost with",
 							Kind:     "string",
 							Format:   "password",
 							Nullable: true,
@@ -3528,6 +3547,7 @@ func Table() []Op {
 						Path: []string{"port"},
 						Field: Field{
 							Flag:    "port",
+							Help:    "Port of the smarthost",
 							Kind:    "integer",
 							Minimum: "1",
 							Maximum: "65535",
@@ -3546,6 +3566,7 @@ func Table() []Op {
 						Path: []string{"username"},
 						Field: Field{
 							Flag:     "username",
+							Help:     "Name to log in to the smarthost with",
 							Kind:     "string",
 							Nullable: true,
 						},
@@ -3975,6 +3996,7 @@ func Table() []Op {
 						Path: []string{"allowed_addresses"},
 						Field: Field{
 							Flag: "allowed-addresses",
+							Help: "IP addresses and prefixes that may use it; absent = all",
 							Kind: "list",
 							Item: "string",
 						},
@@ -4000,6 +4022,7 @@ func Table() []Op {
 						Path: []string{"name"},
 						Field: Field{
 							Flag:     "name",
+							Help:     "What people call it",
 							Kind:     "string",
 							Required: true,
 						},
@@ -4024,6 +4047,7 @@ func Table() []Op {
 						Path: []string{"role"},
 						Field: Field{
 							Flag:     "role",
+							Help:     "Whose it is; a partner makes `partner` and `customer` tokens",
 							Kind:     "string",
 							Enum:     []string{"operator", "partner", "customer"},
 							Required: true,
@@ -4055,7 +4079,7 @@ func Table() []Op {
 			Example:     "relayctl token list",
 			Scope:       "tokens:read",
 			Roles:       []string{"operator", "partner"},
-			Columns:     []string{"id", "name", "role", "partner", "domain", "scopes", "expires_at", "last_used_at"},
+			Columns:     []string{"id", "name", "role", "partner", "domain", "expires_at", "last_used_at"},
 			Paths:       []string{"allowed_addresses", "created_at", "domain", "expires_at", "id", "last_used_at", "name", "partner", "read_only", "revoked_at", "role", "scopes"},
 			Paged:       true,
 			PageMax:     200,
@@ -4264,6 +4288,7 @@ func Table() []Op {
 						Path: []string{"description"},
 						Field: Field{
 							Flag: "description",
+							Help: "For people, e.g. the device",
 							Kind: "string",
 						},
 					},
@@ -4361,6 +4386,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why, for the audit log and for those it concerns",
 							Kind:     "string",
 							Required: true,
 						},
@@ -4413,6 +4439,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why, for the audit log and for those it concerns",
 							Kind:     "string",
 							Required: true,
 						},
@@ -4646,6 +4673,7 @@ func Table() []Op {
 						Path: []string{"reason"},
 						Field: Field{
 							Flag:     "reason",
+							Help:     "Why, for the audit log and for those it concerns",
 							Kind:     "string",
 							Required: true,
 						},
@@ -4698,6 +4726,7 @@ func Table() []Op {
 						Path: []string{"aliases"},
 						Field: Field{
 							Flag: "aliases",
+							Help: "Further addresses of the domain that it may send as; replaces the list",
 							Kind: "list",
 							Item: "string",
 						},
@@ -4706,6 +4735,7 @@ func Table() []Op {
 						Path: []string{"description"},
 						Field: Field{
 							Flag:     "description",
+							Help:     "For people, e.g. the device",
 							Kind:     "string",
 							Nullable: true,
 						},
