@@ -291,6 +291,16 @@ func TestThreeFailedLoginsEndTheConnection(t *testing.T) {
 	c.login("anna@ok.test", password, "235 .*")
 }
 
+// While passwords cannot be called wrong, trying them is not free either.
+func TestThreeLoginsThatCannotBeCheckedEndTheConnection(t *testing.T) {
+	e := startEdge(t, stale)
+	c := e.hello()
+	for range 3 {
+		c.login("anna@ok.test", "wrong", "(?s)454-4\\.7\\.0 .*")
+	}
+	c.ended()
+}
+
 // Matrix row 18: nothing said in plain text is taken for said over TLS.
 func TestRow18PlainTextBehindStartTLSEndsTheConnection(t *testing.T) {
 	e := startEdge(t, func(o *setup) { o.tls = true })
