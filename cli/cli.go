@@ -37,7 +37,7 @@ func Main(ctx context.Context, args []string, env Env) int { return Program{}.Ma
 func (p Program) Main(ctx context.Context, args []string, env Env) int {
 	root := command.Root(command.Config{
 		Stdin: env.Stdin, Stdout: env.Stdout, Stderr: env.Stderr,
-		StdinTTY: env.StdinTTY, StdoutTTY: env.StdoutTTY,
+		StdinTTY: env.StdinTTY, StdoutTTY: env.StdoutTTY, StderrTTY: env.StderrTTY,
 		Getenv: env.Getenv, ReadSecret: env.ReadSecret,
 		Table: ops.Table(), Resources: ops.Resources(), Version: cmp.Or(p.Version, Version()),
 	})

@@ -23,6 +23,8 @@ type desk struct {
 	env   map[string]string
 	stdin string
 	tty   bool
+	// watched says that standard error is a terminal.
+	watched bool
 	// secret is what the person types when asked for one.
 	secret string
 }
@@ -47,7 +49,7 @@ func (d *desk) run(t *testing.T, args ...string) outcome {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	env := Env{
-		Stdin: strings.NewReader(d.stdin), Stdout: &stdout, Stderr: &stderr, StdinTTY: d.tty,
+		Stdin: strings.NewReader(d.stdin), Stdout: &stdout, Stderr: &stderr, StdinTTY: d.tty, StderrTTY: d.watched,
 		Getenv: func(name string) string { return d.env[name] },
 	}
 	if d.tty {

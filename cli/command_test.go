@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -458,6 +459,9 @@ func TestManualPagesAndCompletionsAreTheSameEachTime(t *testing.T) {
 	if !strings.Contains(first["relayctl-domain-put.1"], "licensed") {
 		t.Errorf("no page of domain put among %d pages", len(first))
 	}
+	if text := first["relayctl.1"]; !strings.Contains(text, ".SH EXIT STATUS") || !strings.Contains(text, "nothing was changed") {
+		t.Errorf("the page of the program does not explain its exit codes:\n%s", text)
+	}
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
 		if got := d.run(t, "completion", shell).expect(t, 0); !strings.Contains(got.stdout, "relayctl") {
 			t.Errorf("completion of %s: %.80s", shell, got.stdout)
@@ -567,6 +571,28 @@ func TestAColumnThatCannotBeIsRefusedBeforeAnythingIsSent(t *testing.T) {
 	}
 	d.run(t, "domain", "list", "--columns", "relaying.state,relaying").expect(t, 0)
 	d.run(t, "audit", "list", "--columns", "changes.after").expect(t, 0)
+}
+
+func TestLongWorkShowsHowFarItIsAtATerminalOnly(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	text := "partners: [{slug: acme, name: Acme}]\ndomains:\n"
+	for i := range 25 {
+		text += fmt.Sprintf("  - {name: d%d.example, partner: acme}\n", i)
+	}
+	file := put(t, text)
+	if got := d.run(t, "apply", "-f", file, "--dry-run").expect(t, 0); strings.Contains(got.stderr, "\r") {
+		t.Errorf("progress without a terminal: %q", got.stderr)
+	}
+	d.watched = true
+	d.run(t, "apply", "-f", file).expect(t, 0, "\rComparing with the server: 26 of 26\x1b[K", "\rApplying: 26 of 26\x1b[K\r\x1b[K")
+	few := put(t, "partners: [{slug: acme, name: Acme}]")
+	if got := d.run(t, "apply", "-f", few).expect(t, 0); strings.Contains(got.stderr, "\r") {
+		t.Errorf("progress of little: %q", got.stderr)
+	}
+	batch := answering(t, 200, "application/json", `{"results":[],"created":0,"updated":0,"unchanged":25,"failed":0}`)
+	batch.watched, batch.stdin = true, strings.Replace(text, "partners: [{slug: acme, name: Acme}]\n", "", 1)
+	batch.run(t, "domain", "import", "-f", "-").expect(t, 0, "waiting for what becomes of 25 entries\x1b[K\r\x1b[K")
 }
 
 func TestARawAnswerIsCopiedWhateverTheFormat(t *testing.T) {

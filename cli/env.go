@@ -17,10 +17,11 @@ type Env struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
-	// StdinTTY and StdoutTTY say whether a person is at the other end; without
-	// one nothing is asked and nothing is coloured.
+	// StdinTTY, StdoutTTY and StderrTTY say whether a person is at the other
+	// end; without one nothing is asked, coloured or shown of progress.
 	StdinTTY  bool
 	StdoutTTY bool
+	StderrTTY bool
 	Getenv    func(string) string
 	// ReadSecret asks for a secret without showing it, until ctx ends. Nil
 	// where nobody can be asked.
@@ -33,6 +34,7 @@ func OSEnv() Env {
 	return Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 		StdinTTY: term.IsTerminal(stdin), StdoutTTY: term.IsTerminal(int(os.Stdout.Fd())),
+		StderrTTY:  term.IsTerminal(int(os.Stderr.Fd())),
 		ReadSecret: func(ctx context.Context, prompt string) (string, error) { return readSecret(ctx, stdin, prompt) },
 	}
 }

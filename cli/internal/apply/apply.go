@@ -84,7 +84,8 @@ type Result struct {
 
 // Execute takes all steps. A step that fails does not stop the others, except
 // that nothing is begun once ctx has ended.
-func (p *Plan) Execute(ctx context.Context) []Result {
+// After each of them progress is told.
+func (p *Plan) Execute(ctx context.Context, progress func(done, total int)) []Result {
 	results := make([]Result, 0, len(p.Steps))
 	for _, s := range p.Steps {
 		r := Result{Step: s}
@@ -98,6 +99,7 @@ func (p *Plan) Execute(ctx context.Context) []Result {
 			r.Changed = p.planner.changes > before
 		}
 		results = append(results, r)
+		progress(len(results), len(p.Steps))
 	}
 	return results
 }
@@ -113,6 +115,9 @@ type Planner struct {
 	SetPasswords bool
 	// ReadFile reads a password file named in the file.
 	ReadFile func(name string) ([]byte, error)
+	// Progress is told, from several goroutines, how many objects of how many
+	// are compared; nil is silent.
+	Progress func(done, total int)
 	// changes counts the calls that changed something. Steps are taken one
 	// after another; planning only reads.
 	changes int

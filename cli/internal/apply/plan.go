@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -21,6 +22,7 @@ func (p *Planner) Plan(ctx context.Context, f *File) (*Plan, error) {
 		return nil, err
 	}
 	steps := make([]Step, len(f.Objects))
+	var compared atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(readers)
 	for i, o := range f.Objects {
@@ -31,6 +33,9 @@ func (p *Planner) Plan(ctx context.Context, f *File) (*Plan, error) {
 			}
 			step.Kind, step.Name, step.Source = o.kind.name, o.kind.describe(o.Values), f.source(o)
 			steps[i] = step
+			if done := compared.Add(1); p.Progress != nil {
+				p.Progress(int(done), len(steps))
+			}
 			return nil
 		})
 	}

@@ -86,7 +86,9 @@ func (a *app) runApply(cmd *cobra.Command, planner apply.Planner, file *string) 
 		return err
 	}
 	planner.Client, planner.Table, planner.ReadFile = s.client, a.Table, os.ReadFile
+	planner.Progress = a.line.counting("Comparing with the server")
 	plan, err := planner.Plan(cmd.Context(), wanted)
+	a.line.clear()
 	if err != nil {
 		return refusedToken(s.target, err)
 	}
@@ -96,7 +98,9 @@ func (a *app) runApply(cmd *cobra.Command, planner apply.Planner, file *string) 
 	if err := a.approve(cmd.Context(), s, plan); err != nil {
 		return err
 	}
-	return a.report(s, plan.Execute(cmd.Context()))
+	results := plan.Execute(cmd.Context(), a.line.counting("Applying"))
+	a.line.clear()
+	return a.report(s, results)
 }
 
 // approve shows the plan beside the answer and asks. Where nobody can be asked,

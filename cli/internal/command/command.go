@@ -31,9 +31,10 @@ type Config struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
-	// StdinTTY and StdoutTTY say whether a person is at the other end.
+	// StdinTTY and its like say whether a person is at the other end.
 	StdinTTY  bool
 	StdoutTTY bool
+	StderrTTY bool
 	Getenv    func(string) string
 	// ReadSecret asks for a secret without showing it; nil where nobody can be
 	// asked.
@@ -54,6 +55,7 @@ type app struct {
 	// origins say where the value of a flag is from that was not on the
 	// command line, by the flag's name.
 	origins map[string]string
+	line    progress
 }
 
 // globalFlags are the flags that every command has.
@@ -73,6 +75,9 @@ type globalFlags struct {
 // Root returns the command tree.
 func Root(config Config) *cobra.Command {
 	a := &app{Config: config, origins: map[string]string{}}
+	if config.StderrTTY {
+		a.line.out = config.Stderr
+	}
 	a.root = &cobra.Command{
 		Use:   Program,
 		Short: "Manage an Active Relay platform",

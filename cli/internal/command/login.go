@@ -89,7 +89,7 @@ func (a *app) credentials(ctx context.Context, file *profile.File) (string, prof
 	if !a.StdinTTY || a.ReadSecret == nil {
 		return "", target, failure.Usagef("no token: say --token-file FILE, or --token - to read it from standard input")
 	}
-	target.TokenFrom = "standard input"
+	target.TokenFrom = "the prompt"
 	target.Token, err = a.askSecret(ctx, "token")
 	return name, target, err
 }

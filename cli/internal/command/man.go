@@ -3,6 +3,7 @@ package command
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -48,9 +49,25 @@ func (a *app) man() *cobra.Command {
 			if err := doc.GenManTree(a.root, header, args[0]); err != nil {
 				return fmt.Errorf("writing the manual: %w", err)
 			}
-			return nil
+			return exitStatus(filepath.Join(args[0], Program+".1"))
 		},
 	}
+}
+
+// exitStatus adds the exit codes to the program's own page.
+func exitStatus(page string) error {
+	file, err := os.OpenFile(page, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("writing the manual: %w", err)
+	}
+	fmt.Fprint(file, "\n.SH EXIT STATUS\n")
+	for _, m := range failure.Codes() {
+		fmt.Fprintf(file, ".TP\n\\fB%d\\fP\n%s\n", m.Code, m.Text)
+	}
+	if err := file.Close(); err != nil {
+		return fmt.Errorf("writing the manual: %w", err)
+	}
+	return nil
 }
 
 // version says which program this is.

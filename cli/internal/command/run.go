@@ -42,6 +42,8 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 	if err := a.confirm(cmd.Context(), op, args); err != nil {
 		return err
 	}
+	a.line.waiting(call)
+	defer a.line.clear()
 	return a.hint(cmd, s, op, args, a.perform(cmd, s, call))
 }
 
@@ -88,6 +90,7 @@ func (a *app) perform(cmd *cobra.Command, s *session, call invoke.Call) error {
 		}
 	}
 	first, rest, err := peek(pages)
+	a.line.clear()
 	if err != nil {
 		return err
 	}

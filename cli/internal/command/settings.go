@@ -219,6 +219,7 @@ func (a *app) client(target profile.Target) (*invoke.Client, error) {
 
 // note says something beside the answer.
 func (a *app) note(line string) {
+	a.line.clear()
 	_, _ = a.Stderr.Write([]byte(failure.Printable(line) + "\n"))
 }
 

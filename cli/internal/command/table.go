@@ -189,7 +189,7 @@ func long(op *ops.Op) string {
 	if op.Body != nil && op.Body.Example != "" && slices.ContainsFunc(op.Body.Properties, ofObjects) {
 		b.WriteString("\n\nThe file is like this:\n\n  " + strings.ReplaceAll(op.Body.Example, "\n", "\n  "))
 	}
-	if slices.Contains(op.Paths, "problem") {
+	if isBatch(op) {
 		b.WriteString("\n\nEntries that failed are said on standard error; the exit code is then 1, and the rest is done.")
 	}
 	switch {
