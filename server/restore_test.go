@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"activerelay/api"
 	"activerelay/api/client"
 	"activerelay/server"
+	"activerelay/server/internal/store/storetest/pgtest"
 	"activerelay/server/servertest"
 )
 
@@ -159,6 +161,31 @@ func TestARestoredDirectoryGrantsNothingUntilEveryEdgeHasReported(t *testing.T) 
 				t.Fatalf("afterwards it is answered %+v, want the one unit that is left", reply)
 			}
 		})
+	}
+}
+
+func TestADumpThatIsRestoredIntoTheSameDatabaseBeginsANewEpoch(t *testing.T) {
+	var postgres pgtest.Server
+	must(t, postgres.Start())
+	t.Cleanup(postgres.Stop)
+	config := servertest.Config{Database: postgres.Database(t), DataDir: t.TempDir()}
+	s := servertest.Start(t, config)
+	_, first, _ := pull(t, join(t, s))
+	s.Stop()
+	again := servertest.Start(t, config)
+	if _, epoch, _ := pull(t, join(t, again)); epoch != first {
+		t.Errorf("a plain restart began epoch %s after %s", epoch, first)
+	}
+	again.Stop()
+	dump, err := exec.CommandContext(t.Context(), "pg_dump", "--clean", "--if-exists", "--dbname", config.Database).Output()
+	must(t, err)
+	restore := exec.CommandContext(t.Context(), "psql", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", config.Database)
+	restore.Stdin = bytes.NewReader(dump)
+	if out, err := restore.CombinedOutput(); err != nil {
+		t.Fatalf("restore: %v %s", err, out)
+	}
+	if _, epoch, _ := pull(t, join(t, servertest.Start(t, config))); epoch == first {
+		t.Error("the restored dump goes on in the epoch of before")
 	}
 }
 

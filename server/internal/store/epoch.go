@@ -15,8 +15,8 @@ import (
 const positionKey = "lease_position"
 
 // Epoch names one unbroken history of this database. It changes when the database is found to have been restored: on
-// PostgreSQL a restore makes another cluster or another timeline; SQLite has a mark beside the file; on both an edge that
-// knows more than the database proves it, and [Tx.NewEpoch] is called.
+// PostgreSQL a restore makes another cluster, another timeline or, from a dump, another table; SQLite has a mark beside the
+// file; on both an edge that knows more than the database proves it, and [Tx.NewEpoch] is called.
 func (tx *Tx) Epoch() (string, error) {
 	id, err := tx.DatabaseID()
 	if err != nil || tx.store.dialect != migrations.Postgres {
@@ -25,7 +25,7 @@ func (tx *Tx) Epoch() (string, error) {
 	var cluster string
 	// The name of a WAL file starts with its timeline; unlike the control file's, it is right at once after a promotion.
 	err = tx.db.Raw(`SELECT (SELECT to_hex(system_identifier) FROM pg_control_system())
-		|| '.' || ltrim(substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), '0')`).Row().Scan(&cluster)
+		|| '.' || ltrim(substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), '0') || '.' || 'meta'::regclass::oid`).Row().Scan(&cluster)
 	if err != nil {
 		return "", fmt.Errorf("identity of the cluster: %w", err)
 	}

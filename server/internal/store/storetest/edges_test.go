@@ -224,8 +224,8 @@ func TestPositionGrowsWithChangesAndGrants(t *testing.T) {
 		t.Errorf("position %d, then %d after a grant, then %d after a change", before, granted, published)
 	}
 	f.lease(t, "edge_1", 2, store.LeaseReport{Domain: "acme.example"})
-	if f.MarkPath() == "" {
-		t.Error("SQLite has no mark")
+	if file := f.FilePath(); file == "" || f.MarkPath() != file+".mark" {
+		t.Errorf("SQLite has the mark %q of the file %q", f.MarkPath(), file)
 	}
 }
 
