@@ -1142,6 +1142,7 @@ type DomainUsersMaySendAs string
 //
 // Example: {"domains":[{"licensed_users":60,"name":"example.com"},{"contacts":["admin@example.net"],"licensed_users":5,"name":"example.net","partner":"acme"}]}
 type DomainBatch struct {
+	// Domains What to create or change; easier in a file.
 	Domains []DomainBatchEntry `json:"domains"`
 }
 

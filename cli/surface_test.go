@@ -204,6 +204,28 @@ func shellWords(line string) []string {
 	return append(words, word.String())
 }
 
+// A flag whose help is its own name in other letters helps nobody.
+func TestEveryFlagThatHelpShowsIsExplainedByTheContract(t *testing.T) {
+	for _, op := range ops.Table() {
+		if op.Hidden {
+			continue
+		}
+		for _, p := range op.Params {
+			if p.Help == "" {
+				t.Errorf("%s: parameter %s has no description", op.ID, p.Name)
+			}
+		}
+		if op.Body == nil {
+			continue
+		}
+		for _, p := range op.Body.Properties {
+			if p.Help == "" {
+				t.Errorf("%s: property %s has no description", op.ID, p.Pointer())
+			}
+		}
+	}
+}
+
 func TestEveryUsualColumnIsAPathOfTheAnswer(t *testing.T) {
 	for _, op := range ops.Table() {
 		if err := output.Check(op.Columns, op.Paths); err != nil {

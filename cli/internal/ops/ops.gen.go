@@ -608,6 +608,7 @@ func Table() []Op {
 						Path: []string{"domains"},
 						Field: Field{
 							Flag:     "domains",
+							Help:     "What to create or change; easier in a file",
 							Kind:     "list",
 							Item:     "json",
 							Required: true,
