@@ -21,9 +21,7 @@ func TestKeptResultsAreForgottenAfterTheirTime(t *testing.T) {
 	key := "attempt-1"
 	_, err := s.Client().CreateJoinTokenWithResponse(t.Context(), &api.CreateJoinTokenParams{IdempotencyKey: &key}, api.JoinTokenCreate{})
 	must(t, err)
-	db, err := sql.Open("sqlite", filepath.Join(s.DataDir, "relay.db"))
-	must(t, err)
-	defer db.Close()
+	db := besides(t, s)
 	kept := func() (count int) {
 		must(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM idempotency_keys").Scan(&count))
 		return count
@@ -38,10 +36,8 @@ func TestKeptResultsAreForgottenAfterTheirTime(t *testing.T) {
 func TestDecisionsAreForgottenAfterThirtyDays(t *testing.T) {
 	clock := &heldClock{now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
 	s := servertest.Start(t, servertest.Config{Now: clock.Now})
-	db, err := sql.Open("sqlite", filepath.Join(s.DataDir, "relay.db"))
-	must(t, err)
-	defer db.Close()
-	_, err = db.ExecContext(t.Context(), `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
+	db := besides(t, s)
+	_, err := db.ExecContext(t.Context(), `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
 		INSERT INTO decisions (ref, occurred_at, edge, reason)
 		SELECT 'OLD' || i, '2026-11-24 11:59:00+00:00', 'edg_1', 'ip-not-allowed' FROM n
 		UNION ALL SELECT 'NEW', '2026-11-24 14:00:00+00:00', 'edg_1', 'ip-not-allowed'`)
@@ -57,10 +53,8 @@ func TestDecisionsAreForgottenAfterThirtyDays(t *testing.T) {
 func TestOperationsOnTheQueueAreForgottenAfterThirtyDays(t *testing.T) {
 	clock := &heldClock{now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
 	s := servertest.Start(t, servertest.Config{Now: clock.Now})
-	db, err := sql.Open("sqlite", filepath.Join(s.DataDir, "relay.db"))
-	must(t, err)
-	defer db.Close()
-	_, err = db.ExecContext(t.Context(), `INSERT INTO queue_operations (id, action, created_at)
+	db := besides(t, s)
+	_, err := db.ExecContext(t.Context(), `INSERT INTO queue_operations (id, action, created_at)
 		VALUES ('qop_old', 'hold', '2026-11-24 11:59:00+00:00'), ('qop_new', 'hold', '2026-11-24 14:00:00+00:00')`)
 	must(t, err)
 	clock.add(30*24*time.Hour + time.Minute)
@@ -69,6 +63,15 @@ func TestOperationsOnTheQueueAreForgottenAfterThirtyDays(t *testing.T) {
 		must(t, db.QueryRowContext(t.Context(), "SELECT group_concat(id) FROM queue_operations").Scan(&ids))
 		return ids == "qop_new"
 	})
+}
+
+// besides opens the database beside the control plane that has it in use, and waits its turn as that one does.
+func besides(t *testing.T, s *servertest.Server) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.DataDir, "relay.db")+"?_pragma=busy_timeout(30000)")
+	must(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
 }
 
 // heldClock stands still until it is moved.
