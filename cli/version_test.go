@@ -20,7 +20,7 @@ func TestTheVersionIsTheOneThatTheProgramWasBuiltAs(t *testing.T) {
 // The linker says nothing when it is told to set a variable that is not there.
 func TestTheLinkersVersionIsShown(t *testing.T) {
 	if testing.Short() {
-		t.Skip("links a program")
+		t.Skipf("SKIPPED %s in the short form: it links a program", t.Name())
 	}
 	program := filepath.Join(t.TempDir(), "relayctl")
 	if out, err := exec.Command("go", "build", "-ldflags", "-X main.version=v9.8.7-test", "-o", program, "./cmd/relayctl").CombinedOutput(); err != nil {

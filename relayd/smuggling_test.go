@@ -21,7 +21,7 @@ func TestRow12OneMessageInIsOneMessageOutWhateverItEndsIn(t *testing.T) { oneInO
 // The long form: 350,000 bodies in each mode.
 func TestSoakRow12OneMessageInIsOneMessageOutWhateverItEndsIn(t *testing.T) {
 	if os.Getenv("SOAK") == "" {
-		t.Skip("runs in make soak")
+		t.Skip("SKIPPED soak: run make soak")
 	}
 	oneInOneOut(t, 9)
 }

@@ -68,9 +68,6 @@ func (d *Domain) Client(address netip.Addr) (Client, Answer) {
 	return Client{}, No
 }
 
-// Clients returns the relay IPs of the domain.
-func (d *Domain) Clients() []Client { return slices.Clone(d.clients.list) }
-
 func (c clients) find(address netip.Addr) (Client, bool) {
 	for _, length := range c.lengths {
 		bits := length

@@ -155,9 +155,6 @@ func (d *Domain) User(address mailaddr.Address) (*User, Answer) {
 	return nil, No
 }
 
-// Users yields the users of the domain in order of their addresses.
-func (d *Domain) Users() []User { return slices.Clone(d.users) }
-
 // BulkMode is what applies to bulk mail of the domain at an instant. It is
 // Unknown where an exception stands that did not compile.
 func (d *Domain) BulkMode(platform *Platform, now time.Time) (api.BulkMode, Answer) {

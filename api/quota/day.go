@@ -27,11 +27,6 @@ func (d Day) Date(loc *time.Location) (year int, month time.Month, day int) {
 	return d.End.Add(-1).In(loc).Date()
 }
 
-// In returns the same span with both instants shown in loc.
-func (d Day) In(loc *time.Location) Day {
-	return Day{Start: d.Start.In(loc), End: d.End.In(loc)}
-}
-
 // DayOf is the day that contains now in a zone. It starts at the first instant
 // of its local date. That is not always midnight: Havana 2026-03-08 starts at
 // 01:00. Where clocks are set back over midnight a date is left and entered

@@ -66,9 +66,6 @@ const (
 	LevelReached Level = "quota-reached"
 )
 
-// DefaultWarnPercent is where the first notice goes out.
-const DefaultWarnPercent = 80
-
 // LevelOf says which notice is due. warnPercent 0 means no warning. A limit of
 // 0 is reached from the start.
 func LevelOf(limit, used, warnPercent int64) Level {

@@ -86,7 +86,7 @@ func (r Reason) Text(a Args) string {
 	return text
 }
 
-// Message returns the lines joined by LF, as go-smtp wants them in an error.
+// Message returns the lines joined by LF, as smtp.SMTPError holds them.
 func (r Reply) Message() string { return strings.Join(r.Lines, "\n") }
 
 // Wire returns the reply as it goes over the wire.
@@ -101,9 +101,6 @@ func (r Reply) Wire() []byte {
 	}
 	return b.Bytes()
 }
-
-// Permanent reports whether the sender is told not to try again.
-func (r Reply) Permanent() bool { return r.Code >= 500 }
 
 func marks(slug Slug, a Args) string {
 	fields := []string{"reason=" + string(slug)}

@@ -34,7 +34,7 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 		return err
 	}
 	if a.flags.dryRun {
-		return s.client.Show(a.Stdout, call)
+		return s.client.Show(cmd.Context(), a.Stdout, call)
 	}
 	if err := s.needToken(op.Public); err != nil {
 		return err

@@ -159,7 +159,6 @@ func flagNames(flags *pflag.FlagSet, without ...string) []string {
 // session is what a command needs to talk to the server and to the person.
 type session struct {
 	target  profile.Target
-	file    *profile.File
 	client  *invoke.Client
 	printer *output.Printer
 }
@@ -174,7 +173,7 @@ func (a *app) open(cmd *cobra.Command) (*session, error) {
 	if g.token != "" && g.tokenFile != "" {
 		return nil, failure.Usagef("--token and --token-file cannot both be given")
 	}
-	s := &session{file: file}
+	s := &session{}
 	s.target, err = file.Resolve(
 		profile.Source{URL: g.url, Token: g.token, TokenFile: g.tokenFile, CAFile: g.ca, Context: g.context},
 		a.environment(), a.Stdin)

@@ -477,7 +477,7 @@ func TestADryRunShowsTheRequestWithoutSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	var shown bytes.Buffer
-	if err := client.Show(&shown, Call{Op: row(t, "createRoute"), Body: body}); err != nil {
+	if err := client.Show(t.Context(), &shown, Call{Op: row(t, "createRoute"), Body: body}); err != nil {
 		t.Fatal(err)
 	}
 	want := `POST https://relay.example.com/v1/routes

@@ -113,8 +113,8 @@ func query(call Call) (string, error) {
 }
 
 // Show writes the request that Do would send, without its secrets.
-func (c *Client) Show(w io.Writer, call Call) error {
-	request, err := c.request(context.TODO(), call)
+func (c *Client) Show(ctx context.Context, w io.Writer, call Call) error {
+	request, err := c.request(ctx, call)
 	if err != nil {
 		return err
 	}

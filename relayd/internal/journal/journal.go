@@ -26,14 +26,14 @@
 // guard.go lets nothing at all change the files, until a new process reads
 // back what is really there.
 //
-// Keys: the first byte of a key names its owner.
+// Keys: the first byte of a key names its owner, but for "id".
 //
 //	0x00  journal itself (format version)
-//	'i'   identity of the edge (relayd)
+//	'i'   instruct; "id" is relayd's: the edge that the journal belongs to
+//	'k'   uplink (sealed secrets)
 //	'l'   ledger
 //	'o'   outbox
 //	'p'   policysync
-//	'q'   queue
 //	's'   spool
 //	't'   tlspolicy
 //

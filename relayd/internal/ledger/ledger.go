@@ -158,9 +158,6 @@ func (l *Ledger) Generation() int64 {
 	return l.meta.Generation
 }
 
-// Nonce is the boot nonce that calls carry.
-func (l *Ledger) Nonce() string { return l.nonce }
-
 // Now is the time of the control plane as far as this edge knows it.
 func (l *Ledger) Now() time.Time {
 	l.mu.Lock()

@@ -171,16 +171,7 @@ func firstLine(r reason.Reply) string {
 	return fmt.Sprintf("%d %s %s", r.Code, r.Enhanced, r.Lines[0])
 }
 
-// engineError gives a reply to the engine, which writes the enhanced code
-// before the last line only. RFC 2034 3 wants it on every line.
+// engineError gives a reply to the engine, which writes the enhanced code before each line (RFC 2034 3).
 func engineError(r reason.Reply) *smtp.SMTPError {
-	last := len(r.Lines) - 1
-	var text strings.Builder
-	for _, line := range r.Lines[:last] {
-		text.WriteString(r.Enhanced.String() + " " + line + "\n")
-	}
-	text.WriteString(r.Lines[last])
-	return &smtp.SMTPError{
-		Code: r.Code, EnhancedCode: smtp.EnhancedCode(r.Enhanced), Message: text.String(),
-	}
+	return &smtp.SMTPError{Code: r.Code, EnhancedCode: smtp.EnhancedCode(r.Enhanced), Message: r.Message()}
 }

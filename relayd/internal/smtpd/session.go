@@ -55,8 +55,8 @@ type transaction struct {
 	client admit.Client
 	from   mailaddr.Address
 
-	utf8, eightBit, requireTLS bool
-	ret, envID                 string
+	utf8, requireTLS bool
+	ret, envID       string
 
 	// sender is the verdict on from, once there was a RCPT.
 	sender *admit.Verdict
@@ -102,7 +102,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 		})
 	}
 	tx := &transaction{
-		view: s.server.View(), client: s.client(), from: address, utf8: opts.UTF8, eightBit: opts.Body == smtp.Body8BitMIME,
+		view: s.server.View(), client: s.client(), from: address, utf8: opts.UTF8,
 		requireTLS: opts.RequireTLS, ret: string(opts.Return), envID: xtext(opts.EnvelopeID),
 	}
 	if v := admit.Size(tx.view, opts.Size); v.Action != admit.Accept {

@@ -72,7 +72,7 @@ func (s *diarySession) Mail(from string, o *smtp.MailOptions) error {
 func (s *diarySession) Rcpt(to string, o *smtp.RcptOptions) error {
 	switch {
 	case strings.HasPrefix(to, "denied@"):
-		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "5.7.1 No\nreason=x"}
+		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "No\nreason=x"}
 	case strings.HasPrefix(to, "poison@"):
 		return errPoison
 	case strings.HasPrefix(to, "panic@"):

@@ -91,9 +91,6 @@ func (c *Conn) write(a answer) {
 			c.out = append(c.out, '-')
 		}
 		text := a.enhanced
-		if rest, has := cutWord(line, a.enhanced); has {
-			line = rest
-		}
 		if text != "" {
 			c.out = append(c.out, text...)
 			c.out = append(c.out, ' ')
@@ -104,17 +101,6 @@ func (c *Conn) write(a answer) {
 	if len(c.out) >= flushBytes {
 		c.flush()
 	}
-}
-
-// cutWord takes word and a space off the front of s. Sessions that also run on
-// the engine of go-smtp write the enhanced code themselves on all lines but the
-// last, because that engine does not.
-func cutWord(s, word string) (rest string, found bool) {
-	n := len(word)
-	if n == 0 || len(s) <= n || s[:n] != word || s[n] != ' ' {
-		return s, false
-	}
-	return s[n+1:], true
 }
 
 // appendClean appends a line that cannot become two.

@@ -67,7 +67,7 @@ func tmpfs(t *testing.T, options string) string {
 	dir := t.TempDir()
 	err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options)
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) {
-		t.Skip("mounting needs root")
+		t.Skipf("SKIPPED %s: mounting needs root", t.Name())
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,6 @@ type operation struct {
 
 // contract is the embedded openapi.yaml, indexed.
 type contract struct {
-	document *openapi3.T
 	// byRoute finds an operation by method, a space, and the path as echo writes it.
 	byRoute map[string]*operation
 	// scopes are the scopes that the operations of a role ask for.
@@ -55,7 +54,7 @@ func loadContract() (*contract, error) {
 // indexContract is where an operation that nobody declared a scope for ends the start of the program.
 func indexContract(document *openapi3.T) (*contract, error) {
 	c := &contract{
-		document: document, byRoute: map[string]*operation{}, scopes: map[api.Role][]api.Scope{},
+		byRoute: map[string]*operation{}, scopes: map[api.Role][]api.Scope{},
 		text: sync.OnceValues(contractText),
 		page: sync.OnceValues(func() ([]byte, error) { return docsPage(document) }),
 	}
