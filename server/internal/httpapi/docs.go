@@ -12,7 +12,7 @@ import (
 	"activerelay/api/rest"
 )
 
-// static holds the page and Redoc (MIT licence, beside it), so that the documentation needs no other host.
+// static holds the page and Redoc 2.5.1 (MIT licence, beside it), so that the documentation needs no other host.
 //
 //go:embed static/docs.html static/redoc.standalone.js
 var static embed.FS
