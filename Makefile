@@ -17,7 +17,7 @@ help: ## list the targets
 
 build: ## build relay-server, relayd, relayctl and the load tool smtpload into bin/
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/relay-server ./server/cmd/relay-server
-	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/relayd ./relayd/cmd/relayd
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(if $(PERF),,$(LDFLAGS))' -o bin/relayd ./relayd/cmd/relayd
 	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/relayctl ./cli/cmd/relayctl
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/smtpload ./relayd/cmd/smtpload
 	@echo "built bin/{relay-server,relayd,relayctl,smtpload} $(VERSION)"
@@ -65,9 +65,9 @@ bench: build ## rules, API, policy and relay measured, each beside a peer or a c
 	go test -run '^$$' -bench . -benchtime $(BENCH_TIME) -timeout 30m ./api/... ./relayd/... ./server/
 	BENCH=1 go test -run 'TestBench(Policy|Relay)$$' -count=1 $(if $(SHORT),-short) -timeout 30m -v ./cli/e2e/
 
-bench-relay: build ## only relayd beside Postfix and the bare loop; SHORT=1 for four loads
+bench-relay: build ## only relayd beside Postfix and the bare loop; SHORT=1 for four loads, LOADS='s=20.*keep' for some, PERF=dir for a profile of each
 	.ci/setup tests
-	BENCH=1 go test -run 'TestBenchRelay$$' -count=1 $(if $(SHORT),-short) -timeout 30m -v ./cli/e2e/
+	BENCH=1 LOADS='$(LOADS)' PERF='$(PERF)' go test -run 'TestBenchRelay$$' -count=1 $(if $(SHORT),-short) -timeout 30m -v ./cli/e2e/
 
 soak: ## long crash and load tests
 	.ci/setup tests

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -33,6 +34,7 @@ func TestBenchRelay(t *testing.T) {
 		b.run(s, benchLoad{sessions: 20, size: 5 << 10, keep: true, messages: 400}) // warm up
 	}
 	results := make(map[benchLoad][]benchRow)
+	loads = chosen(t, loads)
 	for _, load := range loads {
 		rows := make([]benchRow, len(b.systems))
 		for round := range rounds {
@@ -94,6 +96,18 @@ func shortLoads() []benchLoad {
 		{sessions: 20, size: 5 << 10, keep: true, messages: 1000},
 		{sessions: 20, size: 50 << 10, messages: 500},
 	}
+}
+
+// chosen keeps the loads whose names the regular expression in LOADS finds; all when it is not set.
+func chosen(t *testing.T, loads []benchLoad) []benchLoad {
+	t.Helper()
+	wanted, err := regexp.Compile(os.Getenv("LOADS"))
+	must(t, err)
+	loads = slices.DeleteFunc(loads, func(l benchLoad) bool { return !wanted.MatchString(l.String()) })
+	if len(loads) == 0 {
+		t.Fatalf("LOADS=%q fits no load, such as %q", os.Getenv("LOADS"), benchLoad{sessions: 20, size: 5 << 10, keep: true})
+	}
+	return loads
 }
 
 // benchSystem is one of the relays that are compared.
@@ -259,6 +273,9 @@ func (b *relayBench) run(s *benchSystem, load benchLoad) benchFigures {
 	}
 	ctx, cancel := context.WithTimeout(b.t.Context(), 2*time.Minute)
 	defer cancel()
+	if s.name == "relayd" {
+		defer b.record(s, load)()
+	}
 	had, cpu, plane := b.sink.Messages(), b.cpu(s.processes), b.cpu(b.plane)
 	began := time.Now()
 	outcome, err := bench.Send(ctx, bench.Load{
@@ -285,6 +302,21 @@ func (b *relayBench) run(s *benchSystem, load benchLoad) benchFigures {
 	}
 	b.t.Logf("%-18s %-9s accept %6.0f/s  end to end %6.0f/s  CPU %5.3f s/1000  p99 %6.1f ms", load, s.name, f.accept, f.endToEnd, f.cpu, f.p99)
 	return f
+}
+
+// record lets perf look at the process during a run when PERF names a directory for what it sees.
+func (b *relayBench) record(s *benchSystem, load benchLoad) (stop func()) {
+	dir := os.Getenv("PERF")
+	if dir == "" {
+		return func() {}
+	}
+	file := filepath.Join(dir, strings.ReplaceAll(load.String(), " ", "-")+".perf")
+	cmd := exec.Command("perf", "record", "-q", "-g", "-F", "999", "-o", file, "-p", fmt.Sprint(s.processes.Root))
+	must(b.t, cmd.Start())
+	return func() {
+		must(b.t, cmd.Process.Signal(os.Interrupt))
+		_ = cmd.Wait() // perf ends as if interrupted
+	}
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
