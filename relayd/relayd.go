@@ -22,6 +22,7 @@ import (
 	"activerelay/relayd/internal/queue"
 	"activerelay/relayd/internal/scan"
 	"activerelay/relayd/internal/smtpd"
+	"activerelay/relayd/internal/spool"
 	"activerelay/relayd/internal/tlspolicy"
 	"activerelay/relayd/internal/uplink"
 
@@ -84,7 +85,7 @@ type edge struct {
 // build makes every stage but the one that accepts mail, which needs a key that may have to be fetched.
 func (e *edge) build() (err error) {
 	if e.instructions, err = instruct.New(instruct.Config{
-		Journal: e.journal, Spool: e.spool, Outbox: e.outbox, Enqueue: func(id string) { e.queue.Add(id) },
+		Journal: e.journal, Spool: e.spool, Outbox: e.outbox, Enqueue: func(m *spool.Message) { e.queue.Add(m) },
 		Operate: func(ctx context.Context, op queue.Operation, t queue.Tally, record func(*journal.Batch, queue.Tally, bool) error) error {
 			return e.queue.Operate(ctx, op, t, record)
 		},

@@ -31,8 +31,8 @@ type Config struct {
 	Journal *journal.Journal
 	Spool   *spool.Spool
 	Outbox  *outbox.Outbox
-	// Enqueue is told the id of a message that is stored and due.
-	Enqueue func(id string)
+	// Enqueue is given a message that is stored and due; nobody changes it after that.
+	Enqueue func(*spool.Message)
 	// Operate acts on the queue; see queue.Queue.Operate.
 	Operate func(ctx context.Context, op queue.Operation, t queue.Tally, record func(*journal.Batch, queue.Tally, bool) error) error
 	// Hostname is the domain of the Message-Ids of notices.

@@ -65,7 +65,7 @@ func openWith(t *testing.T, dir string, patience time.Duration) *edge {
 		Operate: func(ctx context.Context, op queue.Operation, tally queue.Tally, record func(*journal.Batch, queue.Tally, bool) error) error {
 			return e.operate(ctx, op, tally, record)
 		},
-		Journal: j, Spool: s, Outbox: o, Enqueue: func(id string) { e.queued = append(e.queued, id) }, Hostname: "edge.example",
+		Journal: j, Spool: s, Outbox: o, Enqueue: func(m *spool.Message) { e.queued = append(e.queued, m.ID) }, Hostname: "edge.example",
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: now, Entropy: rand.Reader, Patience: patience,
 	})
 	if err != nil {

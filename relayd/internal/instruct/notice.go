@@ -43,7 +43,7 @@ func (r *Runner) sendNotice(ctx context.Context, batch *journal.Batch, notice ap
 	if err := r.config.Journal.Commit(batch); err != nil {
 		return err
 	}
-	r.config.Enqueue(id)
+	r.config.Enqueue(message)
 	return nil
 }
 

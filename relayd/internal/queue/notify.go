@@ -28,7 +28,7 @@ func (s *settlement) notify() (writers []*spool.Writer) {
 		if len(s.told[a]) == 0 || s.err != nil {
 			continue
 		}
-		w, id, err := s.stage(a, s.told[a])
+		w, notice, err := s.stage(a, s.told[a])
 		if w != nil {
 			writers = append(writers, w)
 		}
@@ -36,10 +36,10 @@ func (s *settlement) notify() (writers []*spool.Writer) {
 			s.fail(fmt.Errorf("notification of %s: %w", a, err))
 			return writers
 		}
-		s.queued = append(s.queued, id)
+		s.queued = append(s.queued, notice)
 		s.after = append(s.after, func() {
 			s.q.metrics.outcome("notified")
-			s.q.Log.Notified(logMessage(s.m), string(a), id)
+			s.q.Log.Notified(logMessage(s.m), string(a), notice.ID)
 		})
 	}
 	return writers
@@ -47,14 +47,14 @@ func (s *settlement) notify() (writers []*spool.Writer) {
 
 // stage composes a notification and puts it into the batch as a message of its
 // own, from the null sender, so that nobody ever answers it.
-func (s *settlement) stage(a dsn.Action, told []dsn.Recipient) (*spool.Writer, string, error) {
+func (s *settlement) stage(a dsn.Action, told []dsn.Recipient) (*spool.Writer, *spool.Message, error) {
 	id, err := s.q.newID()
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	beginning, err := s.q.beginning(s.m)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	returned := s.m.Ret
 	if s.m.RequireTLS {
@@ -67,20 +67,20 @@ func (s *settlement) stage(a dsn.Action, told []dsn.Recipient) (*spool.Writer, s
 		Original: beginning, OriginalBytes: s.m.Size,
 	})
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	w, err := s.q.Spool.Create()
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	if _, err := w.Write(n.Text); err != nil {
-		return w, "", err
+		return w, nil, err
 	}
 	m := &spool.Message{
 		ID: id, Recipients: []spool.Recipient{{Address: s.m.From, Notify: []string{"NEVER"}, State: spool.Pending}},
 		AcceptedAt: s.now, SMTPUTF8: n.UTF8, EightBit: n.EightBit, Notice: true,
 	}
-	return w, id, s.q.Spool.Stage(s.batch, m, w)
+	return w, m, s.q.Spool.Stage(s.batch, m, w)
 }
 
 func (q *Queue) newID() (string, error) {

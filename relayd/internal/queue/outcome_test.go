@@ -117,8 +117,9 @@ func TestTheTextOfMailThatRequiresTLSIsNotReturned(t *testing.T) {
 			return queue.Result{Class: queue.PermFail, Enhanced: "5.7.30", Text: "the next server does not promise TLS"}
 		}
 		e.run()
+		synctest.Wait() // what is stored from now on is only found by being handed over
 		for _, required := range []bool{false, true} {
-			e.queue.Add(e.storeWith(func(m *spool.Message) { m.Ret, m.RequireTLS = "FULL", required }, "anna@example.com", "b@y.test"))
+			e.enqueue(e.storeWith(func(m *spool.Message) { m.Ret, m.RequireTLS = "FULL", required }, "anna@example.com", "b@y.test"))
 			synctest.Wait()
 			all := e.courier.all()
 			notice := all[len(all)-1]

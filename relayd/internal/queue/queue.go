@@ -148,14 +148,19 @@ func New(c Config) (*Queue, error) {
 	return q, nil
 }
 
-// Add takes in a message that is in the spool and due now. It does not block.
-// Adding a message again does nothing.
-func (q *Queue) Add(id string) { q.add(id, q.Now(), false) }
+// Add takes in a message that is in the spool, as it is there, and due now. It
+// does not block. Nobody changes m afterwards. Adding a message again does
+// nothing.
+func (q *Queue) Add(m *spool.Message) { q.add(m.ID, m, q.Now(), false) }
 
-func (q *Queue) add(id string, due time.Time, held bool) {
+// add takes in the message id; m may be nil.
+func (q *Queue) add(id string, m *spool.Message, due time.Time, held bool) {
 	q.mu.Lock()
 	if _, known := q.entries[id]; !known {
 		e := &entry{id: id, due: due, index: -1}
+		if q.lanes.waiting < keepEnvelopes && q.due.Len() < keepEnvelopes {
+			e.message = m
+		}
 		q.entries[id] = e
 		q.rest(e, held)
 		if !held {
@@ -262,7 +267,7 @@ func (q *Queue) load(ctx context.Context) error {
 			return nil // Run notices
 		}
 		due, found := q.firstDue(m, nil)
-		q.add(m.ID, due, !found)
+		q.add(m.ID, nil, due, !found)
 		return nil
 	})
 }

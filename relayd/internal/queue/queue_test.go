@@ -139,8 +139,18 @@ func (e *edge) storeWith(change func(*spool.Message), from string, to ...string)
 func (e *edge) add(from string, to ...string) string {
 	e.t.Helper()
 	id := e.store(from, to...)
-	e.queue.Add(id)
+	e.enqueue(id)
 	return id
+}
+
+// enqueue hands over a stored message as the session does.
+func (e *edge) enqueue(id string) {
+	e.t.Helper()
+	m, err := e.spool.Load(id)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.queue.Add(m)
 }
 
 // kinds lists the events so far as "kind recipient".

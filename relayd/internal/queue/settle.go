@@ -27,8 +27,8 @@ type settlement struct {
 	events int      // noted in the batch
 	after  []func() // what follows once the batch is durable: log, metrics
 	told   map[dsn.Action][]dsn.Recipient
-	queued []string // ids of notifications
-	err    error    // the first failure; the batch is then dropped
+	queued []*spool.Message // notifications
+	err    error            // the first failure; the batch is then dropped
 }
 
 // settle makes the results of an attempt true, all or none. After an error
@@ -58,8 +58,8 @@ func (q *Queue) settle(u unit, results []Result, interrupted bool) error {
 	for _, do := range s.after {
 		do()
 	}
-	for _, id := range s.queued {
-		q.Add(id)
+	for _, m := range s.queued {
+		q.Add(m)
 	}
 	return nil
 }

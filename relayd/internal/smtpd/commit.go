@@ -71,6 +71,7 @@ func (in *intake) units() int64 {
 // stage adds the message and its events to the batch.
 func (in *intake) stage(b *journal.Batch) error {
 	m := in.message()
+	in.kept = m
 	fields, err := in.traceFields(m)
 	if err != nil {
 		return err
@@ -138,7 +139,7 @@ func recipientDomains(m *spool.Message) []string {
 // confirm hands the stored message on and says so.
 func (in *intake) confirm() error {
 	s := in.session
-	in.server.Enqueue(in.id)
+	in.server.Enqueue(in.kept)
 	in.server.metrics.accepted.Inc()
 	in.server.metrics.bytes.Add(float64(in.writer.Size()))
 	m := maillog.Message{

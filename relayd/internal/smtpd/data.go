@@ -38,6 +38,7 @@ type intake struct {
 	domain     *policy.Domain // that is charged
 	observed   string         // mark of bulk mail that is only observed
 	spending   *ledger.Spending
+	kept       *spool.Message // as it is stored
 	stored     bool
 }
 

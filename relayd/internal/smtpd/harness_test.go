@@ -87,7 +87,7 @@ func startEdge(t *testing.T, change func(*setup)) *edge {
 		Hostname: "edge.relay.test", EdgeID: "edg_1", EdgeName: "fra1",
 		View: o.view, Ledger: e.ledger, Scanner: o.scanner,
 		Journal: e.journal, Spool: e.spool, Outbox: e.outbox,
-		Enqueue: func(id string) { e.queued <- id }, Now: time.Now,
+		Enqueue: func(m *spool.Message) { e.queued <- m.ID }, Now: time.Now,
 		MailLog: maillog.New(textLogger(e.log)), Log: textLogger(e.log),
 		InsecureAuth: !o.tls, Limits: o.limits, Entropy: o.entropy, Metrics: e.metrics,
 	}

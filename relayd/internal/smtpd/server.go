@@ -73,8 +73,8 @@ type Config struct {
 	Journal *journal.Journal
 	Spool   *spool.Spool
 	Outbox  *outbox.Outbox
-	// Enqueue is told the id of a message once it is stored. It must not block.
-	Enqueue func(id string)
+	// Enqueue is given a message once it is stored; nobody changes it after that. It must not block.
+	Enqueue func(*spool.Message)
 	// Now is the clock of ids, events and the Received field.
 	Now func() time.Time
 
