@@ -115,6 +115,54 @@ func (e ClientPolicyState) Valid() bool {
 	}
 }
 
+// Defines values for DelayReason.
+const (
+	DelayReasonConnectionFailed DelayReason = "connection-failed"
+	DelayReasonDeferred         DelayReason = "deferred"
+	DelayReasonDestinationBusy  DelayReason = "destination-busy"
+	DelayReasonDestinationDown  DelayReason = "destination-down"
+	DelayReasonEdgeTrouble      DelayReason = "edge-trouble"
+	DelayReasonHeld             DelayReason = "held"
+	DelayReasonLoginFailed      DelayReason = "login-failed"
+	DelayReasonLookupFailed     DelayReason = "lookup-failed"
+	DelayReasonOther            DelayReason = "other"
+	DelayReasonQuarantined      DelayReason = "quarantined"
+	DelayReasonRouteUnknown     DelayReason = "route-unknown"
+	DelayReasonTLSFailed        DelayReason = "tls-failed"
+)
+
+// Valid indicates whether the value is a known member of the DelayReason enum.
+func (e DelayReason) Valid() bool {
+	switch e {
+	case DelayReasonConnectionFailed:
+		return true
+	case DelayReasonDeferred:
+		return true
+	case DelayReasonDestinationBusy:
+		return true
+	case DelayReasonDestinationDown:
+		return true
+	case DelayReasonEdgeTrouble:
+		return true
+	case DelayReasonHeld:
+		return true
+	case DelayReasonLoginFailed:
+		return true
+	case DelayReasonLookupFailed:
+		return true
+	case DelayReasonOther:
+		return true
+	case DelayReasonQuarantined:
+		return true
+	case DelayReasonRouteUnknown:
+		return true
+	case DelayReasonTLSFailed:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DomainUsersMaySendAs.
 const (
 	DomainUsersMaySendAsDomain DomainUsersMaySendAs = "domain"
@@ -1085,6 +1133,15 @@ type Decision struct {
 	User   *string   `json:"user,omitempty"`
 }
 
+// DelayReason Why mail waits. `deferred`: a server of the destination said to try again later. `connection-failed`: no server of the
+// destination took a connection, or it broke off. `lookup-failed`: the servers of the destination could not be looked up.
+// `tls-failed`: the channel could not be protected as the policy, the destination or the sender demands. `login-failed`:
+// the smarthost did not take the password of the route. `route-unknown`: the route cannot be used yet, for instance because
+// its password has not reached the edge. `destination-down`: not tried, because other attempts just found the destination
+// dead. `destination-busy`: not tried, because the limits of the destination were used up. `edge-trouble`: the edge itself
+// could not try. `held`: until it is released. `quarantined`: it is damaged. `other`: none of these.
+type DelayReason string
+
 // DisableBody Why a relay IP is disabled.
 //
 // Example: {"reason":"infected host"}
@@ -1368,11 +1425,14 @@ type EdgeEvent struct {
 	ClientAddress *string `json:"client_address,omitempty"`
 
 	// DayStart The quota day that was charged.
-	DayStart  *time.Time    `json:"day_start,omitempty"`
-	Detail    *string       `json:"detail,omitempty"`
-	Domain    *string       `json:"domain,omitempty"`
-	Kind      EdgeEventKind `json:"kind"`
-	MessageID *string       `json:"message_id,omitempty"`
+	DayStart *time.Time `json:"day_start,omitempty"`
+
+	// DelayReason Why a deferred message waits: a `DelayReason`. One that the control plane does not know is shown as `other`.
+	DelayReason *string       `json:"delay_reason,omitempty"`
+	Detail      *string       `json:"detail,omitempty"`
+	Domain      *string       `json:"domain,omitempty"`
+	Kind        EdgeEventKind `json:"kind"`
+	MessageID   *string       `json:"message_id,omitempty"`
 
 	// Messages How many messages a queue operation changed.
 	Messages *int64 `json:"messages,omitempty"`
@@ -1396,6 +1456,9 @@ type EdgeEvent struct {
 	SizeBytes  *int64    `json:"size_bytes,omitempty"`
 	Stage      *string   `json:"stage,omitempty"`
 	Time       time.Time `json:"time"`
+
+	// TLS The channel of the attempt: `none` for plain text, else version and verdict, such as `TLS 1.3 dane`. The verdict is `encrypted`, `verified`, `dane` or `sts`. Absent where no server was spoken to.
+	TLS *string `json:"tls,omitempty"`
 
 	// Units Charged quota units.
 	Units *int64  `json:"units,omitempty"`
@@ -1875,12 +1938,21 @@ type QueueInstruction struct {
 
 // QueueItem What one message has in the queue for one destination.
 //
-// Example: {"accepted_at":"2026-11-24T09:00:00Z","attempts":3,"destination":"example.net","domain":"example.com","edge":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","last_reply":"451 4.7.1 try again later","message_id":"01KAQ7M2Z8Y3F6N5T4R1W0X9VB","next_attempt_at":"2026-11-24T09:08:00Z","partner":"acme","recipients":1,"remote_host":"mx1.example.net[192.0.2.25]:25","sender":"anna@example.com","state":"queued","updated_at":"2026-11-24T09:04:00Z"}
+// Example: {"accepted_at":"2026-11-24T09:00:00Z","attempts":3,"delay_reason":"deferred","destination":"example.net","domain":"example.com","edge":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","last_reply":"451 4.7.1 try again later","message_id":"01KAQ7M2Z8Y3F6N5T4R1W0X9VB","next_attempt_at":"2026-11-24T09:08:00Z","partner":"acme","recipients":1,"remote_host":"mx1.example.net[192.0.2.25]:25","sender":"anna@example.com","state":"queued","tls":"TLS 1.3 verified","updated_at":"2026-11-24T09:04:00Z"}
 type QueueItem struct {
 	AcceptedAt time.Time `json:"accepted_at"`
 
 	// Attempts How many attempts were made so far.
 	Attempts int64 `json:"attempts"`
+
+	// DelayReason Why mail waits. `deferred`: a server of the destination said to try again later. `connection-failed`: no server of the
+	// destination took a connection, or it broke off. `lookup-failed`: the servers of the destination could not be looked up.
+	// `tls-failed`: the channel could not be protected as the policy, the destination or the sender demands. `login-failed`:
+	// the smarthost did not take the password of the route. `route-unknown`: the route cannot be used yet, for instance because
+	// its password has not reached the edge. `destination-down`: not tried, because other attempts just found the destination
+	// dead. `destination-busy`: not tried, because the limits of the destination were used up. `edge-trouble`: the edge itself
+	// could not try. `held`: until it is released. `quarantined`: it is damaged. `other`: none of these.
+	DelayReason *DelayReason `json:"delay_reason,omitempty"`
 
 	// Destination The domain of the recipients.
 	Destination string `json:"destination"`
@@ -1891,7 +1963,7 @@ type QueueItem struct {
 	// Edge Where it waits.
 	Edge string `json:"edge"`
 
-	// LastReply Why it waits: what the last attempt was answered.
+	// LastReply What the last attempt was answered, or what went wrong with it.
 	LastReply *string `json:"last_reply,omitempty"`
 	MessageID string  `json:"message_id"`
 
@@ -1913,8 +1985,11 @@ type QueueItem struct {
 	Sender *string `json:"sender,omitempty"`
 
 	// State `queued` is tried when its next attempt is due, `held` waits until it is released, `quarantined` is damaged and kept for a human.
-	State     QueueState `json:"state"`
-	UpdatedAt time.Time  `json:"updated_at"`
+	State QueueState `json:"state"`
+
+	// TLS The channel of the last attempt: `none` for plain text, else version and verdict, such as `TLS 1.3 dane`. Absent where no server was spoken to.
+	TLS       *string   `json:"tls,omitempty"`
+	UpdatedAt time.Time `json:"updated_at"`
 }
 
 // QueueItemList One page.

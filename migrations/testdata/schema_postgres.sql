@@ -236,6 +236,8 @@ queued_messages.last_reply text COLLATE C NOT NULL DEFAULT ''::text
 queued_messages.remote_host text COLLATE C NOT NULL DEFAULT ''::text
 queued_messages.accepted_at timestamp with time zone NOT NULL
 queued_messages.changed_at timestamp with time zone NOT NULL
+queued_messages.tls text COLLATE C NOT NULL DEFAULT ''::text
+queued_messages.delay_reason text COLLATE C NOT NULL DEFAULT ''::text
 queued_messages CONSTRAINT queued_messages_pkey PRIMARY KEY (message_id, destination, edge)
 queued_messages CONSTRAINT queued_messages_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'held'::text, 'quarantined'::text])))
 CREATE UNIQUE INDEX queued_messages_pkey ON public.queued_messages USING btree (message_id, destination, edge)

@@ -226,7 +226,7 @@ CREATE TABLE queued_messages (
     last_reply      TEXT      NOT NULL DEFAULT '',
     remote_host     TEXT      NOT NULL DEFAULT '',
     accepted_at     TIMESTAMP NOT NULL,
-    changed_at      TIMESTAMP NOT NULL,
+    changed_at      TIMESTAMP NOT NULL, tls TEXT NOT NULL DEFAULT '', delay_reason TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (message_id, destination, edge)
 );
 CREATE INDEX queued_messages_destination_message_id_idx ON queued_messages (destination, message_id);

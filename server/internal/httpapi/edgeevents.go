@@ -48,6 +48,7 @@ func eventFromAPI(e api.EdgeEvent) store.Event {
 		Stage: text(e.Stage), Reply: text(e.Reply), ClientAddress: text(e.ClientAddress), User: text(e.User),
 		Sender: text(e.Sender), Recipient: text(e.Recipient), Detail: text(e.Detail),
 		MessageID: text(e.MessageID), RecipientDomains: e.RecipientDomains, RemoteHost: text(e.RemoteHost),
+		TLS: text(e.TLS), DelayReason: text(e.DelayReason),
 	}
 	if e.Recipients != nil {
 		event.Recipients = *e.Recipients

@@ -89,9 +89,25 @@ func queueItemToAPI(row store.QueuedMessage) api.QueueItem {
 	return api.QueueItem{
 		MessageID: row.MessageID, Edge: row.Edge, Partner: row.Partner, Domain: row.Domain, Sender: optional(row.Sender),
 		Destination: row.Destination, Recipients: row.Remaining, State: api.QueueState(row.State), Attempts: row.Attempts,
-		NextAttemptAt: row.NextAttemptAt, LastReply: optional(row.LastReply), RemoteHost: optional(row.RemoteHost),
-		AcceptedAt: row.AcceptedAt, UpdatedAt: row.ChangedAt,
+		NextAttemptAt: row.NextAttemptAt, DelayReason: delayReason(row), LastReply: optional(row.LastReply),
+		RemoteHost: optional(row.RemoteHost), TLS: optional(row.TLS), AcceptedAt: row.AcceptedAt, UpdatedAt: row.ChangedAt,
 	}
+}
+
+// delayReason is why something waits; nil where nothing keeps it, or where the edge is too old to tell.
+func delayReason(row store.QueuedMessage) *api.DelayReason {
+	why := api.DelayReason(row.DelayReason)
+	switch {
+	case row.State == store.Held:
+		why = api.DelayReasonHeld
+	case row.State == store.Quarantined:
+		why = api.DelayReasonQuarantined
+	case why == "":
+		return nil
+	case !why.Valid():
+		why = api.DelayReasonOther
+	}
+	return &why
 }
 
 // RetryQueue makes due now what waits.

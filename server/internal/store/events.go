@@ -57,6 +57,8 @@ type Event struct {
 	// RecipientDomains are the destinations of an accepted message, one for each recipient, or those that are held or released.
 	RecipientDomains []string
 	RemoteHost       string
+	// TLS and DelayReason are of an attempt.
+	TLS, DelayReason string
 	Attempts         int64
 	NextAttemptAt    time.Time
 	// Messages is how many a queue operation changed.

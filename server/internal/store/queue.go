@@ -33,8 +33,11 @@ type QueuedMessage struct {
 	NextAttemptAt *time.Time
 	LastReply     string
 	RemoteHost    string
-	AcceptedAt    time.Time
-	ChangedAt     time.Time
+	// TLS is the channel of the last attempt, DelayReason why it failed. Empty is unknown.
+	TLS         string
+	DelayReason string
+	AcceptedAt  time.Time
+	ChangedAt   time.Time
 }
 
 // QueueFilter narrows what waits. Empty fields do not.

@@ -157,6 +157,7 @@ func (q *queueing) deferred(rows map[string]*queuedRow, e Event) {
 		rows[row.Destination] = row
 	}
 	row.Attempts, row.LastReply, row.RemoteHost = max(row.Attempts, e.Attempts), e.Reply, e.RemoteHost
+	row.TLS, row.DelayReason = e.TLS, e.DelayReason
 	if !e.NextAttemptAt.IsZero() {
 		next := e.NextAttemptAt
 		row.NextAttemptAt = &next

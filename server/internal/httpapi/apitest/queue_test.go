@@ -53,6 +53,17 @@ func (w *world) destinations(t *testing.T, token, query string) []string {
 	return found
 }
 
+// onlyItem is the one thing that waits and fits the query.
+func (w *world) onlyItem(t *testing.T, query string) map[string]any {
+	t.Helper()
+	items, _ := w.ask(t, "GET", "/v1/queue/messages"+query, nil)["items"].([]any)
+	if len(items) != 1 {
+		t.Fatalf("%s lists %v, want one item", query, items)
+	}
+	item, _ := items[0].(map[string]any)
+	return item
+}
+
 func TestAnOperationOnTheQueueGoesToTheEdgesAndComesBack(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, w *world) {
 		s := w.scene(t, "acme")
@@ -61,12 +72,13 @@ func TestAnOperationOnTheQueueGoesToTheEdgesAndComesBack(t *testing.T) {
 		id := edge.accept(t, s.domain, "y.example", "z.example")
 		edge.report(t, map[string]any{
 			"kind": "message-deferred", "domain": s.domain, "message_id": id, "recipient": "bob@y.example", "reply": "451 4.7.1 later",
-			"remote_host": "mx.y.example", "attempts": 2, "next_attempt_at": w.clock.Now(),
+			"remote_host": "mx.y.example", "attempts": 2, "next_attempt_at": w.clock.Now(), "tls": "TLS 1.3 sts", "delay_reason": "new-to-us",
 		})
 		shown := w.ask(t, "GET", "/v1/queue/messages/"+id, nil)
 		waiting, _ := shown["destinations"].([]any)
 		first, _ := waiting[0].(map[string]any)
-		if len(waiting) != 2 || text(shown, "sender") != "boss@"+s.domain || text(first, "last_reply") != "451 4.7.1 later" || first["attempts"] != 2.0 {
+		if len(waiting) != 2 || text(shown, "sender") != "boss@"+s.domain || text(first, "last_reply") != "451 4.7.1 later" || first["attempts"] != 2.0 ||
+			text(first, "tls") != "TLS 1.3 sts" || text(first, "delay_reason") != "other" {
 			t.Errorf("shown %v", shown)
 		}
 
@@ -89,6 +101,9 @@ func TestAnOperationOnTheQueueGoesToTheEdgesAndComesBack(t *testing.T) {
 			map[string]any{"kind": "queue-operation-done", "ref": op["id"], "messages": 1, "recipients": 1})
 		if told := w.askAs(t, credential, "GET", "/v1/edge/policy?acknowledged=1", nil)["instructions"]; len(told.([]any)) != 0 {
 			t.Errorf("after it was acknowledged the edge is told %v", told)
+		}
+		if why := text(w.onlyItem(t, "?state=held"), "delay_reason"); why != "held" {
+			t.Errorf("what is held waits because of %q", why)
 		}
 		op = w.ask(t, "GET", "/v1/queue/operations/"+text(op, "id"), nil)
 		if op["edges_done"] != 1.0 || op["edges_acknowledged"] != 1.0 || op["messages"] != 1.0 || op["finished_at"] == nil {

@@ -71,6 +71,7 @@ func TestTheQueueIsWhatTheEventsTell(t *testing.T) {
 		next := noon.Add(time.Minute)
 		deferred := outcome(store.EventDeferred, first, "b@y.example")
 		deferred.Attempts, deferred.NextAttemptAt, deferred.Reply, deferred.RemoteHost = 3, next, "450 4.2.0 later", "mx.y.example"
+		deferred.TLS, deferred.DelayReason = "TLS 1.3 dane", "deferred"
 		steps := []struct {
 			name   string
 			events []store.Event
@@ -110,6 +111,7 @@ func TestTheQueueIsWhatTheEventsTell(t *testing.T) {
 				f.read(t, store.PartnerTenant(acme), func(tx *store.Tx) error {
 					rows, err := tx.QueuedMessage(first)
 					if err == nil && (len(rows) != 2 || rows[0].LastReply != "450 4.2.0 later" || rows[0].RemoteHost != "mx.y.example" ||
+						rows[0].TLS != "TLS 1.3 dane" || rows[0].DelayReason != "deferred" || rows[1].DelayReason != "" ||
 						!rows[0].NextAttemptAt.Equal(next) || rows[0].Sender != "anna@acme.example" || rows[1].NextAttemptAt != nil) {
 						t.Errorf("got %+v", rows)
 					}
