@@ -15,7 +15,7 @@ import (
 
 // client speaks raw SMTP.
 type client struct {
-	t    *testing.T
+	t    testing.TB
 	conn net.Conn
 	in   *bufio.Reader
 }

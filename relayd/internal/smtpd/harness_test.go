@@ -44,7 +44,7 @@ var passwordVerifier = sync.OnceValues(func() (string, error) { return verifier.
 
 // edge is a server with everything real around it, in a directory of its own.
 type edge struct {
-	t       *testing.T
+	t       testing.TB
 	server  *Server
 	journal *journal.Journal
 	spool   *spool.Spool
@@ -73,7 +73,7 @@ type setup struct {
 }
 
 // startEdge serves on loopback until the test ends.
-func startEdge(t *testing.T, change func(*setup)) *edge {
+func startEdge(t testing.TB, change func(*setup)) *edge {
 	t.Helper()
 	o := setup{world: newWorld(t), scanner: scan.Chain{eicarScanner{}}, reserve: 1}
 	o.view = o.world.view
@@ -177,7 +177,7 @@ func (e *edge) events() []api.EdgeEvent {
 }
 
 // below is the part of a stored text below the fields that we added.
-func below(t *testing.T, text string) string {
+func below(t testing.TB, text string) string {
 	t.Helper()
 	for _, name := range []string{"Received:", "CFBL-Feedback-ID:"} {
 		if !strings.HasPrefix(text, name) {
@@ -206,7 +206,7 @@ type bank struct {
 	away    bool
 }
 
-func startBank(t *testing.T, l *ledger.Ledger) *bank {
+func startBank(t testing.TB, l *ledger.Ledger) *bank {
 	now := time.Now().UTC().Truncate(time.Second)
 	b := &bank{
 		limits: map[string]int64{

@@ -14,7 +14,7 @@ import (
 // newWorld is the policy of most tests. All tests connect from 127.0.0.1, which
 // is a relay IP of every domain but elsewhere.test; the users have the domain
 // ok.test.
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	proof, err := passwordVerifier()
 	if err != nil {
