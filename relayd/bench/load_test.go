@@ -1,6 +1,7 @@
 package bench_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"net"
@@ -129,7 +130,7 @@ func TestAMailboxKeepsEachMessageAsItWasSent(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "000001.eml"), []byte("of an earlier run"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sink := bench.NewMailbox(listener, nil, dir)
+	sink := bench.ServeSink(listener, bench.SinkOptions{KeepDir: dir})
 	defer sink.Close()
 	text := "Subject: dots\r\n\r\n.\r\n..two\r\nend\r\n"
 	if err := smtp.SendMail(sink.Addr(), nil, "a@example.com", []string{"b@example.net"}, []byte(text)); err != nil {
@@ -141,5 +142,90 @@ func TestAMailboxKeepsEachMessageAsItWasSent(t *testing.T) {
 	}
 	if string(got) != text {
 		t.Errorf("kept %q, want %q", got, text)
+	}
+}
+
+func TestTheSinkTellsAWholeMessageFromADamagedOneAndWhoHandedItOn(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	arrivals := make(chan bench.Arrival, 10)
+	sink := bench.ServeSink(listener, bench.SinkOptions{
+		Received: func(a bench.Arrival) { arrivals <- a },
+		Refuse: func(recipient string) string {
+			if recipient == "nobody@example.net" {
+				return "550 5.1.1 no such user"
+			}
+			return ""
+		},
+	})
+	defer sink.Close()
+	for _, size := range []int{0, 700, 701, 702, 75 * 60, 300 << 10} { // some end in the middle of a line, or of its end
+		if _, err := bench.Send(context.Background(), bench.Load{Server: sink.Addr(), From: "a@example.com", To: "b@example.net", Also: []string{"c@example.net"}, SizeBytes: size}); err != nil {
+			t.Fatal(err)
+		}
+		if a := <-arrivals; a.Damaged || a.ID != "load-1" || a.From != "a@example.com" || !slices.Equal(a.Recipients, []string{"b@example.net", "c@example.net"}) {
+			t.Errorf("%d bytes arrived as %+v", size, a)
+		}
+	}
+	relayed := "Received: from x ([192.0.2.1])\r\n\tby edge.example with ESMTP id 01KAQ7\r\n\tfor <b@example.net>;\r\n\tTue, 24 Nov 2026 10:00:00 +0000\r\n" +
+		"Received: from y\r\n\tby other.example with ESMTP id 77;\r\n\tTue, 24 Nov 2026 10:00:00 +0000\r\n"
+	if err := smtp.SendMail(sink.Addr(), nil, "", []string{"b@example.net"}, []byte(relayed+"X-Load-Id: 7\r\nX-Load-Sum: 00000001\r\n\r\n..half\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-arrivals; !a.Damaged || a.QueueID != "01KAQ7" || a.ID != "7" || !strings.HasSuffix(string(a.Text), "\r\n..half\r\n") {
+		t.Errorf("a damaged message arrived as %+v", a)
+	}
+	if err := smtp.SendMail(sink.Addr(), nil, "", []string{"nobody@example.net"}, []byte(relayed)); err == nil || !strings.Contains(err.Error(), "5.1.1") {
+		t.Errorf("a recipient to be refused: %v", err)
+	}
+}
+
+func TestTheSenderTellsEveryReplyAndWhatIsInDoubt(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	var served sync.WaitGroup
+	served.Go(func() { // 451 to the first text, no reply to the second, 250 to the third
+		for _, reply := range []string{"451 4.3.0 later\r\n", "", "250 2.0.0 Ok: queued as 3\r\n"} {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			answerOne(c, reply)
+		}
+	})
+	var told []string
+	outcome, err := bench.Send(context.Background(), bench.Load{
+		Server: listener.Addr().String(), From: "a@example.com", To: "b@example.net", RetryAfter: time.Millisecond, PerConnection: 1,
+		Told: func(id, reply string) { told = append(told, id+" "+reply) },
+	})
+	served.Wait()
+	if want := []string{"load-1 451 4.3.0 later", "load-1 ", "load-1 250 2.0.0 Ok: queued as 3"}; err != nil || outcome.Accepted != 1 || !slices.Equal(told, want) {
+		t.Fatalf("%v %+v, told %q", err, outcome, told)
+	}
+}
+
+// answerOne takes one message and ends the connection.
+func answerOne(c net.Conn, reply string) {
+	defer c.Close()
+	in := bufio.NewReader(c)
+	c.Write([]byte("220 x\r\n"))
+	for {
+		line, err := in.ReadString('\n')
+		switch {
+		case err != nil:
+			return
+		case line == ".\r\n":
+			c.Write([]byte(reply))
+			return
+		case strings.HasPrefix(line, "DATA"):
+			c.Write([]byte("354 go on\r\n"))
+		case strings.HasPrefix(line, "EHLO"), strings.HasPrefix(line, "MAIL"), strings.HasPrefix(line, "RCPT"):
+			c.Write([]byte("250 ok\r\n"))
+		}
 	}
 }

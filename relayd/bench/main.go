@@ -126,7 +126,11 @@ func sinkMain(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	sink := newSink(listener, record, *keep)
+	options := SinkOptions{KeepDir: *keep}
+	if record != nil {
+		options.Received = func(a Arrival) { record(a.ID) }
+	}
+	sink := ServeSink(listener, options)
 	fmt.Fprintf(stdout, "sink listens on %s\n", sink.Addr())
 	<-ctx.Done()
 	err = sink.Close()

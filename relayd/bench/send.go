@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"sort"
@@ -34,8 +35,14 @@ type Load struct {
 	// RetryAfter is how long to wait before a connection that broke, or a message that was deferred, is tried again.
 	// 0 means that neither is tried again.
 	RetryAfter time.Duration
+	// Also are further recipients of each message.
+	Also []string
 	// Acknowledged, if set, is told the id of each message when its 250 has arrived. Called from many goroutines.
 	Acknowledged func(id string)
+	// Told, if set, is told every reply that decided a try of a message, by its first line, and "" for a try whose connection
+	// ended after the text had begun to go out: whether that is stored, nobody knows. A connection that ended before tells
+	// nothing. Called from many goroutines.
+	Told func(id, reply string)
 	// Timeout bounds each reply. 0 means 60 s.
 	Timeout time.Duration
 }
@@ -136,9 +143,16 @@ func (r *run) connection(ctx context.Context, number int64) (int64, bool) {
 		if r.load.PerConnection != 1 {
 			start = time.Now()
 		}
-		refusal, err := c.send(id)
+		reply, err := c.send(id)
+		if r.load.Told != nil && (err == nil || c.inDoubt) {
+			r.load.Told(id, reply)
+		}
 		if err != nil {
 			return r.broken(ctx, number, err)
+		}
+		refusal := reply
+		if reply[0] == '2' {
+			refusal = ""
 		}
 		if refusal != "" && refusal[0] == '4' && r.load.RetryAfter > 0 {
 			if !pause(ctx, r.load.RetryAfter) {
@@ -203,6 +217,8 @@ type conn struct {
 	pad  []byte
 	// lastLine is the last line of the reply that was read last, refusedBy that of the reply that refused a message.
 	lastLine, refusedBy string
+	// inDoubt is whether the text of the message has begun to go out, and no reply to it has come.
+	inDoubt bool
 }
 
 func dial(ctx context.Context, load Load, pad []byte) (*conn, error) {
@@ -228,16 +244,22 @@ func (c *conn) close() {
 	c.net.Close()
 }
 
-// send runs one transaction; refusal is the first line of the reply that refused it, or empty.
-func (c *conn) send(id string) (refusal string, err error) {
+// send runs one transaction and answers the first line of the reply that decided it.
+func (c *conn) send(id string) (reply string, err error) {
 	// RFC 2920 3.1: MAIL, RCPT and DATA may go out in one write.
 	c.out.Reset()
-	fmt.Fprintf(&c.out, "MAIL FROM:<%s>\r\nRCPT TO:<%s>\r\nDATA\r\n", c.load.From, c.load.To)
+	recipients := 1 + len(c.load.Also)
+	fmt.Fprintf(&c.out, "MAIL FROM:<%s>\r\nRCPT TO:<%s>\r\n", c.load.From, c.load.To)
+	for _, to := range c.load.Also {
+		fmt.Fprintf(&c.out, "RCPT TO:<%s>\r\n", to)
+	}
+	c.out.WriteString("DATA\r\n")
+	_ = c.net.SetDeadline(time.Now().Add(c.load.Timeout))
 	if _, err := c.net.Write(c.out.Bytes()); err != nil {
 		return "", fmt.Errorf("write: %w", err)
 	}
 	var refused string
-	for range 3 {
+	for range recipients + 2 {
 		reply, err := c.reply()
 		if err != nil {
 			return "", err
@@ -247,26 +269,47 @@ func (c *conn) send(id string) (refusal string, err error) {
 		}
 	}
 	if refused != "" {
-		_, err := c.command("RSET\r\n")
-		return refused, err
+		return refused, c.giveUp()
 	}
-	c.out.Reset()
-	fmt.Fprintf(&c.out, "From: <%s>\r\nTo: <%s>\r\nSubject: load %s\r\nMessage-Id: <%s@load.example>\r\nX-Load-Id: %s\r\n\r\n", c.load.From, c.load.To, id, id, id)
-	if rest := c.load.SizeBytes - c.out.Len(); rest > 0 {
-		c.out.Write(c.pad[:rest])
-	}
-	c.out.WriteString("\r\n.\r\n")
+	c.write(id)
 	_ = c.net.SetDeadline(time.Now().Add(c.load.Timeout))
+	c.inDoubt = true
 	if _, err := c.net.Write(c.out.Bytes()); err != nil {
 		return "", fmt.Errorf("write: %w", err)
 	}
-	reply, err := c.reply()
-	if err != nil || reply[0] == '2' {
+	if reply, err = c.reply(); err != nil {
 		return "", err
 	}
+	c.inDoubt = false
 	c.refusedBy = c.lastLine
 	return reply, nil
 }
+
+// giveUp ends a transaction that was refused. Where only some recipients were, DATA was answered 354, and the text that is
+// owed for it is never sent: so the connection ends with it.
+func (c *conn) giveUp() error {
+	if c.lastLine[0] == '3' {
+		return errors.New("a recipient was refused, DATA was not")
+	}
+	_, err := c.command("RSET\r\n")
+	return err
+}
+
+// write puts the message with its final dot into out. Its checksum lets the sink tell a whole message from a part.
+func (c *conn) write(id string) {
+	c.out.Reset()
+	fmt.Fprintf(&c.out, "From: <%s>\r\nTo: <%s>\r\nSubject: load %s\r\nMessage-Id: <%s@load.example>\r\nX-Load-Id: %s\r\n", c.load.From, c.load.To, id, id, id)
+	const sumField = "X-Load-Sum: 01234567\r\n\r\n"
+	rest := max(0, c.load.SizeBytes-c.out.Len()-len(sumField))
+	body := bytes.TrimSuffix(c.pad[:rest], []byte("\r")) // no CR CR LF
+	sum := crc32.Update(crc32.Checksum(body, loadSum), loadSum, []byte("\r\n"))
+	fmt.Fprintf(&c.out, "X-Load-Sum: %08x\r\n\r\n", sum)
+	c.out.Write(body)
+	c.out.WriteString("\r\n.\r\n")
+}
+
+// loadSum is the checksum of texts, of everything below the empty line.
+var loadSum = crc32.MakeTable(crc32.Castagnoli)
 
 func (c *conn) command(line string) (string, error) {
 	_ = c.net.SetDeadline(time.Now().Add(c.load.Timeout))

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"net"
@@ -19,8 +20,7 @@ import (
 // time.
 type Sink struct {
 	listener net.Listener
-	received func(id string)
-	keepDir  string
+	options  SinkOptions
 	messages atomic.Int64
 	bytes    atomic.Int64
 	kept     atomic.Int64
@@ -31,19 +31,45 @@ type Sink struct {
 	served sync.WaitGroup
 }
 
+// SinkOptions say what a sink does beyond counting. The zero value does nothing else.
+type SinkOptions struct {
+	// Received, if set, is told of each message before it is acknowledged. It is called from many goroutines.
+	Received func(Arrival)
+	// Refuse, if set, answers the reply that refuses a recipient, or "" for one that is accepted. It is called from many goroutines.
+	Refuse func(recipient string) (reply string)
+	// KeepDir is a directory that takes each message as a file, named by the order of arrival: 000001.eml. Files that are there
+	// stay. Empty keeps none.
+	KeepDir string
+}
+
+// Arrival is a message as the sink took it.
+type Arrival struct {
+	// ID is its X-Load-Id; empty where it has none.
+	ID string
+	// QueueID is what the relay that added the topmost Received field called it; empty where there is none.
+	QueueID string
+	// From and Recipients are the envelope; an empty From is the null sender.
+	From       string
+	Recipients []string
+	// Damaged is whether it has an X-Load-Sum which is not that of its text.
+	Damaged bool
+	// Text is the whole message where the sender is null; of other messages it is nil.
+	Text []byte
+}
+
 // NewSink serves the listener until Close. received, if set, is told the X-Load-Id of each message before it is
 // acknowledged; a message without one is told as "". It is called from many goroutines.
 func NewSink(listener net.Listener, received func(id string)) *Sink {
-	return newSink(listener, received, "")
+	var options SinkOptions
+	if received != nil {
+		options.Received = func(a Arrival) { received(a.ID) }
+	}
+	return ServeSink(listener, options)
 }
 
-// NewMailbox is a sink that also writes each message to a file in dir, named by the order of arrival: 000001.eml. Files that are there stay.
-func NewMailbox(listener net.Listener, received func(id string), dir string) *Sink {
-	return newSink(listener, received, dir)
-}
-
-func newSink(listener net.Listener, received func(id string), keepDir string) *Sink {
-	s := &Sink{listener: listener, received: received, keepDir: keepDir, conns: map[net.Conn]struct{}{}}
+// ServeSink serves the listener until Close.
+func ServeSink(listener net.Listener, options SinkOptions) *Sink {
+	s := &Sink{listener: listener, options: options, conns: map[net.Conn]struct{}{}}
 	s.served.Go(s.accept)
 	return s
 }
@@ -111,6 +137,7 @@ func (s *Sink) serve(c net.Conn) {
 		out.WriteString("\r\n")
 	}
 	say("220 sink.example ESMTP")
+	var envelope Arrival
 	for {
 		// Replies to pipelined commands leave together (RFC 2920 3.2).
 		if in.Buffered() == 0 && out.Flush() != nil {
@@ -120,19 +147,28 @@ func (s *Sink) serve(c net.Conn) {
 		if err != nil {
 			return
 		}
-		verb, _, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
+		verb, rest, _ := strings.Cut(strings.TrimRight(line, "\r\n"), " ")
 		switch strings.ToUpper(verb) {
 		case "EHLO":
 			say("250-sink.example")
 			say("250-PIPELINING")
 			say("250-SIZE 104857600")
 			say("250 8BITMIME")
+		case "MAIL":
+			envelope = Arrival{From: address(rest)}
+			say("250 2.1.0 Ok")
+		case "RCPT":
+			say(s.recipient(&envelope, address(rest)))
 		case "DATA":
+			if len(envelope.Recipients) == 0 {
+				say("554 5.5.1 no valid recipients")
+				continue
+			}
 			say("354 go on")
 			if out.Flush() != nil {
 				return
 			}
-			reply, ok := s.take(in)
+			reply, ok := s.take(in, envelope)
 			if !ok {
 				return
 			}
@@ -147,22 +183,43 @@ func (s *Sink) serve(c net.Conn) {
 	}
 }
 
+// recipient answers RCPT.
+func (s *Sink) recipient(envelope *Arrival, to string) (reply string) {
+	if s.options.Refuse != nil {
+		if refusal := s.options.Refuse(to); refusal != "" {
+			return refusal
+		}
+	}
+	envelope.Recipients = append(envelope.Recipients, to)
+	return "250 2.1.5 Ok"
+}
+
+// address is what stands between the angle brackets of MAIL and RCPT.
+func address(argument string) string {
+	_, argument, _ = strings.Cut(argument, "<")
+	argument, _, _ = strings.Cut(argument, ">")
+	return argument
+}
+
 // take reads one message and answers the reply to it, or false when the connection broke off.
-func (s *Sink) take(in *bufio.Reader) (reply string, ok bool) {
+func (s *Sink) take(in *bufio.Reader, envelope Arrival) (reply string, ok bool) {
 	var text *bytes.Buffer
-	if s.keepDir != "" {
+	if s.options.KeepDir != "" || envelope.From == "" && s.options.Received != nil {
 		text = &bytes.Buffer{}
 	}
-	id, size, err := readMessage(in, text)
+	size, err := readMessage(in, &envelope, text)
 	if err != nil {
 		return "", false
 	}
-	if s.received != nil {
-		s.received(id)
+	if envelope.From == "" && text != nil {
+		envelope.Text = text.Bytes()
+	}
+	if s.options.Received != nil {
+		s.options.Received(envelope)
 	}
 	number := s.messages.Add(1)
 	s.bytes.Add(size)
-	if text != nil {
+	if s.options.KeepDir != "" {
 		if err := s.keep(text.Bytes()); err != nil {
 			return "451 4.3.0 cannot keep the message", true
 		}
@@ -173,7 +230,7 @@ func (s *Sink) take(in *bufio.Reader) (reply string, ok bool) {
 // keep writes a message under the first number that is free, so that nothing of an earlier run is written over.
 func (s *Sink) keep(text []byte) error {
 	for {
-		name := filepath.Join(s.keepDir, fmt.Sprintf("%06d.eml", s.kept.Add(1)))
+		name := filepath.Join(s.options.KeepDir, fmt.Sprintf("%06d.eml", s.kept.Add(1)))
 		file, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if errors.Is(err, fs.ErrExist) {
 			continue
@@ -186,37 +243,59 @@ func (s *Sink) keep(text []byte) error {
 	}
 }
 
-// readMessage reads up to the dot and answers the X-Load-Id of the header. The text without the dots of RFC 5321 4.5.2 is
-// written to text, unless that is nil.
-func readMessage(in *bufio.Reader, text *bytes.Buffer) (id string, size int64, err error) {
-	header := true
-	lineStart := true
+// readMessage reads up to the dot and notes in a what the header says and whether the text is whole. The text without the
+// dots of RFC 5321 4.5.2 is written to text, unless that is nil.
+func readMessage(in *bufio.Reader, a *Arrival, text *bytes.Buffer) (size int64, err error) {
+	header, lineStart := true, true
+	var want string
+	var sum uint32
 	for {
 		chunk, err := in.ReadSlice('\n')
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return "", 0, err
-		}
-		if lineStart {
-			if bytes.Equal(chunk, []byte(".\r\n")) {
-				return id, size, nil
-			}
-			if len(chunk) <= 2 {
-				header = false
-			}
-			if header && len(chunk) > 11 && bytes.EqualFold(chunk[:11], []byte("X-Load-Id: ")) {
-				id = strings.TrimSpace(string(chunk[11:]))
-			}
+			return 0, err
 		}
 		size += int64(len(chunk))
-		if text != nil {
-			if lineStart && chunk[0] == '.' {
-				chunk = chunk[1:]
+		if lineStart && chunk[0] == '.' {
+			if string(chunk) == ".\r\n" {
+				a.Damaged = want != "" && want != fmt.Sprintf("%08x", sum)
+				return size - int64(len(chunk)), nil
 			}
+			chunk = chunk[1:]
+		}
+		switch {
+		case !header && want != "":
+			sum = crc32.Update(sum, loadSum, chunk)
+		case header && lineStart && len(chunk) <= 2:
+			header = false
+		case header && lineStart:
+			noteField(a, chunk, &want)
+		}
+		if text != nil {
 			text.Write(chunk)
 		}
 		lineStart = err == nil
 	}
+}
+
+// noteField notes what one line of the header says that the sink is asked for.
+func noteField(a *Arrival, line []byte, sum *string) {
+	if value, ok := cutField(line, "X-Load-Id: "); ok {
+		a.ID = value
+	} else if value, ok := cutField(line, "X-Load-Sum: "); ok {
+		*sum = value
+	} else if line[0] == '\t' && a.QueueID == "" {
+		if _, id, found := strings.Cut(string(line), " id "); found {
+			a.QueueID = strings.TrimRight(id, ";\r\n")
+		}
+	}
+}
+
+func cutField(line []byte, name string) (value string, ok bool) {
+	if len(line) <= len(name) || !bytes.EqualFold(line[:len(name)], []byte(name)) {
+		return "", false
+	}
+	return strings.TrimSpace(string(line[len(name):])), true
 }
