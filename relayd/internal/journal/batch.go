@@ -26,6 +26,10 @@ func (j *Journal) NewBatch() *Batch {
 // Set gives key a value. Both are copied.
 func (b *Batch) Set(key, value []byte) { _ = b.inner.Set(key, value, nil) }
 
+// Append adds suffix to the end of key's value, as if an empty one were there
+// when there is none. It reads nothing, so it costs what suffix costs.
+func (b *Batch) Append(key, suffix []byte) { _ = b.inner.Merge(key, suffix, nil) }
+
 // Delete removes key; a key that does not exist is no error.
 func (b *Batch) Delete(key []byte) { _ = b.inner.Delete(key, nil) }
 

@@ -24,6 +24,7 @@ func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {
 		L0StopWritesThreshold:       outOfReach,
 		CacheSize:                   8 << 20,
 		MaxOpenFiles:                256,
+		Merger:                      pebble.DefaultMerger, // concatenates: Batch.Append
 		// Pinned: an upgrade of the engine must not make the directory
 		// unreadable for the release before. This one tells a torn tail of
 		// the log from a hole in its middle.

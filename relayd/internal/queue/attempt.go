@@ -276,7 +276,7 @@ func (q *Queue) begin(u unit) (Job, error) {
 	for _, i := range u.recipients {
 		r := &m.Recipients[i]
 		r.Attempts++
-		r.LastAttempt, r.LastReply, r.LastHost = now, underWay, ""
+		r.LastAttempt, r.LastReply = now, underWay
 	}
 	b := q.Journal.NewBatch()
 	defer b.Discard()

@@ -69,7 +69,7 @@ func (s *settlement) recipient(r *spool.Recipient, res Result) {
 	if r.State.Final() {
 		return
 	}
-	r.LastReply, r.LastHost = replyText(res), res.Host
+	r.LastReply = replyText(res)
 	switch {
 	case res.Class == Delivered:
 		s.delivered(r, res)

@@ -31,7 +31,7 @@ func TestAcceptedMailIsStoredByteForByteBelowOurFields(t *testing.T) {
 	if id := <-e.queued; id != m.ID {
 		t.Errorf("queue was told %s, want %s", id, m.ID)
 	}
-	if m.Domain != "ok.test" || m.Partner != "acme" || m.From.String() != "anna@ok.test" || m.HeaderFrom.String() != "anna@ok.test" ||
+	if m.Domain != "ok.test" || m.Partner != "acme" || m.From.String() != "anna@ok.test" ||
 		m.Client.String() != "127.0.0.1" || m.User != "" || m.Helo != "client.test" || m.Units != 1 ||
 		m.Recipients[0].State != spool.Pending || m.Size != int64(len(texts[0])) || !m.DayStart.Equal(e.bank.day.Start) {
 		t.Errorf("envelope is %+v", m)

@@ -100,7 +100,7 @@ func (in *intake) message() *spool.Message {
 	tx := in.tx
 	return &spool.Message{
 		ID: in.id, Domain: in.domain.Name, Partner: in.domain.Partner(),
-		From: tx.from, HeaderFrom: in.headerFrom, Recipients: tx.recipients,
+		From: tx.from, Recipients: tx.recipients,
 		Client: tx.client.Address, User: tx.client.User.String(), Helo: cleanHelo(in.session.conn.Hostname()),
 		AcceptedAt: in.server.Now().UTC(),
 		SMTPUTF8:   tx.utf8, EightBit: in.header.eightBit, RequireTLS: tx.requireTLS,

@@ -5,7 +5,6 @@ import (
 	"io"
 
 	"activerelay/api/admit"
-	"activerelay/api/mailaddr"
 	"activerelay/api/policy"
 	"activerelay/api/reason"
 	"activerelay/relayd/internal/ledger"
@@ -34,12 +33,11 @@ type intake struct {
 	lines  newlines
 	header *header
 
-	headerFrom mailaddr.Address
-	domain     *policy.Domain // that is charged
-	observed   string         // mark of bulk mail that is only observed
-	spending   *ledger.Spending
-	kept       *spool.Message // as it is stored
-	stored     bool
+	domain   *policy.Domain // that is charged
+	observed string         // mark of bulk mail that is only observed
+	spending *ledger.Spending
+	kept     *spool.Message // as it is stored
+	stored   bool
 }
 
 func (s *session) newIntake() (*intake, error) {

@@ -19,7 +19,6 @@ func (in *intake) judge() error {
 	if err != nil {
 		return in.refuse(refusal{slug: reason.BadHeader, args: reason.Args{Detail: "From: " + err.Error()}})
 	}
-	in.headerFrom = from
 	// Nil for the null sender, which is attributed by its From field alone.
 	envelope := in.tx.sender.Domain
 	v := admit.HeaderFrom(in.tx.view, in.tx.client, envelope, from)

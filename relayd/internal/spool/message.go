@@ -1,11 +1,7 @@
 package spool
 
 import (
-	"encoding/binary"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"net/netip"
 	"time"
@@ -25,8 +21,6 @@ type Message struct {
 	Partner string `json:"partner,omitempty"`
 	// From is the envelope sender. The zero value is the null sender.
 	From mailaddr.Address `json:"from"`
-	// HeaderFrom is the address in the From header field.
-	HeaderFrom mailaddr.Address `json:"header_from"`
 	// Recipients are all that were accepted, in the order they were given.
 	Recipients []Recipient `json:"recipients"`
 	// Client is the address of the host that gave us the message.
@@ -72,10 +66,9 @@ type Recipient struct {
 	Attempts    int       `json:"attempts,omitempty"`
 	NextAttempt time.Time `json:"next_attempt,omitzero"`
 	LastAttempt time.Time `json:"last_attempt,omitzero"`
-	// LastReply is what the last host said, LastHost its name. Both are made
-	// safe for writing by whoever sets them.
+	// LastReply is what the last host said, made safe for writing by whoever
+	// sets it, or UnderWay.
 	LastReply string `json:"last_reply,omitempty"`
-	LastHost  string `json:"last_host,omitempty"`
 	// DelayNoticed is set once a delay notification was sent.
 	DelayNoticed bool `json:"delay_noticed,omitempty"`
 	// Held is set while an operator keeps the recipient from being tried. It
@@ -85,6 +78,10 @@ type Recipient struct {
 	// attempt was under way: unless that one delivers, nothing more is tried.
 	Cancelling bool `json:"cancelling,omitempty"`
 }
+
+// UnderWay stands in LastReply while an attempt is under way. Found at the start
+// of the process it says that the attempt was cut short.
+const UnderWay = "attempt under way"
 
 // State is what has become of a recipient. All but Pending are final.
 type State string
@@ -127,41 +124,4 @@ func validID(id string) error {
 		return fmt.Errorf("message id %q: %w", id, err)
 	}
 	return nil
-}
-
-// An envelope record is a version byte, the checksum of the rest, and JSON.
-// Fields may be added to the JSON without raising the version: both ways, what
-// is unknown or missing is its zero value. The checksum is there because a
-// flipped bit in an address would still be an address, of somebody else.
-const (
-	envelopeVersion   = 1
-	envelopeHeadBytes = 1 + 4
-)
-
-func encodeEnvelope(m *Message) ([]byte, error) {
-	text, err := json.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("encode envelope %s: %w", m.ID, err)
-	}
-	record := binary.BigEndian.AppendUint32([]byte{envelopeVersion}, crc32.Checksum(text, castagnoli))
-	return append(record, text...), nil
-}
-
-// decodeEnvelope reads the record of the message id.
-func decodeEnvelope(id string, record []byte) (*Message, error) {
-	if len(record) < envelopeHeadBytes || record[0] != envelopeVersion {
-		return nil, errors.New("envelope record cannot be read")
-	}
-	text := record[envelopeHeadBytes:]
-	if crc32.Checksum(text, castagnoli) != binary.BigEndian.Uint32(record[1:]) {
-		return nil, errors.New("checksum of the envelope")
-	}
-	m := new(Message)
-	if err := json.Unmarshal(text, m); err != nil {
-		return nil, fmt.Errorf("envelope: %w", err)
-	}
-	if m.ID != id {
-		return nil, fmt.Errorf("envelope is of message %q", m.ID)
-	}
-	return m, nil
 }

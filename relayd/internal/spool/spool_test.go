@@ -107,8 +107,7 @@ func newID(t fataler) string {
 func envelope(id string) *spool.Message {
 	return &spool.Message{
 		ID: id, Domain: "example.com", Partner: "acme",
-		From:       mailaddr.Address{Local: "anna", Domain: "example.com"},
-		HeaderFrom: mailaddr.Address{Local: "anna", Domain: "example.com"},
+		From: mailaddr.Address{Local: "anna", Domain: "example.com"},
 		Recipients: []spool.Recipient{
 			{Address: mailaddr.Address{Local: "b", Domain: "y.test"}, State: spool.Pending},
 			{Address: mailaddr.Address{Local: "c", Domain: "z.test"}, State: spool.Pending, Notify: []string{"NEVER"}},
