@@ -1,12 +1,9 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -35,16 +32,6 @@ func (t *tally) distinct() int {
 	return len(t.counts)
 }
 
-func (t *tally) snapshot() map[string]int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	copied := make(map[string]int, len(t.counts))
-	for id, n := range t.counts {
-		copied[id] = n
-	}
-	return copied
-}
-
 // Twenty kills of edge and control plane under load, while 5,000 messages of a domain with a limit of 6,000 are sent: every
 // acknowledged message arrives, and what was accepted, arrived and counted stays within the limit.
 func TestNothingAcknowledgedIsLostWhenEdgeAndControlPlaneAreKilled(t *testing.T) {
@@ -66,92 +53,47 @@ type crashPlan struct {
 
 func crashRun(t *testing.T, plan crashPlan) {
 	t.Helper()
-	acknowledged, arrived := newTally(), newTally()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	sink := bench.NewSink(listener, arrived.add)
-	defer sink.Close()
-	s := newStack(t)
-	edge := s.addEdge()
-	s.seed(sink.Addr())
-	s.ctl("domain", "update", "example.com", "--licensed-users", fmt.Sprint(plan.licensedUsers))
-	s.synced()
-
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
-	defer cancel()
+	const sessions, mixed = 8, 2
+	r := newTrial(t, trialOptions{users: plan.licensedUsers})
+	acknowledged := newTally()
+	main := r.load("crash", plan.messages, sessions, 2000)
+	main.RetryAfter, main.Acknowledged = 50*time.Millisecond, acknowledged.add
 	var outcome bench.Outcome
 	var sending sync.WaitGroup
-	sending.Go(func() {
-		outcome, err = bench.Send(ctx, bench.Load{
-			Server: edge.relay, From: "anna@example.com", To: "bob@example.net", Messages: plan.messages, Sessions: 8, SizeBytes: 2000,
-			RunID: "crash", RetryAfter: 50 * time.Millisecond, Acknowledged: acknowledged.add,
-		})
-	})
-	killed := s.killWhile(acknowledged, edge, plan)
+	sending.Go(func() { outcome = r.send(main) })
+	// Beside it, mail that ends in three ways, to the end of the run.
+	stop := r.background(r.load("mixed", plan.messages/25, mixed, 2000))
+	killed := r.killWhile(acknowledged, plan)
 	sending.Wait()
-	must(t, err)
+	stop()
 	if killed < plan.kills {
 		t.Fatalf("only %d of %d kills happened under load", killed, plan.kills)
 	}
 	if outcome.Accepted != plan.messages {
 		t.Fatalf("accepted %d of %d; replies %v", outcome.Accepted, plan.messages, outcome.Replies)
 	}
-	// An independent count: what was acknowledged is compared with what arrived, not with what the edge believes.
-	sent := acknowledged.snapshot()
-	missing := func() (ids []string) {
-		got := arrived.snapshot()
-		for id := range sent {
-			if got[id] == 0 {
-				ids = append(ids, id)
-			}
-		}
-		return ids
+	verdict := r.empty(kills(plan.kills, sessions+mixed))
+	if verdict.Returned == 0 {
+		t.Error("no mail of the run was returned: the test shows less than it should")
 	}
-	eventually(t, "arrival of every acknowledged message", func() bool { return len(missing()) == 0 })
-	s.crashCounts(edge, sink, outcome, plan)
 }
 
 // killWhile kills edge and control plane in turn, each kill after its share of the messages.
-func (s *stack) killWhile(acknowledged *tally, edge *edgeProcess, plan crashPlan) (killed int) {
-	s.t.Helper()
+func (r *trial) killWhile(acknowledged *tally, plan crashPlan) (killed int) {
+	r.t.Helper()
 	share := plan.messages / (plan.kills + 1)
 	for killed < plan.kills {
 		goal := (killed+1)*share - rand.IntN(share/2+1)
-		eventually(s.t, fmt.Sprintf("message %d", goal), func() bool { return acknowledged.distinct() >= goal })
-		victim := edge.process
+		eventually(r.t, fmt.Sprintf("message %d", goal), func() bool { return acknowledged.distinct() >= goal })
+		victim := r.edge.process
 		if killed%4 == 3 {
-			victim = s.server
+			victim = r.server
 		}
 		victim.kill()
 		victim.start()
 		killed++
 	}
 	return killed
-}
-
-// crashCounts compares the books: a message is doubled at most where a kill cut off a reply, and every unit is accounted for.
-func (s *stack) crashCounts(edge *edgeProcess, sink *bench.Sink, outcome bench.Outcome, plan crashPlan) {
-	t := s.t
-	t.Helper()
-	limit := int64(plan.licensedUsers * 50)
-	doubled := sink.Messages() - int64(plan.messages)
-	// For each kill: the sessions that waited for a reply, and the deliveries whose mark was not written yet.
-	bound := int64(plan.kills) * (8 + 40)
-	if doubled < 0 || doubled > bound {
-		t.Errorf("%d messages arrived for %d acknowledged: %d doubled, at most %d may be", sink.Messages(), plan.messages, doubled, bound)
-	}
-	var quota struct{ Used, Limit int64 }
-	eventually(t, "a count at the control plane", func() bool {
-		s.ctlJSON(&quota, "quota", "show", "example.com")
-		return quota.Used >= int64(outcome.Accepted)
-	})
-	if quota.Used > limit || quota.Limit != limit {
-		t.Errorf("used %d of %d (limit %d)", quota.Used, quota.Limit, limit)
-	}
-	t.Logf("%d kills, %d broken connections, %d doubled, %d units for %d acknowledged", plan.kills, outcome.Broken, doubled, quota.Used, outcome.Accepted)
-	if names, err := filepath.Glob(filepath.Join(edge.dir, "*", "quarantine", "*")); err != nil || len(names) > 0 {
-		t.Errorf("quarantine holds %v (%v)", names, err)
-	}
 }
 
 // A second edge on the same data refuses to start, at once and in clear words (matrix row 9).
