@@ -81,7 +81,12 @@ func decodeBodyHead(r []byte) (bodyHead, error) {
 type Body struct {
 	*io.SectionReader
 	file *os.File
+	text []byte
 }
+
+// Bytes returns the whole text where it is in memory, and nil where it is in a
+// file. Nobody may change it.
+func (b *Body) Bytes() []byte { return b.text }
 
 // Close releases the body. It may be called more than once.
 func (b *Body) Close() error {
@@ -118,7 +123,7 @@ func (s *Spool) Body(id string) (*Body, error) {
 	if crc32.Checksum(content[head.headerLen:], castagnoli) != head.textSum {
 		return nil, s.damaged(id, errors.New("checksum of the text"))
 	}
-	return &Body{SectionReader: io.NewSectionReader(bytes.NewReader(content), 0, int64(len(content)))}, nil
+	return &Body{SectionReader: io.NewSectionReader(bytes.NewReader(content), 0, int64(len(content))), text: content}, nil
 }
 
 func (s *Spool) fileBody(id string, header []byte, head bodyHead) (*Body, error) {

@@ -171,6 +171,9 @@ func (s *store) body(id string) ([]byte, error) {
 	if err == nil && int64(len(content)) != body.Size() {
 		err = fmt.Errorf("%d bytes, Size %d", len(content), body.Size())
 	}
+	if held := body.Bytes(); err == nil && held != nil && !bytes.Equal(held, content) {
+		err = fmt.Errorf("%d bytes read, Bytes has %d others", len(content), len(held))
+	}
 	return content, errors.Join(err, body.Close(), body.Close())
 }
 
