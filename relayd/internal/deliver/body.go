@@ -9,8 +9,13 @@ import (
 	"time"
 )
 
-// blockBytes is how much of the message is read and written at a time.
-const blockBytes = 32 << 10
+const (
+	// blockBytes is how much of the message is written at a time.
+	blockBytes = 256 << 10
+	// readBytes is how much of a message that is not in memory is read, and
+	// then written, at a time.
+	readBytes = 64 << 10
+)
 
 // errShortBody is a message that is not as long as its envelope says.
 var errShortBody = errors.New("stored message has another length than its envelope says")
@@ -21,16 +26,9 @@ var errShortBody = errors.New("stored message has another length than its envelo
 // unfinished, so the server cannot have taken it. From there to the reply
 // nobody can tell: the failure is marked uncertain.
 func (c *conn) sendBody(body io.Reader, sizeBytes int64) (reply, *failure) {
-	c.limit = time.Now().Add(c.timeouts.DataBlock + time.Duration(sizeBytes/slowestBytesPerSecond)*time.Second)
-	stuffer := &dotStuffer{out: deadlineWriter{c}, lineStart: true}
-	n, err := copyBlocks(stuffer, body, min(max(sizeBytes, 1), blockBytes))
-	if err == nil && n != sizeBytes {
-		err = fmt.Errorf("%w: %d, not %d", errShortBody, n, sizeBytes)
-	}
-	if err == nil {
-		err = stuffer.finish()
-	}
-	c.limit = time.Time{}
+	c.wire.limit = time.Now().Add(c.timeouts.DataBlock + time.Duration(sizeBytes/slowestBytesPerSecond)*time.Second)
+	err := c.writeBody(body, sizeBytes)
+	c.wire.limit = time.Time{}
 	if err != nil {
 		return c.bodyBroke(err)
 	}
@@ -64,74 +62,104 @@ type readError struct{ err error }
 func (e *readError) Error() string { return e.err.Error() }
 func (e *readError) Unwrap() error { return e.err }
 
-func copyBlocks(out io.Writer, in io.Reader, blockBytes int64) (n int64, err error) {
-	block := make([]byte, blockBytes)
-	for {
-		m, err := in.Read(block)
-		if m > 0 {
-			n += int64(m)
-			if _, err := out.Write(block[:m]); err != nil {
-				return n, err
-			}
+// inMemory is a message whose whole text can be had without reading it. Bytes
+// returns nil when it cannot be had.
+type inMemory interface{ Bytes() []byte }
+
+// writeBody writes the message and the end of it. The final dot leaves together
+// with the last bytes, and only when all of the message was there.
+func (c *conn) writeBody(body io.Reader, sizeBytes int64) error {
+	s := &dotStuffer{c: c, lineStart: true}
+	if m, ok := body.(inMemory); ok {
+		if text := m.Bytes(); text != nil {
+			return s.all(text, sizeBytes)
 		}
-		if errors.Is(err, io.EOF) {
-			return n, nil
+	}
+	buffer := make([]byte, min(max(sizeBytes, 0)+1, readBytes))
+	for n := int64(0); ; {
+		m, err := io.ReadFull(body, buffer)
+		n += int64(m)
+		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		switch {
+		case err != nil && !end:
+			return &readError{err}
+		case end && n != sizeBytes:
+			return fmt.Errorf("%w: %d, not %d", errShortBody, n, sizeBytes)
 		}
-		if err != nil {
-			return n, &readError{err}
+		if err := s.block(buffer[:m], end); err != nil || end {
+			return err
 		}
 	}
 }
 
-// deadlineWriter gives every write its own deadline.
-type deadlineWriter struct{ c *conn }
-
-func (w deadlineWriter) Write(p []byte) (int, error) {
-	w.c.within(w.c.timeouts.DataBlock)
-	return w.c.out.Write(p)
-}
-
-func (w deadlineWriter) flush() error {
-	w.c.within(w.c.timeouts.DataBlock)
-	return w.c.out.Flush()
-}
-
-// dotStuffer writes a message with its leading dots doubled (RFC 5321 4.5.2),
-// whole runs at a time. Every LF counts as a line end here, so that no server,
-// however it reads bare LF, can find the end of the message early.
+// dotStuffer writes a message with its leading dots doubled (RFC 5321 4.5.2).
+// Every LF counts as a line end here, so that no server, however it reads bare
+// LF, can find the end of the message early.
 type dotStuffer struct {
-	out       deadlineWriter
+	c         *conn
 	lineStart bool
 	last      [2]byte
 }
 
-// Write implements io.Writer.
-func (s *dotStuffer) Write(p []byte) (int, error) {
-	rest := p
-	for len(rest) > 0 {
-		if s.lineStart && rest[0] == '.' {
-			if _, err := s.out.Write([]byte{'.'}); err != nil {
-				return 0, err
-			}
-		}
-		run := nextDotLine(rest)
-		if _, err := s.out.Write(run); err != nil {
-			return 0, err
-		}
-		s.lineStart = run[len(run)-1] == '\n'
-		rest = rest[len(run):]
+// all writes a whole message.
+func (s *dotStuffer) all(text []byte, sizeBytes int64) error {
+	if int64(len(text)) != sizeBytes {
+		return fmt.Errorf("%w: %d, not %d", errShortBody, len(text), sizeBytes)
 	}
-	s.remember(p)
-	return len(p), nil
+	for len(text) > blockBytes {
+		if err := s.block(text[:blockBytes], false); err != nil {
+			return err
+		}
+		text = text[blockBytes:]
+	}
+	return s.block(text, true)
 }
 
-// nextDotLine returns p up to the first line after the current one that begins
-// with a dot, or all of p.
-func nextDotLine(p []byte) []byte {
-	if i := bytes.Index(p, []byte("\n.")); i >= 0 {
-		return p[:i+1]
+// block writes the next part of the message, with its end behind the last.
+func (s *dotStuffer) block(p []byte, last bool) error {
+	s.remember(p)
+	tail := ""
+	switch {
+	case last && s.last != [2]byte{'\r', '\n'} && s.last != [2]byte{}:
+		// A message whose last line has no end gets one: without it the dot
+		// would not stand alone.
+		tail = "\r\n.\r\n"
+	case last:
+		tail = ".\r\n"
 	}
-	return p
+	dot := nextDot(p, 0, s.lineStart)
+	if len(p) > 0 {
+		s.lineStart = p[len(p)-1] == '\n'
+	}
+	if dot < 0 {
+		return s.c.writeBlock(p, tail)
+	}
+	stuffed := make([]byte, 0, len(p)+len(p)/16+len(tail)+16)
+	for from := 0; ; {
+		if dot < 0 {
+			return s.c.writeBlock(append(stuffed, p[from:]...), tail)
+		}
+		stuffed = append(append(stuffed, p[from:dot]...), '.')
+		from, dot = dot, nextDot(p, dot+1, false)
+	}
+}
+
+// nextDot returns where in p, not before from, a line begins with a dot, or -1.
+// Dots are rarer than line ends in what is long: base64 has none.
+func nextDot(p []byte, from int, lineStart bool) int {
+	if lineStart && from == 0 && len(p) > 0 && p[0] == '.' {
+		return 0
+	}
+	for {
+		i := bytes.IndexByte(p[from:], '.')
+		if i < 0 {
+			return -1
+		}
+		if from += i; from > 0 && p[from-1] == '\n' {
+			return from
+		}
+		from++
+	}
 }
 
 func (s *dotStuffer) remember(p []byte) {
@@ -144,17 +172,21 @@ func (s *dotStuffer) remember(p []byte) {
 	}
 }
 
-// finish writes the end of the message. A message whose last line has no end
-// gets one: without it the dot would not stand alone.
-func (s *dotStuffer) finish() error {
-	end := ".\r\n"
-	if s.last != [2]byte{'\r', '\n'} && s.last != [2]byte{} {
-		end = "\r\n.\r\n"
+// writeBlock writes p and tail with one system call, as far as the server takes
+// them at once.
+func (c *conn) writeBlock(p []byte, tail string) error {
+	c.wire.offer(c.timeouts.DataBlock)
+	c.out = append(c.out[:0], tail...)
+	defer func() { c.out = c.out[:0] }()
+	if c.tls == "" {
+		return c.wire.writeBoth(p, c.out)
 	}
-	if _, err := s.out.Write([]byte(end)); err != nil {
-		return err
+	c.wire.hold()
+	_, err := c.net.Write(p)
+	if err == nil && tail != "" {
+		_, err = c.net.Write(c.out)
 	}
-	return s.out.flush()
+	return errors.Join(err, c.wire.release())
 }
 
 // headerIsASCII reads the header section and reports whether a server without
@@ -165,7 +197,7 @@ func headerIsASCII(open func() (io.ReadCloser, error)) bool {
 		return false
 	}
 	defer body.Close()
-	in := bufio.NewReaderSize(body, blockBytes)
+	in := bufio.NewReaderSize(body, readBytes)
 	for {
 		line, err := in.ReadSlice('\n')
 		for _, c := range line {

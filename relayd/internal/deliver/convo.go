@@ -3,7 +3,9 @@ package deliver
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"time"
 
 	"activerelay/api/mailaddr"
 	"activerelay/relayd/internal/queue"
@@ -16,13 +18,13 @@ const pipelined = 50
 
 // checkAddresses parses every address again: what is written to another server
 // is what a parser made, never what a stranger sent.
-func checkAddresses(job queue.Job, out *outcome) {
+func checkAddresses(job *queue.Job, out *outcome) {
 	if !job.Sender.IsNull() && !parses(job.Sender) {
 		out.failRest(permanent(553, "5.1.7", "the sender address cannot be written to another server"))
 		return
 	}
-	for i, r := range job.Recipients {
-		if !parses(r.Address) {
+	for i := range job.Recipients {
+		if !parses(job.Recipients[i].Address) {
 			out.decide(i, permanent(553, "5.1.3", "the address cannot be written to another server").result())
 		}
 	}
@@ -36,25 +38,35 @@ func parses(a mailaddr.Address) bool {
 // transaction is one message on one connection.
 type transaction struct {
 	c   *conn
-	job queue.Job
+	job *queue.Job
 	out *outcome
-	// accepted are the recipients that the server took, by index.
-	accepted []int
 	// refused is the reply that ended the transaction for everyone.
 	refused *failure
 	// proceed says that the server waits for the message.
 	proceed bool
 }
 
-// step is one command of the envelope and what to do with its reply.
+// verb is a command of the envelope.
+type verb uint8
+
+const (
+	verbMail verb = iota
+	verbRcpt
+	verbData
+)
+
+// String names the command in failures.
+func (v verb) String() string { return [...]string{"MAIL FROM", "RCPT TO", "DATA"}[v] }
+
+// step is one command of the envelope.
 type step struct {
-	name, command string
-	heard         func(reply)
+	verb      verb
+	recipient int // of verbRcpt
 }
 
 // transact delivers the job's undecided recipients over c. It decides all of
 // them and returns nil, or returns why the rest is open.
-func (c *conn) transact(job queue.Job, out *outcome) *failure {
+func (c *conn) transact(job *queue.Job, out *outcome) *failure {
 	body, err := job.Open()
 	if err != nil {
 		return temporary("4.3.0", "the message cannot be read from the spool", err)
@@ -65,11 +77,11 @@ func (c *conn) transact(job queue.Job, out *outcome) *failure {
 		return f
 	}
 	c.messages++
-	c.dirty = true
+	c.dirty, c.accepted = true, c.accepted[:0]
 	if f := t.envelope(); f != nil {
 		return f
 	}
-	if len(t.accepted) == 0 {
+	if len(t.c.accepted) == 0 {
 		return t.abandon()
 	}
 	if t.refused != nil {
@@ -89,7 +101,7 @@ func (t *transaction) envelope() *failure {
 	for len(steps) > 0 {
 		group := steps[:min(window, len(steps))]
 		steps = steps[len(group):]
-		if window == 1 && group[0].name == "DATA" && len(t.accepted) == 0 {
+		if window == 1 && group[0].verb == verbData && len(t.c.accepted) == 0 {
 			return nil
 		}
 		if f := t.exchange(group); f != nil {
@@ -102,63 +114,79 @@ func (t *transaction) envelope() *failure {
 	return nil
 }
 
+// steps lists the envelope's commands for the recipients still undecided.
+func (t *transaction) steps() []step {
+	steps := append(t.c.steps[:0], step{verb: verbMail})
+	for i := range t.job.Recipients {
+		if !t.out.decided[i] {
+			steps = append(steps, step{verb: verbRcpt, recipient: i})
+		}
+	}
+	t.c.steps = append(steps, step{verb: verbData})
+	return t.c.steps
+}
+
 // exchange sends a group of commands at once and hears all their replies.
 func (t *transaction) exchange(group []step) *failure {
 	for _, s := range group {
-		t.c.line(s.command)
+		t.say(s)
 	}
-	if f := t.c.flush(group[0].name, t.c.patience(group[0].name)); f != nil {
+	if f := t.c.send(group[0].verb.String(), t.c.patience(group[0].verb)); f != nil {
 		return f
 	}
 	for _, s := range group {
-		r, f := t.c.reply(s.name, t.c.patience(s.name))
+		r, f := t.c.verdict(s.verb.String(), t.c.patience(s.verb))
 		if f != nil {
 			return f
 		}
 		if r.code == 421 {
-			return refusal(r, s.name)
+			return refusal(r, s.verb.String())
 		}
-		s.heard(r)
+		t.heard(s, r)
 	}
 	return nil
 }
 
-// steps lists the envelope's commands for the recipients still undecided.
-func (t *transaction) steps() []step {
-	steps := []step{{name: "MAIL FROM", command: t.mailCommand(), heard: func(r reply) {
-		if r.code/100 != 2 {
-			t.refused = refusal(r, "MAIL FROM")
-		}
-	}}}
-	for i, rcpt := range t.job.Recipients {
-		if t.out.decided[i] {
-			continue
-		}
-		steps = append(steps, step{name: "RCPT TO", command: t.rcptCommand(rcpt), heard: func(r reply) {
-			t.heardRcpt(i, r)
-		}})
+// patience is how long the reply to a command of the envelope may take.
+func (c *conn) patience(v verb) time.Duration {
+	switch v {
+	case verbMail:
+		return c.timeouts.Mail
+	case verbData:
+		return c.timeouts.DataStart
 	}
-	return append(steps, step{name: "DATA", command: "DATA", heard: func(r reply) {
-		t.proceed = r.code == 354
-		if !t.proceed && t.refused == nil {
-			t.refused = refusal(r, "DATA")
+	return c.timeouts.Rcpt
+}
+
+// heard notes the reply to one command.
+func (t *transaction) heard(s step, r reply) {
+	switch {
+	case s.verb == verbData:
+		if t.proceed = r.code == 354; t.proceed {
+			return
 		}
-	}})
+	case s.verb == verbRcpt && t.refused == nil:
+		t.heardRcpt(s.recipient, r)
+		return
+	case r.code/100 == 2:
+		return
+	}
+	if t.refused == nil { // else it is about MAIL, which was refused
+		t.refused = refusal(r, s.verb.String())
+	}
 }
 
 func (t *transaction) heardRcpt(i int, r reply) {
-	switch {
-	case t.refused != nil: // MAIL was refused: this reply is about that
-	case r.code/100 == 2:
-		t.accepted = append(t.accepted, i)
-	default:
-		f := refusal(r, "RCPT TO")
-		if r.code == 552 && (r.enhanced == "" || r.enhanced == "5.5.3") {
-			// RFC 5321 4.5.3.1.10: an old way to say "too many recipients".
-			f.class, f.enhanced = queue.TempFail, "4.5.3"
-		}
-		t.out.decide(i, f.at(t.c).result())
+	if r.code/100 == 2 {
+		t.c.accepted = append(t.c.accepted, i)
+		return
 	}
+	f := refusal(r, verbRcpt.String())
+	if r.code == 552 && (r.enhanced == "" || r.enhanced == "5.5.3") {
+		// RFC 5321 4.5.3.1.10: an old way to say "too many recipients".
+		f.class, f.enhanced = queue.TempFail, "4.5.3"
+	}
+	t.out.decide(i, f.at(t.c).result())
 }
 
 // abandon ends a transaction in which nobody was accepted. A server that waits
@@ -201,7 +229,7 @@ func (t *transaction) message(body io.Reader) *failure {
 		}
 		return f
 	}
-	for _, i := range t.accepted {
+	for _, i := range t.c.accepted {
 		t.out.decide(i, queue.Result{
 			Class: queue.Delivered, Code: r.code, Enhanced: orElse(r.enhanced, "2.0.0"), Text: r.text,
 			Host: t.c.host, TLS: t.c.channel(), StatusPassedOn: t.c.ext.dsn,
@@ -220,7 +248,7 @@ func orElse(s, otherwise string) string {
 // refuseUnsuited says no for a server that has told in its EHLO reply that it
 // cannot take this message.
 func (t *transaction) refuseUnsuited() *failure {
-	e := t.c.ext
+	e := &t.c.ext
 	switch {
 	case e.maxSizeBytes > 0 && t.job.SizeBytes > e.maxSizeBytes:
 		// RFC 1870 6.1.
@@ -241,54 +269,74 @@ func (t *transaction) refuseUnsuited() *failure {
 }
 
 func (t *transaction) ascii() bool {
-	for _, r := range t.job.Recipients {
-		if !r.Address.IsASCII() {
+	for i := range t.job.Recipients {
+		if !t.job.Recipients[i].Address.IsASCII() {
 			return false
 		}
 	}
 	return t.job.Sender.IsASCII()
 }
 
-func (t *transaction) mailCommand() string {
-	var b strings.Builder
-	b.WriteString("MAIL FROM:<" + t.job.Sender.String() + ">")
-	e := t.c.ext
-	if e.size {
-		fmt.Fprintf(&b, " SIZE=%d", t.job.SizeBytes)
+// say puts a command of the envelope into the connection's write buffer.
+func (t *transaction) say(s step) {
+	switch s.verb {
+	case verbMail:
+		t.c.out = append(t.mail(t.c.out), "\r\n"...)
+	case verbRcpt:
+		t.c.out = append(t.rcpt(t.c.out, &t.job.Recipients[s.recipient]), "\r\n"...)
+	case verbData:
+		t.c.line("DATA")
 	}
-	if e.eightBitMIME && t.job.EightBit {
-		b.WriteString(" BODY=8BITMIME")
-	}
-	if e.smtpUTF8 && (t.job.UTF8 || !t.ascii()) {
-		b.WriteString(" SMTPUTF8")
-	}
-	if t.job.RequireTLS && e.requireTLS && t.c.tls != "" {
-		b.WriteString(" REQUIRETLS")
-	}
-	if !e.dsn {
-		return b.String()
-	}
-	if ret := strings.ToUpper(t.job.Return); ret == "FULL" || ret == "HDRS" {
-		b.WriteString(" RET=" + ret)
-	}
-	if isXtext(t.job.EnvelopeID) {
-		b.WriteString(" ENVID=" + t.job.EnvelopeID)
-	}
-	return b.String()
 }
 
-func (t *transaction) rcptCommand(r queue.Recipient) string {
-	command := "RCPT TO:<" + r.Address.String() + ">"
+// appendPath appends an address in brackets; "<>" for the null sender.
+func appendPath(out []byte, a mailaddr.Address) []byte {
+	out = append(out, '<')
+	if !a.IsNull() {
+		out = append(append(append(out, a.Local...), '@'), a.Domain...)
+	}
+	return append(out, '>')
+}
+
+func (t *transaction) mail(out []byte) []byte {
+	out = appendPath(append(out, "MAIL FROM:"...), t.job.Sender)
+	e := &t.c.ext
+	if e.size {
+		out = strconv.AppendInt(append(out, " SIZE="...), t.job.SizeBytes, 10)
+	}
+	if e.eightBitMIME && t.job.EightBit {
+		out = append(out, " BODY=8BITMIME"...)
+	}
+	if e.smtpUTF8 && (t.job.UTF8 || !t.ascii()) {
+		out = append(out, " SMTPUTF8"...)
+	}
+	if t.job.RequireTLS && e.requireTLS && t.c.tls != "" {
+		out = append(out, " REQUIRETLS"...)
+	}
+	if !e.dsn {
+		return out
+	}
+	if ret := strings.ToUpper(t.job.Return); ret == "FULL" || ret == "HDRS" {
+		out = append(append(out, " RET="...), ret...)
+	}
+	if isXtext(t.job.EnvelopeID) {
+		out = append(append(out, " ENVID="...), t.job.EnvelopeID...)
+	}
+	return out
+}
+
+func (t *transaction) rcpt(out []byte, r *queue.Recipient) []byte {
+	out = appendPath(append(out, "RCPT TO:"...), r.Address)
 	if !t.c.ext.dsn {
-		return command
+		return out
 	}
 	if notify := notifyValue(r.Notify); notify != "" {
-		command += " NOTIFY=" + notify
+		out = append(append(out, " NOTIFY="...), notify...)
 	}
 	if kind, value, ok := strings.Cut(r.OriginalRecipient, ";"); ok && isXtext(kind) && isXtext(value) {
-		command += " ORCPT=" + r.OriginalRecipient
+		out = append(append(out, " ORCPT="...), r.OriginalRecipient...)
 	}
-	return command
+	return out
 }
 
 // notifyValue keeps the keywords of RFC 3461 4.1 and nothing else.

@@ -186,14 +186,14 @@ func (s *Sender) Close() error {
 // Attempt implements queue.Courier.
 func (s *Sender) Attempt(ctx context.Context, job queue.Job) []queue.Result {
 	out := newOutcome(len(job.Recipients))
-	s.attempt(ctx, job, out)
-	for _, r := range out.results {
-		s.metrics.result(r)
+	s.attempt(ctx, &job, &out)
+	for i := range out.results {
+		s.metrics.result(&out.results[i])
 	}
 	return out.results
 }
 
-func (s *Sender) attempt(ctx context.Context, job queue.Job, out *outcome) {
+func (s *Sender) attempt(ctx context.Context, job *queue.Job, out *outcome) {
 	if checkAddresses(job, out); out.left == 0 {
 		return
 	}
@@ -223,7 +223,7 @@ func (s *Sender) attempt(ctx context.Context, job queue.Job, out *outcome) {
 // reuse tries the job on connections that earlier messages left open, and
 // reports whether that decided everything. A connection that broke or was
 // closed meanwhile says nothing about the server, so a fresh one follows.
-func (s *Sender) reuse(ctx context.Context, job queue.Job, out *outcome, setup time.Time) bool {
+func (s *Sender) reuse(ctx context.Context, job *queue.Job, out *outcome, setup time.Time) bool {
 	c := s.pool.take(poolKey(job))
 	if c == nil {
 		return false
@@ -232,18 +232,17 @@ func (s *Sender) reuse(ctx context.Context, job queue.Job, out *outcome, setup t
 		c.close()
 		return false
 	}
-	s.metrics.connection("reused")
-	c.limit = setup
+	s.metrics.reused.Inc()
+	c.wire.limit = setup
 	return s.converse(ctx, c, job, out) == nil
 }
 
 // converse holds one transaction on c. It returns nil when every recipient is
 // decided, or the failure of the channel after which another host, or a fresh
 // connection, may be tried for the rest.
-func (s *Sender) converse(ctx context.Context, c *conn, job queue.Job, out *outcome) *failure {
-	stop := c.attach(ctx)
+func (s *Sender) converse(ctx context.Context, c *conn, job *queue.Job, out *outcome) *failure {
+	c.wire.attach(ctx)
 	f := c.transact(job, out)
-	stop()
 	if f != nil {
 		f.at(c)
 	}

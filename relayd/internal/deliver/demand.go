@@ -58,10 +58,10 @@ func (d demand) must() bool { return d.level == encrypted || d.level == verified
 
 // demandsTLS reports whether the sender asked for TLS all the way. For
 // notifications it is not insisted on (RFC 8689 4.2.1).
-func demandsTLS(job queue.Job) bool { return job.RequireTLS && !job.Sender.IsNull() }
+func demandsTLS(job *queue.Job) bool { return job.RequireTLS && !job.Sender.IsNull() }
 
 // routeDemand is what the way out and the sender demand, whatever the server.
-func routeDemand(job queue.Job) demand {
+func routeDemand(job *queue.Job) demand {
 	switch {
 	case demandsTLS(job):
 		return demand{level: verified, channel: channelVerified, because: "the sender requires TLS all the way (REQUIRETLS)", final: true}
@@ -90,7 +90,7 @@ func demandForSecrets(targets []target, route queue.Route) []target {
 
 // demandOfHosts fills in what each mail server of the job's destination must
 // offer, and bars those that get nothing.
-func (s *Sender) demandOfHosts(ctx context.Context, job queue.Job, hosts []host) *failure {
+func (s *Sender) demandOfHosts(ctx context.Context, job *queue.Job, hosts []host) *failure {
 	base := routeDemand(job)
 	if base.level == plainText {
 		for i := range hosts {
@@ -162,7 +162,7 @@ func reason(base demand, published string) string {
 }
 
 // bar says why a host gets no mail whatever it offers.
-func bar(job queue.Job, h host, policy tlspolicy.Policy) *failure {
+func bar(job *queue.Job, h host, policy tlspolicy.Policy) *failure {
 	if h.dane.Usable() {
 		return nil
 	}

@@ -14,7 +14,7 @@ var errForbiddenTarget = errors.New("address may not be dialled")
 
 // connect opens a connection to t that is ready for MAIL: greeted, encrypted
 // as t demands, logged in.
-func (s *Sender) connect(ctx context.Context, t target, job queue.Job) (*conn, *failure) {
+func (s *Sender) connect(ctx context.Context, t target, job *queue.Job) (*conn, *failure) {
 	c, f := s.open(ctx, t, job.Route)
 	if f == nil || !f.transport || t.demand.level != ifOffered || !errors.Is(f.err, errHandshake) {
 		return c, f
@@ -33,8 +33,7 @@ func (s *Sender) open(ctx context.Context, t target, route queue.Route) (*conn, 
 		s.metrics.connection("failed")
 		return nil, f
 	}
-	stop := c.attach(ctx)
-	defer stop()
+	c.wire.attach(ctx)
 	if f := s.prepare(ctx, c, t, route); f != nil {
 		s.metrics.connection("unusable")
 		c.close()

@@ -10,8 +10,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics count what attempts come to.
+// metrics count what attempts come to. The counters of every message are looked
+// up once, in advance.
 type metrics struct {
+	delivered map[string]prometheus.Counter // by the last word of the channel
+	reused    prometheus.Counter
+
 	results     *prometheus.CounterVec // class: delivered, temporary, permanent; tls: "", none, encrypted, verified, dane, sts
 	connections *prometheus.CounterVec // event: opened, reused, failed, unusable, tls-fallback
 	uncertain   prometheus.Counter
@@ -42,6 +46,11 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Help: "Connections to servers that would fail an MTA-STS policy that is in testing mode.",
 		}),
 	}
+	m.delivered = make(map[string]prometheus.Counter)
+	for _, channel := range []string{channelNone, channelEncrypted, channelVerified, channelDANE, channelSTS} {
+		m.delivered[channel] = m.results.WithLabelValues(queue.Delivered.String(), channel)
+	}
+	m.reused = m.connections.WithLabelValues("reused")
 	if registry == nil {
 		return m, nil
 	}
@@ -49,9 +58,13 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		registry.Register(m.tlsRefusals), registry.Register(m.stsTesting))
 }
 
-func (m *metrics) result(r queue.Result) {
+func (m *metrics) result(r *queue.Result) {
 	// "TLS 1.3 dane": the version would only multiply the series.
 	channel := r.TLS[strings.LastIndexByte(r.TLS, ' ')+1:]
+	if counter := m.delivered[channel]; counter != nil && r.Class == queue.Delivered {
+		counter.Inc()
+		return
+	}
 	m.results.WithLabelValues(r.Class.String(), channel).Inc()
 }
 

@@ -58,7 +58,7 @@ type host struct {
 
 // targetsFor returns where the job may be tried, best first. The failure says
 // why nowhere, or why one of its hosts is not among them.
-func (s *Sender) targetsFor(ctx context.Context, job queue.Job) ([]target, *failure) {
+func (s *Sender) targetsFor(ctx context.Context, job *queue.Job) ([]target, *failure) {
 	if !job.Route.IsMX() {
 		port := cmp.Or(job.Route.Port, smtpPort)
 		h := s.resolveHost(ctx, host{name: job.Route.Host, demand: routeDemand(job)})

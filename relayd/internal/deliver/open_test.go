@@ -26,7 +26,7 @@ func TestImplicitTLSIsSpokenFromTheFirstByteOnPort465(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, f := s.open(t.Context(), target{
-		host: "127.0.0.1", addr: mx.Addr(), demand: routeDemand(queue.Job{Route: queue.Route{TLS: queue.TLSRequired}}),
+		host: "127.0.0.1", addr: mx.Addr(), demand: routeDemand(&queue.Job{Route: queue.Route{TLS: queue.TLSRequired}}),
 	}, queue.Route{Host: "127.0.0.1", Port: 465})
 	if f != nil {
 		t.Fatal(f)
@@ -42,7 +42,7 @@ func TestARouteMayAskForImplicitTLSOnAnyPort(t *testing.T) {
 	if !implicitTLS(route) {
 		t.Error("the channel starts in plain text")
 	}
-	if d := routeDemand(queue.Job{Route: route}); d.level != verified {
+	if d := routeDemand(&queue.Job{Route: route}); d.level != verified {
 		t.Errorf("demand %+v, want a verified channel", d)
 	}
 }

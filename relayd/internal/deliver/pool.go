@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -24,7 +25,7 @@ type key struct {
 	requireTLS bool
 }
 
-func poolKey(job queue.Job) key {
+func poolKey(job *queue.Job) key {
 	k := key{route: job.Route, requireTLS: demandsTLS(job)}
 	if job.Route.IsMX() {
 		k.domain = job.RecipientDomain
@@ -39,39 +40,35 @@ type pool struct {
 	idle time.Duration
 
 	mu     sync.Mutex
-	conns  map[key][]*parked
+	conns  map[key][]*conn // each list oldest first; an empty one goes with the next sweep
 	count  int
+	sweeps *time.Timer // runs while there are lists
 	closed bool
-}
-
-type parked struct {
-	c     *conn
-	timer *time.Timer
 }
 
 func newPool(limit int, idle time.Duration) *pool {
 	if limit == 0 {
 		limit = defaultIdleConnections
 	}
-	return &pool{max: limit, idle: idle, conns: make(map[key][]*parked)}
+	p := &pool{max: limit, idle: idle, conns: make(map[key][]*conn)}
+	p.sweeps = time.AfterFunc(idle, p.sweep)
+	p.sweeps.Stop()
+	return p
 }
 
 // take returns a connection that was idle, or nil.
 func (p *pool) take(k key) *conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for {
-		list := p.conns[k]
-		if len(list) == 0 {
-			return nil
-		}
-		last := list[len(list)-1]
-		p.drop(k, len(list)-1)
-		// A timer that fired already is about to close the connection.
-		if last.timer.Stop() {
-			return last.c
-		}
+	list := p.conns[k]
+	if len(list) == 0 {
+		return nil
 	}
+	c := list[len(list)-1]
+	list[len(list)-1] = nil
+	p.conns[k] = list[:len(list)-1]
+	p.count--
+	return c
 }
 
 // put keeps c, or closes it when there is no room.
@@ -83,46 +80,53 @@ func (p *pool) put(k key, c *conn) {
 		return
 	}
 	defer p.mu.Unlock()
-	one := &parked{c: c}
-	one.timer = time.AfterFunc(p.idle, func() { p.expire(k, one) })
-	p.conns[k] = append(p.conns[k], one)
+	c.parked = time.Now()
+	if len(p.conns) == 0 {
+		p.sweeps.Reset(p.idle)
+	}
+	p.conns[k] = append(p.conns[k], c)
 	p.count++
 }
 
-func (p *pool) expire(k key, one *parked) {
+// sweep closes what was idle for too long, and comes again when the next will
+// have been.
+func (p *pool) sweep() {
 	p.mu.Lock()
-	for i, other := range p.conns[k] {
-		if other == one {
-			p.drop(k, i)
-			break
+	now := time.Now()
+	var old []*conn
+	next := p.idle
+	for k, list := range p.conns {
+		n := 0
+		for n < len(list) && now.Sub(list[n].parked) >= p.idle {
+			n++
 		}
+		old = append(old, list[:n]...)
+		if list = slices.Delete(list, 0, n); len(list) == 0 {
+			delete(p.conns, k)
+			continue
+		}
+		p.conns[k] = list
+		next = min(next, p.idle-now.Sub(list[0].parked))
+	}
+	p.count -= len(old)
+	if len(p.conns) > 0 {
+		p.sweeps.Reset(next)
 	}
 	p.mu.Unlock()
-	one.c.close()
-}
-
-// drop takes entry i out of k's list. The lock is held.
-func (p *pool) drop(k key, i int) {
-	list := p.conns[k]
-	list = append(list[:i], list[i+1:]...)
-	if len(list) == 0 {
-		delete(p.conns, k)
-	} else {
-		p.conns[k] = list
+	for _, c := range old {
+		c.close()
 	}
-	p.count--
 }
 
 func (p *pool) close() {
 	p.mu.Lock()
 	all := p.conns
-	p.conns, p.count, p.closed = make(map[key][]*parked), 0, true
+	p.conns, p.count, p.closed = nil, 0, true
+	p.sweeps.Stop()
 	p.mu.Unlock()
 	for _, list := range all {
-		for _, one := range list {
-			if one.timer.Stop() {
-				one.c.close()
-			}
+		for _, c := range list {
+			c.close()
 		}
 	}
 }

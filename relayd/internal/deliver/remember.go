@@ -15,7 +15,7 @@ import (
 // remember notes that a destination took mail over TLS, so that it never again
 // gets any in plain text just because somebody on the way says that it cannot
 // do better. Routes have a rule of their own for that.
-func (s *Sender) remember(c *conn, job queue.Job, out *outcome) {
+func (s *Sender) remember(c *conn, job *queue.Job, out *outcome) {
 	delivered := func(r queue.Result) bool { return r.Class == queue.Delivered && r.Host == c.host }
 	if s.memory == nil || c.tls == "" || c.noted || !job.Route.IsMX() || !slices.ContainsFunc(out.results, delivered) {
 		return

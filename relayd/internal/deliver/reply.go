@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -33,20 +34,28 @@ type reply struct {
 	enhanced string
 	// text is all lines without codes, sanitised and shortened.
 	text string
-	// lines are the lines after their codes, as sent: the EHLO reply needs them.
+	// lines are the lines after their codes, as sent, where there are several:
+	// the EHLO reply needs them.
 	lines []string
 }
 
 // readReply reads one reply, of one or many lines. in must hold lines of
 // maxReplyLineBytes.
-func readReply(in *bufio.Reader) (reply, error) {
+func readReply(in *bufio.Reader) (reply, error) { return parseReply(in, false) }
+
+// readVerdict is readReply without the text of a yes, which is what most
+// replies are, and nobody reads.
+func readVerdict(in *bufio.Reader) (reply, error) { return parseReply(in, true) }
+
+func parseReply(in *bufio.Reader, verdict bool) (reply, error) {
 	var r reply
-	for len(r.lines) < maxReplyLines {
+	var several []string
+	for lines := 1; lines <= maxReplyLines; lines++ {
 		line, err := readReplyLine(in)
 		if err != nil {
 			return reply{}, err
 		}
-		code, rest, more, err := splitReplyLine(line)
+		code, more, err := splitReplyLine(line)
 		if err != nil {
 			return reply{}, err
 		}
@@ -54,44 +63,58 @@ func readReply(in *bufio.Reader) (reply, error) {
 			return reply{}, fmt.Errorf("%w: %d, then %d", errReplyMixed, r.code, code)
 		}
 		r.code = code
-		r.lines = append(r.lines, rest)
-		if !more {
-			r.enhanced, r.text = replyText(r.code, r.lines)
+		if verdict && (code/100 == 2 || code == 354) {
+			if !more {
+				return r, nil
+			}
+			continue
+		}
+		text := string(line[min(len(line), 4):])
+		if !more && lines == 1 {
+			r.enhanced, r.text = splitEnhanced(code, text)
+			r.text = shorten(sanitise(r.text), maxReplyTextBytes)
+			return r, nil
+		}
+		if several = append(several, text); !more {
+			r.lines = several
+			r.enhanced, r.text = replyText(code, several)
 			return r, nil
 		}
 	}
 	return reply{}, errReplyLines
 }
 
-// readReplyLine returns one line without its end. A bare LF is taken for a
-// line end: what counts here is to stay in step with the server.
-func readReplyLine(in *bufio.Reader) (string, error) {
+// readReplyLine returns one line without its end, until the next is read. A
+// bare LF is taken for a line end: what counts here is to stay in step with the
+// server.
+func readReplyLine(in *bufio.Reader) ([]byte, error) {
 	line, err := in.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) || len(line) > maxReplyLineBytes {
-		return "", errReplyLine
+		return nil, errReplyLine
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return strings.TrimRight(string(line), "\r\n"), nil
+	return bytes.TrimRight(line, "\r\n"), nil
 }
 
-// splitReplyLine takes "250-text", "250 text" or a bare "250" apart.
-func splitReplyLine(line string) (code int, rest string, more bool, err error) {
+// splitReplyLine takes the code off "250-text", "250 text" or a bare "250". The
+// text begins at its fifth byte.
+func splitReplyLine(line []byte) (code int, more bool, err error) {
 	if len(line) < 3 || line[0] < '2' || line[0] > '5' || !digit(line[1]) || !digit(line[2]) {
-		return 0, "", false, errReplyShape
+		return 0, false, errReplyShape
 	}
 	code = int(line[0]-'0')*100 + int(line[1]-'0')*10 + int(line[2]-'0')
 	if len(line) == 3 {
-		return code, "", false, nil
+		return code, false, nil
 	}
 	switch line[3] {
 	case ' ':
-		return code, line[4:], false, nil
+		return code, false, nil
 	case '-':
-		return code, line[4:], true, nil
+		return code, true, nil
 	}
-	return 0, "", false, errReplyShape
+	return 0, false, errReplyShape
 }
 
 func digit(c byte) bool { return '0' <= c && c <= '9' }

@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-func parseReply(text string) (reply, error) {
+func replyIn(text string) (reply, error) {
 	return readReply(bufio.NewReaderSize(strings.NewReader(text), readBufferBytes))
 }
 
@@ -47,7 +47,7 @@ func TestRepliesAreReadOrRefused(t *testing.T) {
 		{name: "too many lines", in: strings.Repeat("250-x\r\n", 100) + "250 x\r\n", err: errReplyLines},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := parseReply(c.in)
+			got, err := replyIn(c.in)
 			if !errors.Is(err, c.err) || got.code != c.code || got.enhanced != c.enhanced || got.text != c.text {
 				t.Errorf("got %d %q %q %v, want %d %q %q %v", got.code, got.enhanced, got.text, err, c.code, c.enhanced, c.text, c.err)
 			}
@@ -63,11 +63,11 @@ func FuzzReply(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		r, err := parseReply(in)
+		r, err := replyIn(in)
 		if err != nil {
 			return
 		}
-		if r.code < 200 || r.code > 599 || len(r.lines) == 0 || len(r.lines) > maxReplyLines {
+		if r.code < 200 || r.code > 599 || len(r.lines) == 1 || len(r.lines) > maxReplyLines {
 			t.Fatalf("code %d, %d lines", r.code, len(r.lines))
 		}
 		if len(r.text) > maxReplyTextBytes || !utf8.ValidString(r.text) || strings.ContainsFunc(r.text, unicode.IsControl) {
@@ -77,5 +77,9 @@ func FuzzReply(f *testing.F) {
 			t.Fatalf("status %q of code %d", r.enhanced, r.code)
 		}
 		parseExtensions(r.lines)
+		brief, err := readVerdict(bufio.NewReaderSize(strings.NewReader(in), readBufferBytes))
+		if err != nil || brief.code != r.code || r.code >= 400 && (brief.enhanced != r.enhanced || brief.text != r.text) {
+			t.Fatalf("the verdict is %v (%v), the reply %v", brief, err, r)
+		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 
 	"activerelay/relayd/internal/queue"
@@ -81,7 +82,7 @@ func refusal(r reply, step string) *failure {
 	case r.code >= 500:
 		f.class = queue.PermFail
 	case r.code < 400:
-		f.enhanced, f.text = "4.5.0", fmt.Sprintf("unexpected reply at %s: %d %s", step, r.code, r.text)
+		f.enhanced, f.text = "4.5.0", strings.TrimSpace(fmt.Sprintf("unexpected reply at %s: %d %s", step, r.code, r.text))
 	}
 	if f.enhanced == "" {
 		f.enhanced = fmt.Sprintf("%d.0.0", max(4, r.code/100))
@@ -99,12 +100,8 @@ type outcome struct {
 	left    int
 }
 
-func newOutcome(recipients int) *outcome {
-	return &outcome{
-		results: make([]queue.Result, recipients),
-		decided: make([]bool, recipients),
-		left:    recipients,
-	}
+func newOutcome(recipients int) outcome {
+	return outcome{results: make([]queue.Result, recipients), decided: make([]bool, recipients), left: recipients}
 }
 
 // decide settles recipient i; a second decision is ignored.

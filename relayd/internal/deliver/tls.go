@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -70,22 +69,25 @@ func (s *Sender) without(t target, f *failure) *failure {
 
 // handshake starts TLS on c now.
 func (s *Sender) handshake(ctx context.Context, c *conn, t target) *failure {
-	c.within(s.timeouts.Hello)
-	secure := tls.Client(c.net, s.tlsConfig(t))
+	c.wire.offer(s.timeouts.Hello)
+	c.wire.expect(s.timeouts.Hello)
+	secure := tls.Client(c.wire, s.tlsConfig(t))
 	if err := secure.HandshakeContext(ctx); err != nil {
 		return s.handshakeFailure(c, t, err)
 	}
-	c.mu.Lock()
 	c.net = secure
-	c.mu.Unlock()
-	c.in, c.out = bufio.NewReaderSize(secure, readBufferBytes), bufio.NewWriterSize(secure, writeBufferBytes)
+	c.in.Reset(secure)
 	c.tls = tls.VersionName(secure.ConnectionState().Version) + " " + cmp.Or(t.demand.channel, channelEncrypted)
 	return nil
 }
 
 // tlsConfig is the client's side of a handshake that meets the demand.
 func (s *Sender) tlsConfig(t target) *tls.Config {
-	conf := &tls.Config{ServerName: t.host, RootCAs: s.roots, MinVersion: tls.VersionTLS12}
+	conf := &tls.Config{
+		ServerName: t.host, RootCAs: s.roots, MinVersion: tls.VersionTLS12,
+		// Small first records serve those who render what has arrived so far. A message is of use as a whole.
+		DynamicRecordSizingDisabled: true,
+	}
 	switch {
 	case t.demand.channel == channelDANE:
 		conf.ServerName = t.demand.names[0]
@@ -128,7 +130,7 @@ func (s *Sender) noteWatched(d demand, host string, err error) {
 
 func (s *Sender) handshakeFailure(c *conn, t target, err error) *failure {
 	c.broken = true
-	err = fmt.Errorf("%w: %w", errHandshake, c.cause(err))
+	err = fmt.Errorf("%w: %w", errHandshake, c.wire.cause(err))
 	certificate := new(tls.CertificateVerificationError)
 	var f *failure
 	switch {
