@@ -69,6 +69,9 @@ type Recipient struct {
 	// LastReply is what the last host said, made safe for writing by whoever
 	// sets it, or UnderWay.
 	LastReply string `json:"last_reply,omitempty"`
+	// Interrupted counts the attempts in a row that ended with a panic or with
+	// the process, the one that UnderWay stands for left out.
+	Interrupted int `json:"interrupted,omitempty"`
 	// DelayNoticed is set once a delay notification was sent.
 	DelayNoticed bool `json:"delay_noticed,omitempty"`
 	// Held is set while an operator keeps the recipient from being tried. It

@@ -4,17 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"time"
 
 	"activerelay/relayd/internal/journal"
 )
 
-// A note of an attempt is, behind the envelope in the same record: its mark, the
-// length of the rest without the checksum, seconds and nanoseconds of the
-// moment, then index and number of attempts of each recipient, all as varints;
-// then the checksum of everything before.
-const noteMark = 0xa7
+// A note of an attempt is a frame behind the envelope in the same record: the
+// moment, then index and number of attempts of each recipient, as varints.
+const noteKind = 0xa7
 
 var errNote = errors.New("note of an attempt cannot be read")
 
@@ -31,65 +27,50 @@ func (s *Spool) NoteAttempt(b *journal.Batch, m *Message, recipients []int) erro
 	if len(recipients) == 0 {
 		return nil
 	}
-	b.Append(envelopeKey(m.ID), appendNote(nil, m, recipients))
+	key := envelopeKey(m.ID)
+	b.Append(key, appendNote(key, nil, m, recipients))
 	return nil
 }
 
-func appendNote(record []byte, m *Message, recipients []int) []byte {
-	at := m.Recipients[recipients[0]].LastAttempt
-	body := binary.AppendVarint(nil, at.Unix())
-	body = binary.AppendUvarint(body, uint64(at.Nanosecond()))
-	for _, i := range recipients {
-		body = binary.AppendUvarint(body, uint64(i))
-		body = binary.AppendUvarint(body, uint64(m.Recipients[i].Attempts))
-	}
+func appendNote(key, record []byte, m *Message, recipients []int) []byte {
 	begin := len(record)
-	record = append(record, noteMark)
-	record = binary.AppendUvarint(record, uint64(len(body)))
-	record = append(record, body...)
-	return binary.BigEndian.AppendUint32(record, crc32.Checksum(record[begin:], castagnoli))
+	record = appendNested(record, 0, func(b []byte) []byte {
+		b = appendMoment(b, m.Recipients[recipients[0]].LastAttempt)
+		for _, i := range recipients {
+			b = binary.AppendUvarint(b, uint64(i))
+			b = binary.AppendUvarint(b, uint64(m.Recipients[i].Attempts))
+		}
+		return b
+	})
+	record[begin] = noteKind
+	return sealFrame(key, record, begin)
 }
 
 // applyNotes reads what is behind the envelope.
-func (m *Message) applyNotes(rest []byte) error {
+func (m *Message) applyNotes(key, rest []byte) error {
 	for len(rest) > 0 {
-		size, n := binary.Uvarint(rest[1:])
-		if rest[0] != noteMark || n <= 0 || size > uint64(len(rest)) {
+		kind := rest[0]
+		content, after, err := openFrame(key, rest)
+		if err != nil || kind != noteKind {
 			return errNote
 		}
-		body, end := 1+n, 1+n+int(size)
-		if len(rest) < end+4 || crc32.Checksum(rest[:end], castagnoli) != binary.BigEndian.Uint32(rest[end:]) {
+		if !m.applyNote(fields{text: string(content)}) {
 			return errNote
 		}
-		if err := m.applyNote(rest[body:end]); err != nil {
-			return err
-		}
-		rest = rest[end+4:]
+		rest = after
 	}
 	return nil
 }
 
-func (m *Message) applyNote(body []byte) error {
-	seconds, n := binary.Varint(body)
-	if n <= 0 {
-		return errNote
-	}
-	body = body[n:]
-	nanoseconds, n := binary.Uvarint(body)
-	if n <= 0 {
-		return errNote
-	}
-	body = body[n:]
-	at := time.Unix(seconds, int64(nanoseconds)).UTC()
-	for len(body) > 0 {
-		i, n := binary.Uvarint(body)
-		attempts, k := binary.Uvarint(body[max(n, 0):])
-		if n <= 0 || k <= 0 || i >= uint64(len(m.Recipients)) {
-			return errNote
+func (m *Message) applyNote(f fields) bool {
+	at := f.moment()
+	for f.text != "" && !f.bad {
+		i, attempts := f.uvarint(), f.uvarint()
+		if f.bad || i >= uint64(len(m.Recipients)) {
+			return false
 		}
-		body = body[n+k:]
 		r := &m.Recipients[i]
 		r.Attempts, r.LastAttempt, r.LastReply = int(attempts), at, UnderWay
 	}
-	return nil
+	return !f.bad
 }

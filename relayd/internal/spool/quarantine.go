@@ -19,8 +19,9 @@ type Quarantined struct {
 // Quarantine takes a message out of Load and Each and keeps it for a human.
 func (s *Spool) Quarantine(id, reason string) error {
 	q := Quarantined{ID: id, Reason: reason}
-	if record, err := s.journal.Get(envelopeKey(id)); err == nil {
-		q.Message, _ = decodeEnvelope(id, record) // nil says that it cannot be read
+	key := envelopeKey(id)
+	if record, err := s.journal.Get(key); err == nil {
+		q.Message, _ = decodeEnvelope(id, key, record) // nil says that it cannot be read
 	}
 	text, err := json.Marshal(q)
 	if err != nil {

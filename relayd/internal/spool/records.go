@@ -11,14 +11,15 @@ import (
 
 // Load reads the envelope of a message.
 func (s *Spool) Load(id string) (*Message, error) {
-	record, err := s.journal.Get(envelopeKey(id))
+	key := envelopeKey(id)
+	record, err := s.journal.Get(key)
 	if errors.Is(err, journal.ErrCorrupt) {
 		return nil, s.damaged(id, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("message %s: %w", id, err)
 	}
-	m, err := decodeEnvelope(id, record)
+	m, err := decodeEnvelope(id, key, record)
 	if err != nil {
 		return nil, s.damaged(id, err)
 	}
@@ -31,12 +32,13 @@ func (s *Spool) Update(b *journal.Batch, m *Message) error {
 	if err := validID(m.ID); err != nil {
 		return fmt.Errorf("update message: %w", err)
 	}
-	envelope, err := encodeEnvelope(m)
-	if err != nil {
-		return fmt.Errorf("update message: %w", err)
-	}
-	b.Set(envelopeKey(m.ID), envelope)
+	setEnvelope(b, m)
 	return nil
+}
+
+func setEnvelope(b *journal.Batch, m *Message) {
+	key := envelopeKey(m.ID)
+	b.Set(key, appendEnvelope(key, make([]byte, 0, 256), m))
 }
 
 // Remove adds the end of a message to b. Its file, if it has one, goes once
@@ -73,7 +75,7 @@ func (s *Spool) Each(fn func(*Message) error) error {
 	prefix := envelopeKey("")
 	err := s.journal.Scan(prefix, func(key, record []byte) error {
 		id := string(key[len(prefix):])
-		m, err := decodeEnvelope(id, record)
+		m, err := decodeEnvelope(id, key, record)
 		if err != nil {
 			bad[id] = err
 			return nil

@@ -6,8 +6,8 @@
 // A message is two records of the journal, so that recording an attempt does
 // not write the body again:
 //
-//	's' 'e' id   envelope: a version byte, a checksum and the Message as JSON;
-//	             behind it, notes of attempts that began since it was written
+//	's' 'e' id   envelope: the Message as tagged fields under a checksum; behind
+//	             it, notes of attempts that began since it was written
 //	's' 'b' id   body: lengths and checksums, our added header fields, and the
 //	             message text itself, or, past InlineBytes, the fact that it is
 //	             in the file Dir/id

@@ -134,16 +134,12 @@ func (s *Spool) Stage(b *journal.Batch, m *Message, w *Writer) error {
 		return fmt.Errorf("stage message: %w", err)
 	}
 	m.Size = int64(len(w.header)) + w.size
-	envelope, err := encodeEnvelope(m)
-	if err != nil {
-		return fmt.Errorf("stage message: %w", err)
-	}
 	if w.file != nil {
 		if err := w.settleFile(m.ID); err != nil {
 			return fmt.Errorf("stage message %s: %w", m.ID, err)
 		}
 	}
-	b.Set(envelopeKey(m.ID), envelope)
+	setEnvelope(b, m)
 	b.Set(bodyKey(m.ID), w.record())
 	// From its place in the journal on, the text is no longer ours to drop,
 	// even if the sync behind it fails: the next process may find the record.
