@@ -16,6 +16,7 @@ func (a *API) Handler() http.Handler {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = a.HandleError
+	e.JSONSerializer = bodies{}
 	e.IPExtractor = clientAddress(a.TrustedProxies)
 	e.Use(
 		a.Recover,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -25,7 +26,8 @@ func (a *API) Validate(next echo.HandlerFunc) echo.HandlerFunc {
 		if op == nil {
 			return next(c)
 		}
-		if err := checkBody(c, op); err != nil {
+		read, err := checkBody(c, op)
+		if err != nil {
 			return err
 		}
 		if err := unknownParameters(c, op); err != nil {
@@ -34,6 +36,9 @@ func (a *API) Validate(next echo.HandlerFunc) echo.HandlerFunc {
 		parameters, err := pathParameters(c)
 		if err != nil {
 			return err
+		}
+		if read {
+			return next(c)
 		}
 		err = openapi3filter.ValidateRequest(c.Request().Context(), &openapi3filter.RequestValidationInput{
 			Request: c.Request(), PathParams: parameters, Route: op.route, QueryParams: c.QueryParams(),
@@ -50,32 +55,54 @@ func (a *API) Validate(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 // checkBody looks at what the validator does not: the media type first, then JSON that two parsers could read in two
-// ways.
-func checkBody(c echo.Context, op *operation) error {
+// ways. It reports true where the operation has a reader of its own, and nothing of the body is left to validate.
+func checkBody(c echo.Context, op *operation) (read bool, err error) {
 	declared := op.route.Operation.RequestBody
 	body, err := io.ReadAll(c.Request().Body) // in memory already, see Limit
 	if err != nil {
-		return err
+		return false, err
 	}
 	c.Request().Body = io.NopCloser(bytes.NewReader(body))
 	if declared == nil {
 		if len(body) > 0 {
-			return problem.Malformed("This operation takes no request body")
+			return false, problem.Malformed("This operation takes no request body")
 		}
-		return nil
+		return false, nil
 	}
 	kinds := mediaTypes(declared.Value)
 	if len(body) == 0 {
-		return problem.Malformed("This operation needs a request body")
+		return false, problem.Malformed("This operation needs a request body")
 	}
 	kind, _, err := mime.ParseMediaType(c.Request().Header.Get(echo.HeaderContentType))
 	if err != nil || !slices.Contains(kinds, kind) {
-		return problem.UnsupportedMediaType(kinds...)
+		return false, problem.UnsupportedMediaType(kinds...)
+	}
+	if op.body != nil {
+		if value, ok := op.body.Read(body); ok {
+			c.Set(readBody, value)
+			return true, nil
+		}
 	}
 	if strings.HasSuffix(kind, "json") {
-		return checkJSON(body)
+		return false, checkJSON(body)
 	}
-	return nil
+	return false, nil
+}
+
+// readBody is where the value of a body is kept that a bodyReader has read.
+const readBody = "body"
+
+// bodies hands such values to the generated glue, and decodes all other bodies.
+type bodies struct{ echo.DefaultJSONSerializer }
+
+// Deserialize implements echo.JSONSerializer.
+func (b bodies) Deserialize(c echo.Context, into any) error {
+	value := reflect.ValueOf(c.Get(readBody))
+	if target := reflect.ValueOf(into); value.IsValid() && value.Type() == target.Type() {
+		target.Elem().Set(value.Elem())
+		return nil
+	}
+	return b.DefaultJSONSerializer.Deserialize(c, into)
 }
 
 func mediaTypes(body *openapi3.RequestBody) []string {
