@@ -1142,6 +1142,60 @@ type Decision struct {
 // could not try. `held`: until it is released. `quarantined`: it is damaged. `other`: none of these.
 type DelayReason string
 
+// DestinationLimit How much each edge sends to one destination.
+//
+// Example: {"created_at":"2026-11-24T09:00:00Z","destination":"example.net","max_connections":5,"messages_per_minute":0,"reason":"asked for by their postmaster","updated_at":"2026-11-24T09:00:00Z"}
+type DestinationLimit struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// Destination A recipient domain, or the host of a smarthost.
+	Destination string `json:"destination"`
+
+	// MaxConnections How many connections each edge has open to it at the most. Absent = as many as to any other destination.
+	MaxConnections *int `json:"max_connections,omitempty"`
+
+	// MessagesPerMinute How many messages each edge sends to it in a minute at the most. 0 = as many as it takes.
+	MessagesPerMinute int       `json:"messages_per_minute"`
+	Reason            *string   `json:"reason,omitempty"`
+	UpdatedAt         time.Time `json:"updated_at"`
+}
+
+// DestinationLimitList One page.
+type DestinationLimitList struct {
+	Items []DestinationLimit `json:"items"`
+
+	// NextPageToken Send it as `page_token` for the next page; absent at the end.
+	NextPageToken *string `json:"next_page_token,omitempty"`
+}
+
+// DestinationLimitPolicy How much an edge sends to one destination.
+//
+// Example: {"destination":"example.net","max_connections":5}
+type DestinationLimitPolicy struct {
+	// Destination A recipient domain, or the host of a smarthost.
+	Destination string `json:"destination"`
+
+	// MaxConnections Connections at once; 0 or absent = as many as to any other destination.
+	MaxConnections *int `json:"max_connections,omitempty"`
+
+	// MessagesPerMinute Messages in a minute; 0 or absent = as many as it takes.
+	MessagesPerMinute *int `json:"messages_per_minute,omitempty"`
+}
+
+// DestinationLimitPut The limits of one destination as the operator writes them. At least one of `max_connections` and `messages_per_minute` is named.
+//
+// Example: {"max_connections":5,"reason":"asked for by their postmaster"}
+type DestinationLimitPut struct {
+	// MaxConnections How many connections each edge has open to it at the most. Absent = as many as to any other destination.
+	MaxConnections *int `json:"max_connections,omitempty"`
+
+	// MessagesPerMinute How many messages each edge sends to it in a minute at the most. 0 = as many as it takes; 0 when absent.
+	MessagesPerMinute *int `json:"messages_per_minute,omitempty"`
+
+	// Reason Why; it is audited.
+	Reason *string `json:"reason,omitempty"`
+}
+
 // DisableBody Why a relay IP is disabled.
 //
 // Example: {"reason":"infected host"}
@@ -1843,6 +1897,9 @@ type PasswordSet struct {
 
 // PlatformPolicy The document `platform`.
 type PlatformPolicy struct {
+	// DestinationLimits Absent = none.
+	DestinationLimits []DestinationLimitPolicy `json:"destination_limits,omitempty"`
+
 	// Routes Routes that name no sender domain.
 	Routes []RoutePolicy `json:"routes"`
 
@@ -2782,6 +2839,9 @@ type AuditID = string
 // ComplaintID defines model for ComplaintID.
 type ComplaintID = string
 
+// DestinationPath defines model for DestinationPath.
+type DestinationPath = string
+
 // DomainFilter A DNS name; stored in lower case, internationalised names as A-labels.
 //
 // Example: example.com
@@ -2858,6 +2918,11 @@ type BulkExceptionResponse = BulkException
 //
 // Example: {"client_address":"192.0.2.10","disabled":[],"domain":"example.com","edge":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","feedback_type":"abuse","id":"cmp_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","message_id":"01KAQ7M2Z8Y3F6N5T4R1W0X9VB","partner":"acme","received_at":"2026-11-22T09:00:00Z"}
 type ComplaintResponse = Complaint
+
+// DestinationLimitResponse How much each edge sends to one destination.
+//
+// Example: {"created_at":"2026-11-24T09:00:00Z","destination":"example.net","max_connections":5,"messages_per_minute":0,"reason":"asked for by their postmaster","updated_at":"2026-11-24T09:00:00Z"}
+type DestinationLimitResponse = DestinationLimit
 
 // DomainResponse A customer domain.
 //
@@ -2969,6 +3034,27 @@ type ListComplaintsParams struct {
 type FileComplaintParams struct {
 	// IdempotencyKey Names this attempt, so that a retry has no second effect; kept for 24 hours.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListDestinationLimitsParams defines parameters for ListDestinationLimits.
+type ListDestinationLimitsParams struct {
+	// PageSize How many items a page holds at the most; 50 when absent.
+	PageSize *PageSize `form:"page_size,omitempty" json:"page_size,omitempty"`
+
+	// PageToken The `next_page_token` of the page before; absent = the first page.
+	PageToken *PageToken `form:"page_token,omitempty" json:"page_token,omitempty"`
+}
+
+// DeleteDestinationLimitParams defines parameters for DeleteDestinationLimit.
+type DeleteDestinationLimitParams struct {
+	// IfMatch The ETag that the object must still have; absent = whatever it has.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// PutDestinationLimitParams defines parameters for PutDestinationLimit.
+type PutDestinationLimitParams struct {
+	// IfMatch The ETag that the object must still have; absent = whatever it has.
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ListDomainsParams defines parameters for ListDomains.
@@ -3468,6 +3554,9 @@ type SuspendUserParams struct {
 
 // FileComplaintJSONRequestBody defines body for FileComplaint for application/json ContentType.
 type FileComplaintJSONRequestBody = ComplaintFile
+
+// PutDestinationLimitJSONRequestBody defines body for PutDestinationLimit for application/json ContentType.
+type PutDestinationLimitJSONRequestBody = DestinationLimitPut
 
 // BatchPutDomainsJSONRequestBody defines body for BatchPutDomains for application/json ContentType.
 type BatchPutDomainsJSONRequestBody = DomainBatch

@@ -182,6 +182,45 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/decisions/{ref} (the `GetDecision` operationId).
 	GetDecision(ctx context.Context, ref RefPath, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListDestinationLimits List destination limits
+	//
+	// Lists the destinations that have limits of their own, by name.
+	//
+	// Corresponds with GET /v1/destination-limits (the `ListDestinationLimits` operationId).
+	ListDestinationLimits(ctx context.Context, params *ListDestinationLimitsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteDestinationLimit Delete a destination limit
+	//
+	// Lets the edges treat the destination like any other again.
+	//
+	// Corresponds with DELETE /v1/destination-limits/{destination} (the `DeleteDestinationLimit` operationId).
+	DeleteDestinationLimit(ctx context.Context, destination DestinationPath, params *DeleteDestinationLimitParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDestinationLimit Show a destination limit
+	//
+	// Shows the limits of one destination.
+	//
+	// Corresponds with GET /v1/destination-limits/{destination} (the `GetDestinationLimit` operationId).
+	GetDestinationLimit(ctx context.Context, destination DestinationPath, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutDestinationLimitWithBody Set a destination limit
+	//
+	// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/destination-limits/{destination} (the `PutDestinationLimit` operationId).
+	PutDestinationLimitWithBody(ctx context.Context, destination DestinationPath, params *PutDestinationLimitParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutDestinationLimit Set a destination limit
+	//
+	// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/destination-limits/{destination} (the `PutDestinationLimit` operationId).
+	PutDestinationLimit(ctx context.Context, destination DestinationPath, params *PutDestinationLimitParams, body PutDestinationLimitJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListDomains List domains
 	//
 	// Lists the domains that the token may see, by name.
@@ -1346,6 +1385,95 @@ func (c *Client) GetComplaint(ctx context.Context, complaintID ComplaintID, reqE
 // Corresponds with GET /v1/decisions/{ref} (the `GetDecision` operationId).
 func (c *Client) GetDecision(ctx context.Context, ref RefPath, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetDecisionRequest(c.Server, ref)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDestinationLimits List destination limits
+//
+// Lists the destinations that have limits of their own, by name.
+//
+// Corresponds with GET /v1/destination-limits (the `ListDestinationLimits` operationId).
+func (c *Client) ListDestinationLimits(ctx context.Context, params *ListDestinationLimitsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDestinationLimitsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteDestinationLimit Delete a destination limit
+//
+// Lets the edges treat the destination like any other again.
+//
+// Corresponds with DELETE /v1/destination-limits/{destination} (the `DeleteDestinationLimit` operationId).
+func (c *Client) DeleteDestinationLimit(ctx context.Context, destination DestinationPath, params *DeleteDestinationLimitParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteDestinationLimitRequest(c.Server, destination, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDestinationLimit Show a destination limit
+//
+// Shows the limits of one destination.
+//
+// Corresponds with GET /v1/destination-limits/{destination} (the `GetDestinationLimit` operationId).
+func (c *Client) GetDestinationLimit(ctx context.Context, destination DestinationPath, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDestinationLimitRequest(c.Server, destination)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutDestinationLimitWithBody Set a destination limit
+//
+// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/destination-limits/{destination} (the `PutDestinationLimit` operationId).
+func (c *Client) PutDestinationLimitWithBody(ctx context.Context, destination DestinationPath, params *PutDestinationLimitParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutDestinationLimitRequestWithBody(c.Server, destination, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutDestinationLimit Set a destination limit
+//
+// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/destination-limits/{destination} (the `PutDestinationLimit` operationId).
+func (c *Client) PutDestinationLimit(ctx context.Context, destination DestinationPath, params *PutDestinationLimitParams, body PutDestinationLimitJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutDestinationLimitRequest(c.Server, destination, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3970,6 +4098,217 @@ func NewGetDecisionRequest(server string, ref RefPath) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListDestinationLimitsRequest constructs an http.Request for the ListDestinationLimits method
+func NewListDestinationLimitsRequest(server string, params *ListDestinationLimitsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/destination-limits")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.PageSize != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "page_size", *params.PageSize, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.PageToken != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "page_token", *params.PageToken, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteDestinationLimitRequest constructs an http.Request for the DeleteDestinationLimit method
+func NewDeleteDestinationLimitRequest(server string, destination DestinationPath, params *DeleteDestinationLimitParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "destination", destination, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/destination-limits/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetDestinationLimitRequest constructs an http.Request for the GetDestinationLimit method
+func NewGetDestinationLimitRequest(server string, destination DestinationPath) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "destination", destination, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/destination-limits/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutDestinationLimitRequest calls the generic PutDestinationLimit builder with application/json body
+func NewPutDestinationLimitRequest(server string, destination DestinationPath, params *PutDestinationLimitParams, body PutDestinationLimitJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutDestinationLimitRequestWithBody(server, destination, params, "application/json", bodyReader)
+}
+
+// NewPutDestinationLimitRequestWithBody constructs an http.Request for the PutDestinationLimit method, with any body, and a specified content type
+func NewPutDestinationLimitRequestWithBody(server string, destination DestinationPath, params *PutDestinationLimitParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "destination", destination, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/destination-limits/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -8722,6 +9061,51 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/decisions/{ref} (the `GetDecision` operationId).
 	GetDecisionWithResponse(ctx context.Context, ref RefPath, reqEditors ...RequestEditorFn) (*GetDecisionResponse, error)
 
+	// ListDestinationLimitsWithResponse List destination limits
+	//
+	// Lists the destinations that have limits of their own, by name.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/destination-limits (the `ListDestinationLimits` operationId).
+	ListDestinationLimitsWithResponse(ctx context.Context, params *ListDestinationLimitsParams, reqEditors ...RequestEditorFn) (*ListDestinationLimitsResponse, error)
+
+	// DeleteDestinationLimitWithResponse Delete a destination limit
+	//
+	// Lets the edges treat the destination like any other again.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/destination-limits/{destination} (the `DeleteDestinationLimit` operationId).
+	DeleteDestinationLimitWithResponse(ctx context.Context, destination DestinationPath, params *DeleteDestinationLimitParams, reqEditors ...RequestEditorFn) (*DeleteDestinationLimitResponse, error)
+
+	// GetDestinationLimitWithResponse Show a destination limit
+	//
+	// Shows the limits of one destination.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/destination-limits/{destination} (the `GetDestinationLimit` operationId).
+	GetDestinationLimitWithResponse(ctx context.Context, destination DestinationPath, reqEditors ...RequestEditorFn) (*GetDestinationLimitResponse, error)
+
+	// PutDestinationLimitWithBodyWithResponse Set a destination limit
+	//
+	// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/destination-limits/{destination} (the `PutDestinationLimit` operationId).
+	PutDestinationLimitWithBodyWithResponse(ctx context.Context, destination DestinationPath, params *PutDestinationLimitParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutDestinationLimitResponse, error)
+
+	// PutDestinationLimitWithResponse Set a destination limit
+	//
+	// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/destination-limits/{destination} (the `PutDestinationLimit` operationId).
+	PutDestinationLimitWithResponse(ctx context.Context, destination DestinationPath, params *PutDestinationLimitParams, body PutDestinationLimitJSONRequestBody, reqEditors ...RequestEditorFn) (*PutDestinationLimitResponse, error)
+
 	// ListDomainsWithResponse List domains
 	//
 	// Lists the domains that the token may see, by name.
@@ -10307,6 +10691,219 @@ func (r GetDecisionResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetDecisionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDestinationLimitsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DestinationLimitList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *ProblemResponse
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDestinationLimitsResponse) GetJSON200() *DestinationLimitList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListDestinationLimitsResponse) GetApplicationProblemJSONDefault() *ProblemResponse {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDestinationLimitsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDestinationLimitsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDestinationLimitsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDestinationLimitsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteDestinationLimitResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *ProblemResponse
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteDestinationLimitResponse) GetApplicationProblemJSONDefault() *ProblemResponse {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteDestinationLimitResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteDestinationLimitResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteDestinationLimitResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteDestinationLimitResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetDestinationLimitResponse200Headers the declared response headers of an HTTP 200 response for GetDestinationLimit
+type GetDestinationLimitResponse200Headers struct {
+	ETag string
+}
+
+type GetDestinationLimitResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DestinationLimitResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *ProblemResponse
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetDestinationLimitResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDestinationLimitResponse) GetJSON200() *DestinationLimitResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetDestinationLimitResponse) GetApplicationProblemJSONDefault() *ProblemResponse {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDestinationLimitResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDestinationLimitResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDestinationLimitResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDestinationLimitResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// PutDestinationLimitResponse200Headers the declared response headers of an HTTP 200 response for PutDestinationLimit
+type PutDestinationLimitResponse200Headers struct {
+	ETag string
+}
+
+// PutDestinationLimitResponse201Headers the declared response headers of an HTTP 201 response for PutDestinationLimit
+type PutDestinationLimitResponse201Headers struct {
+	ETag string
+}
+
+type PutDestinationLimitResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DestinationLimitResponse
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *DestinationLimitResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *ProblemResponse
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *PutDestinationLimitResponse200Headers
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *PutDestinationLimitResponse201Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PutDestinationLimitResponse) GetJSON200() *DestinationLimitResponse {
+	return r.JSON200
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r PutDestinationLimitResponse) GetJSON201() *DestinationLimitResponse {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutDestinationLimitResponse) GetApplicationProblemJSONDefault() *ProblemResponse {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutDestinationLimitResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutDestinationLimitResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutDestinationLimitResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutDestinationLimitResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -14633,6 +15230,81 @@ func (c *ClientWithResponses) GetDecisionWithResponse(ctx context.Context, ref R
 	return ParseGetDecisionResponse(rsp)
 }
 
+// ListDestinationLimitsWithResponse List destination limits
+//
+// Lists the destinations that have limits of their own, by name.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/destination-limits (the `ListDestinationLimits` operationId).
+func (c *ClientWithResponses) ListDestinationLimitsWithResponse(ctx context.Context, params *ListDestinationLimitsParams, reqEditors ...RequestEditorFn) (*ListDestinationLimitsResponse, error) {
+	rsp, err := c.ListDestinationLimits(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDestinationLimitsResponse(rsp)
+}
+
+// DeleteDestinationLimitWithResponse Delete a destination limit
+//
+// Lets the edges treat the destination like any other again.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/destination-limits/{destination} (the `DeleteDestinationLimit` operationId).
+func (c *ClientWithResponses) DeleteDestinationLimitWithResponse(ctx context.Context, destination DestinationPath, params *DeleteDestinationLimitParams, reqEditors ...RequestEditorFn) (*DeleteDestinationLimitResponse, error) {
+	rsp, err := c.DeleteDestinationLimit(ctx, destination, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteDestinationLimitResponse(rsp)
+}
+
+// GetDestinationLimitWithResponse Show a destination limit
+//
+// Shows the limits of one destination.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/destination-limits/{destination} (the `GetDestinationLimit` operationId).
+func (c *ClientWithResponses) GetDestinationLimitWithResponse(ctx context.Context, destination DestinationPath, reqEditors ...RequestEditorFn) (*GetDestinationLimitResponse, error) {
+	rsp, err := c.GetDestinationLimit(ctx, destination, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDestinationLimitResponse(rsp)
+}
+
+// PutDestinationLimitWithBodyWithResponse Set a destination limit
+//
+// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/destination-limits/{destination} (the `PutDestinationLimit` operationId).
+func (c *ClientWithResponses) PutDestinationLimitWithBodyWithResponse(ctx context.Context, destination DestinationPath, params *PutDestinationLimitParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutDestinationLimitResponse, error) {
+	rsp, err := c.PutDestinationLimitWithBody(ctx, destination, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutDestinationLimitResponse(rsp)
+}
+
+// PutDestinationLimitWithResponse Set a destination limit
+//
+// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/destination-limits/{destination} (the `PutDestinationLimit` operationId).
+func (c *ClientWithResponses) PutDestinationLimitWithResponse(ctx context.Context, destination DestinationPath, params *PutDestinationLimitParams, body PutDestinationLimitJSONRequestBody, reqEditors ...RequestEditorFn) (*PutDestinationLimitResponse, error) {
+	rsp, err := c.PutDestinationLimit(ctx, destination, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutDestinationLimitResponse(rsp)
+}
+
 // ListDomainsWithResponse List domains
 //
 // Lists the domains that the token may see, by name.
@@ -16761,6 +17433,177 @@ func ParseGetDecisionResponse(rsp *http.Response) (*GetDecisionResponse, error) 
 		}
 		response.ApplicationProblemJSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseListDestinationLimitsResponse parses an HTTP response from a ListDestinationLimitsWithResponse call
+func ParseListDestinationLimitsResponse(rsp *http.Response) (*ListDestinationLimitsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDestinationLimitsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DestinationLimitList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ProblemResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteDestinationLimitResponse parses an HTTP response from a DeleteDestinationLimitWithResponse call
+func ParseDeleteDestinationLimitResponse(rsp *http.Response) (*DeleteDestinationLimitResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteDestinationLimitResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ProblemResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDestinationLimitResponse parses an HTTP response from a GetDestinationLimitWithResponse call
+func ParseGetDestinationLimitResponse(rsp *http.Response) (*GetDestinationLimitResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDestinationLimitResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DestinationLimitResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ProblemResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetDestinationLimitResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParsePutDestinationLimitResponse parses an HTTP response from a PutDestinationLimitWithResponse call
+func ParsePutDestinationLimitResponse(rsp *http.Response) (*PutDestinationLimitResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutDestinationLimitResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DestinationLimitResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest DestinationLimitResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ProblemResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers PutDestinationLimitResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 201:
+		var headers PutDestinationLimitResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers201 = &headers
 	}
 
 	return response, nil

@@ -64,7 +64,16 @@ type Platform struct {
 	NoticeFrom        string
 
 	routes  routes
+	limits  map[string]DestinationLimit
 	unknown parts
+}
+
+// DestinationLimit is how much one edge sends to a destination.
+type DestinationLimit struct {
+	// MaxConnections at once. 0 means as many as to any other destination.
+	MaxConnections int
+	// MessagesPerMinute 0 means no limit.
+	MessagesPerMinute int
 }
 
 // Partner is a reseller as its domains' mail sees it.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"activerelay/api"
@@ -45,7 +46,32 @@ func compilePlatform(d *api.PlatformPolicy, f *faults) *Platform {
 		p.unknown |= partRoutes
 		f.add(rule, path, args...)
 	})
+	p.limits = compileLimits(d.DestinationLimits, f)
 	return p
+}
+
+// compileLimits leaves out what it cannot read: such a destination is treated
+// like any other.
+func compileLimits(list []api.DestinationLimitPolicy, f *faults) map[string]DestinationLimit {
+	var limits map[string]DestinationLimit
+	for i, l := range list {
+		limit := DestinationLimit{MaxConnections: deref(l.MaxConnections), MessagesPerMinute: deref(l.MessagesPerMinute)}
+		if l.Destination == "" || limit.MaxConnections < 0 || limit.MessagesPerMinute < 0 {
+			f.add("names no destination, or is negative", "/destination_limits/%d", i)
+			continue
+		}
+		if limits == nil {
+			limits = make(map[string]DestinationLimit, len(list))
+		}
+		limits[strings.Clone(l.Destination)] = limit
+	}
+	return limits
+}
+
+// DestinationLimit is the limits of a recipient domain or of a smarthost's host,
+// both in canonical form. The zero value is for one without limits of its own.
+func (p *Platform) DestinationLimit(destination string) DestinationLimit {
+	return p.limits[destination]
 }
 
 func (p *Platform) compileChoices(s api.Settings, f *faults) {

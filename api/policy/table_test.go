@@ -359,6 +359,31 @@ func TestUnreadableSettingsLoosenNothing(t *testing.T) {
 	}
 }
 
+func TestTheLimitsOfADestinationAreThoseOfItsName(t *testing.T) {
+	limit := func(destination string, connections, messages int) api.DestinationLimitPolicy {
+		return api.DestinationLimitPolicy{Destination: destination, MaxConnections: &connections, MessagesPerMinute: &messages}
+	}
+	table, rejected := Apply(Empty(), []api.PolicyDocument{{Key: "platform", Revision: 1, Platform: &api.PlatformPolicy{
+		Settings: settings(),
+		DestinationLimits: []api.DestinationLimitPolicy{
+			limit("example.net", 5, 60), limit("", 1, 1), limit("broken.example", -1, 0), {Destination: "bare.example"},
+		},
+	}}})
+	want := []Rejected{{Key: "platform", Revision: 1, Faults: []string{
+		"/destination_limits/1: names no destination, or is negative", "/destination_limits/2: names no destination, or is negative",
+	}}}
+	if diff := cmp.Diff(want, rejected); diff != "" {
+		t.Errorf("rejected (-want +got):\n%s", diff)
+	}
+	for name, want := range map[string]DestinationLimit{
+		"example.net": {MaxConnections: 5, MessagesPerMinute: 60}, "mx.example.net": {}, "": {}, "broken.example": {}, "bare.example": {},
+	} {
+		if got := table.Platform().DestinationLimit(name); got != want {
+			t.Errorf("%q: got %+v, want %+v", name, got, want)
+		}
+	}
+}
+
 func samePrefix(a, b netip.Prefix) bool { return a == b }
 
 func TestABulkExceptionEndsAtItsInstant(t *testing.T) {

@@ -58,6 +58,18 @@ type ServerInterface interface {
 	// GetDecision Explain a refusal
 	// (GET /v1/decisions/{ref})
 	GetDecision(ctx echo.Context, ref RefPath) error
+	// ListDestinationLimits List destination limits
+	// (GET /v1/destination-limits)
+	ListDestinationLimits(ctx echo.Context, params ListDestinationLimitsParams) error
+	// DeleteDestinationLimit Delete a destination limit
+	// (DELETE /v1/destination-limits/{destination})
+	DeleteDestinationLimit(ctx echo.Context, destination DestinationPath, params DeleteDestinationLimitParams) error
+	// GetDestinationLimit Show a destination limit
+	// (GET /v1/destination-limits/{destination})
+	GetDestinationLimit(ctx echo.Context, destination DestinationPath) error
+	// PutDestinationLimit Set a destination limit
+	// (PUT /v1/destination-limits/{destination})
+	PutDestinationLimit(ctx echo.Context, destination DestinationPath, params PutDestinationLimitParams) error
 	// ListDomains List domains
 	// (GET /v1/domains)
 	ListDomains(ctx echo.Context, params ListDomainsParams) error
@@ -512,6 +524,119 @@ func (w *ServerInterfaceWrapper) GetDecision(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.GetDecision(ctx, ref)
+	return err
+}
+
+// ListDestinationLimits converts echo context to params.
+func (w *ServerInterfaceWrapper) ListDestinationLimits(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDestinationLimitsParams
+	// ------------- Optional query parameter "page_size" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "page_size", ctx.QueryParams(), &params.PageSize, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter page_size: %s", err))
+	}
+
+	// ------------- Optional query parameter "page_token" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "page_token", ctx.QueryParams(), &params.PageToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter page_token: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListDestinationLimits(ctx, params)
+	return err
+}
+
+// DeleteDestinationLimit converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteDestinationLimit(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "destination" -------------
+	var destination DestinationPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "destination", ctx.Param("destination"), &destination, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter destination: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteDestinationLimitParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteDestinationLimit(ctx, destination, params)
+	return err
+}
+
+// GetDestinationLimit converts echo context to params.
+func (w *ServerInterfaceWrapper) GetDestinationLimit(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "destination" -------------
+	var destination DestinationPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "destination", ctx.Param("destination"), &destination, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter destination: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GetDestinationLimit(ctx, destination)
+	return err
+}
+
+// PutDestinationLimit converts echo context to params.
+func (w *ServerInterfaceWrapper) PutDestinationLimit(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "destination" -------------
+	var destination DestinationPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "destination", ctx.Param("destination"), &destination, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter destination: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PutDestinationLimitParams
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = &IfMatch
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutDestinationLimit(ctx, destination, params)
 	return err
 }
 
@@ -3099,6 +3224,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/whoami", wrapper.WhoAmI, options.OperationMiddlewares["whoAmI"]...)
 	router.GET(options.BaseURL+"/v1/settings", wrapper.GetSettings, options.OperationMiddlewares["getSettings"]...)
 	router.PATCH(options.BaseURL+"/v1/settings", wrapper.UpdateSettings, options.OperationMiddlewares["updateSettings"]...)
+	router.GET(options.BaseURL+"/v1/destination-limits", wrapper.ListDestinationLimits, options.OperationMiddlewares["listDestinationLimits"]...)
+	router.DELETE(options.BaseURL+"/v1/destination-limits/:destination", wrapper.DeleteDestinationLimit, options.OperationMiddlewares["deleteDestinationLimit"]...)
+	router.GET(options.BaseURL+"/v1/destination-limits/:destination", wrapper.GetDestinationLimit, options.OperationMiddlewares["getDestinationLimit"]...)
+	router.PUT(options.BaseURL+"/v1/destination-limits/:destination", wrapper.PutDestinationLimit, options.OperationMiddlewares["putDestinationLimit"]...)
 	router.GET(options.BaseURL+"/v1/audit", wrapper.ListAuditEntries, options.OperationMiddlewares["listAuditEntries"]...)
 	router.GET(options.BaseURL+"/v1/audit/:audit_id", wrapper.GetAuditEntry, options.OperationMiddlewares["getAuditEntry"]...)
 	router.GET(options.BaseURL+"/healthz", wrapper.GetHealth, options.OperationMiddlewares["getHealth"]...)
@@ -3119,6 +3248,15 @@ type BulkExceptionResponseJSONResponse struct {
 }
 
 type ComplaintResponseJSONResponse Complaint
+
+type DestinationLimitResponseResponseHeaders struct {
+	ETag string
+}
+type DestinationLimitResponseJSONResponse struct {
+	Body DestinationLimit
+
+	Headers DestinationLimitResponseResponseHeaders
+}
 
 type DomainResponseResponseHeaders struct {
 	ETag string
@@ -3674,6 +3812,187 @@ type GetDecisiondefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetDecisiondefaultApplicationProblemPlusJSONResponse) VisitGetDecisionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDestinationLimitsRequestObject struct {
+	Params ListDestinationLimitsParams
+}
+
+type ListDestinationLimitsResponseObject interface {
+	VisitListDestinationLimitsResponse(w http.ResponseWriter) error
+}
+
+type ListDestinationLimits200JSONResponse DestinationLimitList
+
+func (response ListDestinationLimits200JSONResponse) VisitListDestinationLimitsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDestinationLimitsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListDestinationLimitsdefaultApplicationProblemPlusJSONResponse) VisitListDestinationLimitsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteDestinationLimitRequestObject struct {
+	Destination DestinationPath `json:"destination"`
+	Params      DeleteDestinationLimitParams
+}
+
+type DeleteDestinationLimitResponseObject interface {
+	VisitDeleteDestinationLimitResponse(w http.ResponseWriter) error
+}
+
+type DeleteDestinationLimit204Response struct {
+}
+
+func (response DeleteDestinationLimit204Response) VisitDeleteDestinationLimitResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteDestinationLimitdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteDestinationLimitdefaultApplicationProblemPlusJSONResponse) VisitDeleteDestinationLimitResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDestinationLimitRequestObject struct {
+	Destination DestinationPath `json:"destination"`
+}
+
+type GetDestinationLimitResponseObject interface {
+	VisitGetDestinationLimitResponse(w http.ResponseWriter) error
+}
+
+type GetDestinationLimit200JSONResponse struct {
+	DestinationLimitResponseJSONResponse
+}
+
+func (response GetDestinationLimit200JSONResponse) VisitGetDestinationLimitResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDestinationLimitdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetDestinationLimitdefaultApplicationProblemPlusJSONResponse) VisitGetDestinationLimitResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutDestinationLimitRequestObject struct {
+	Destination DestinationPath `json:"destination"`
+	Params      PutDestinationLimitParams
+	Body        *PutDestinationLimitJSONRequestBody
+}
+
+type PutDestinationLimitResponseObject interface {
+	VisitPutDestinationLimitResponse(w http.ResponseWriter) error
+}
+
+type PutDestinationLimit200JSONResponse struct {
+	DestinationLimitResponseJSONResponse
+}
+
+func (response PutDestinationLimit200JSONResponse) VisitPutDestinationLimitResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutDestinationLimit201ResponseHeaders struct {
+	ETag string
+}
+
+type PutDestinationLimit201JSONResponse struct {
+	Body    DestinationLimit
+	Headers PutDestinationLimit201ResponseHeaders
+}
+
+func (response PutDestinationLimit201JSONResponse) VisitPutDestinationLimitResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutDestinationLimitdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutDestinationLimitdefaultApplicationProblemPlusJSONResponse) VisitPutDestinationLimitResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -7036,6 +7355,18 @@ type StrictServerInterface interface {
 	// GetDecision Explain a refusal
 	// (GET /v1/decisions/{ref})
 	GetDecision(ctx context.Context, request GetDecisionRequestObject) (GetDecisionResponseObject, error)
+	// ListDestinationLimits List destination limits
+	// (GET /v1/destination-limits)
+	ListDestinationLimits(ctx context.Context, request ListDestinationLimitsRequestObject) (ListDestinationLimitsResponseObject, error)
+	// DeleteDestinationLimit Delete a destination limit
+	// (DELETE /v1/destination-limits/{destination})
+	DeleteDestinationLimit(ctx context.Context, request DeleteDestinationLimitRequestObject) (DeleteDestinationLimitResponseObject, error)
+	// GetDestinationLimit Show a destination limit
+	// (GET /v1/destination-limits/{destination})
+	GetDestinationLimit(ctx context.Context, request GetDestinationLimitRequestObject) (GetDestinationLimitResponseObject, error)
+	// PutDestinationLimit Set a destination limit
+	// (PUT /v1/destination-limits/{destination})
+	PutDestinationLimit(ctx context.Context, request PutDestinationLimitRequestObject) (PutDestinationLimitResponseObject, error)
 	// ListDomains List domains
 	// (GET /v1/domains)
 	ListDomains(ctx context.Context, request ListDomainsRequestObject) (ListDomainsResponseObject, error)
@@ -7580,6 +7911,131 @@ func (sh *strictHandler) GetDecision(ctx echo.Context, ref RefPath) error {
 		return err
 	} else if validResponse, ok := response.(GetDecisionResponseObject); ok {
 		return validResponse.VisitGetDecisionResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// ListDestinationLimits operation middleware
+func (sh *strictHandler) ListDestinationLimits(ctx echo.Context, params ListDestinationLimitsParams) error {
+	var request ListDestinationLimitsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDestinationLimits(ctx.Request().Context(), request.(ListDestinationLimitsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDestinationLimits")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ListDestinationLimitsResponseObject); ok {
+		return validResponse.VisitListDestinationLimitsResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// DeleteDestinationLimit operation middleware
+func (sh *strictHandler) DeleteDestinationLimit(ctx echo.Context, destination DestinationPath, params DeleteDestinationLimitParams) error {
+	var request DeleteDestinationLimitRequestObject
+
+	request.Destination = destination
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteDestinationLimit(ctx.Request().Context(), request.(DeleteDestinationLimitRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteDestinationLimit")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(DeleteDestinationLimitResponseObject); ok {
+		return validResponse.VisitDeleteDestinationLimitResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// GetDestinationLimit operation middleware
+func (sh *strictHandler) GetDestinationLimit(ctx echo.Context, destination DestinationPath) error {
+	var request GetDestinationLimitRequestObject
+
+	request.Destination = destination
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDestinationLimit(ctx.Request().Context(), request.(GetDestinationLimitRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDestinationLimit")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(GetDestinationLimitResponseObject); ok {
+		return validResponse.VisitGetDestinationLimitResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PutDestinationLimit operation middleware
+func (sh *strictHandler) PutDestinationLimit(ctx echo.Context, destination DestinationPath, params PutDestinationLimitParams) error {
+	var request PutDestinationLimitRequestObject
+
+	request.Destination = destination
+	request.Params = params
+
+	var body PutDestinationLimitJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PutDestinationLimit(ctx.Request().Context(), request.(PutDestinationLimitRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutDestinationLimit")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PutDestinationLimitResponseObject); ok {
+		return validResponse.VisitPutDestinationLimitResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -10470,429 +10926,444 @@ func (sh *strictHandler) WhoAmI(ctx echo.Context) error {
 // const string: with thousands of chunks the chained `+` fold is several
 // times slower for the Go compiler than parsing a slice literal.
 var swaggerSpec = []string{
-	"7P19c9u2mjeOvxWMfjtz2l3Jlh07Te05sydNk23Oadpskm733pPeFkxCFmoKUAnQiprJb+5Xc7+w+5V8",
-	"B9cFgCAJUqQsJ24n54/TWKJIELieHz7X+1EilyspmNBqdPZ+tGA0ZTn88+kbemX+mzKV5HyluRSjs9Gb",
-	"BSM3LFdcCiLnRC8YkZe/skQfjMajnP1W8JylozOdF2w8UsmCLam5id6s2OhspHTOxdXow4cP49GK5nTJ",
-	"tH3a4yLl+vm38Qfy1D2LmssIEzrfmAdyc8WK6sVoPBJ0aR4BV1zwtHM5S/rueyau9GJ09vBk3FjdePRE",
-	"LlcZ5aLHkhJ3acuC/Pe3XtS3ckm5eMYzzfLmqn4U2caehcK1cUVS+Ilf2W8Fyzfl0vDbUbiIf8nZfHQ2",
-	"+v8dlnRxiN+qQ3z+D+a35XJempeNbpF5iNuk2jqqO+SX0b43A5b1NL1i20+NpVesZTnmq1uf1bNcLr+l",
-	"m/gy5jxXmmQyoRlJ6eac0EvFhCZ/JQ+m5gNFLtlc5ozMtJy1Hd48l8vK0c1lvqTa7CfVbBRb1POULVdS",
-	"M5Fs/sEiazN7qJBwqNZsudJjoiTRC6oJJTnT+YYsqCJCEsUSKVLC5nOW6HNyzVaazGVOjk/IQha58qtG",
-	"iVIuO1jDxCyiZVePjh+NR0su3N+PjMDQmuXmnv/7n48n/0Mnv08nXx9c/P/PJr/827/E33f+guqkhTyN",
-	"fMNXK4UYWRZKE6V5lpEFvWHByawXVLMblhOuzR60v998gg/terHmUv8uuXgjr5nYTrq/Si6INte2ELC5",
-	"4AIuuDUZv2BK0U5+8juomEhZTtZUES2zlKwXTMAXS7wHfEOThK00S1tWbi+99bJf0iv2mv/Omqv+Tq7J",
-	"kooN4ZotFaFkZZa2kFlqaB7XK5U+J6dTfAMkgDYmNL++UOZJ4fpSNqdFpkdnp9OxWSxfFsvR2fF0CiSN",
-	"fx35dXOh2RXL/cKBDOL7PRPsnb6Ah8L5zhxNwFug0AhoVntZY77vfAe4XRvNnh4dV5jxKL7nuRYsH6Se",
-	"Vvib9pXB170V1OusqKylXTeprLgq9666iCpJlmvYTTv5Nf1nwQr244rl1KxjO5tLd2nLwvz3t+aWV2ze",
-	"vlM5m7OciYQRo3BgZTmbF4pmf1FEs3dtZo/ZkluuKqOb5y+3b1RuLiTPX7YuJKObC766/TbJQvewLHJz",
-	"WdtazHe3Xsgb2WpZZLTFsNAypRvCBfnpzROyygpFpGiVCFoONCx6aq4upbUfffWTYvnjNM2ZUu0kzSZL",
-	"yjNC8Tq3uEK1ygB75c4y4Kl5nl0WOj/mPkzpb2TKGfg/33JFLzNQWIkUmglt/klXq4wnwOWHvyoJWqGn",
-	"UYz3+0amm/KJ5cqdPHrNMpbg1uzpwbXbxp/9ilG1x2fi7VrfFT5RKykU7vU3RXb99J0xRLgUr+w3e1tM",
-	"5e64niYJXhbZNWHuKkN2Ec879hR72SFc86Hiqu79TfydY2/xo6i4vt4f3Psq8LZtSygdy5030DiMe1+1",
-	"uWnbmtH3LM2UvT/c3rft+YHBs/OmvczlZcaWPZa+wiv/beAr4K9ir/Cz8TjWRq2tcymuxsT4FYK8evaE",
-	"fH1y+hWxD4Qdrhpde9/o6u3bmN1bamalXJNLdsWFsuuTmv54w/Kcp+wOlhfcvXV19vtbkYM11vb+Bva+",
-	"bZQcmn67r90YZftfublr67qdjbjzol8zrbm4Untft7txG7ko+/2tVg/24t6Xjo5zy5Z72/N2i/6Z68Vr",
-	"luRM383yy/u3HQC8CFlzvSBcK6Lg4nN0GY2PrfmSYVSGa8IVUQu5vt2LG6N6729rbtp2Vs4Uv9WKzU6+",
-	"pEqtZZ7eyerDB3S9SXlWK3s1WS9Yzsz5rKkiS5qyOzy/D85LwTxLuuSCK20U0g17rakuVNNL+nnB9ILl",
-	"GB7J5Q1PWU5k7iwHkjENmgzk75hQ8znGB+hloUCyMVEsR2f/HNHEPMj4k4VaMZGydPRLw3MbY/7ncaIl",
-	"hI5omnKzFJq9zI321OAlzWmmWNMakCTlKeEQiFgFl7+37tv75tNcUCf2XS4zFtsRPBCaaJYSqs7JTG2U",
-	"ZsuZOSPMAwmdy4ysMirM2SqWzcONQCtA5qNxEFNKCqXlEv5prEKzTXDX6B55FzmSUAudnn9WnGnzOuXd",
-	"MALnd/yp0Plm4I6D5b+gAiOK7B1drnDHqPUk3VF/6/I61J1rJXQFW4G7HX5SvqX558X06B+P//OrF8f/",
-	"8+h/PXj28IfTNyevjn6e/vfX//WNeQlcBxy28rQMmZGzkvK0LNfEUtgsuD0t0q7bj91muQzVoX3XgwQy",
-	"L56IRjRZMggOoFcLIianiSb4QO/u41t1PtJw/+hsdDw9fjg5OpocH7+Zfn02nZ5Np/8DhFuhb+pd9y6j",
-	"k0O0vUFN/lC65FzAltXdjtMLBkWqi3kmc8JosiB27RsUbnivFOTizJzYjFCRQsbr3Co1RWjOyJKqaxa+",
-	"QknCUVYojy3Kw0bi2meD5zC75iI9vGabWXSXOiWFj2JEvioPPPI1nnItsjaBT8dbWBuY2l6JRzh2dODf",
-	"vPL8Vt7/niu9A+u7VEKVFCGdUvnHVrJC2fPBL4/mOYW/a0mO5kG+ZiIFYazILEyGzCWqLHMDWKcPgNrU",
-	"DhMxXqjvMLxBbNuqoZ2heopqAgYHU0RLjABBHFLOiaxEMgKRalPjZ6Oq6FnKFFemWH5TET2CrVXGtDbK",
-	"W8qMLOUNU0QWmnBBXuD+Vk/OPSJCpuzdiudMXdAIMz12keVUMkWE1ASvNi/Qh6zdS2wPpr0w13WxW+38",
-	"fDkBPMD/buuBviyGssPjWhzPEGSZupE5WedcM2Vtk+BY93l+9/WQ6uS/CQpByJJubNEAF0FhTyavzNLC",
-	"1KNNmnamHsPT73foL+xrVRc5g8wWm2GGi6mSScdkZg9rhkavAm2VyEKAJTwmM5plcu2/tUdubT+8Hwho",
-	"d+JwedTMe5JxJvRLmfFkF9PMxUTMzlK336lMiiUT+pzMrGpgqVW4OTMbY/6UgqHKLXPeNXvDpjCadEZW",
-	"OZvzd+aZT55/+8pI4mVUnya0UFHzWhr/Ym2EZIqpCyPhz8nlBgS9qy7gtrhgBm85cZfOzI9nfDURUk9g",
-	"Z1k6Cw/AR6qVOYSmJR47hxbd3aH1jQkKL9dwftxCIw+K6fcy4YS3jJFxGZ0fKLQEOmkkZyuZ6zHJmZLZ",
-	"DZpYgYxKgAwv/JmPjr4+PpgeHB8cTcMXOvvnL+M2NQUuDRRUddvZc8bSS5pcXzhL4BK5BczlZLnq/nVQ",
-	"NLLFuI5Y7AnjNywF4dnT6K7vS4QOErlc2hBD47ty46LmKZRFeGr1vBAxVb2h1bQua/ZUl4aHE4p8UTuS",
-	"973ZIzyNoZ53eBrveyoopOKWO6LUiH5VqOgXMW4M11XfmXG1ZsnbHqWLb/36iASI8PIzbl3pnfnZEMrf",
-	"X//4Q42b/aqBS26OzrqZ8iw5/q/F5X/813UHd5Y7P5pfZn8zavJSvjtwD20yTskVEcJnmWK2nANvSxTd",
-	"qJo1cDw15kA7sfK0pW7qybNvvp88s5dNnn87K4tH4Gmpq1KLPjC0Pzqf75iluoJXz56Q068fnpIHB0fn",
-	"ZAb7N6tXlwUPPZmOtzJHI14ngtchCV2ycyLkuv6U4TzV1NP4beRotqm28Jg6ueATeqZBzvsP5Jj6Vb9Z",
-	"5ExBNePA/fN1kaWlBHFra56vuUjl2qkjtDG5uDonU/JXItgNxusjjqvhFy/zp2NfjTU6O3Uy+MF4hLe/",
-	"gMrh0dnxSYeT6sspj6bwv6CkctosqawonKE/Ldc6/LdOvQz9XXUngt9/dby9ejQkFlhA8A5R3VR5Wk/C",
-	"eulKqgdQ1xMMHBItsQ7M3+wcTX6uHD8obaV+QEvlOTzoIIzaE0syppfGfa6GWG5BRT2eExRY3Ibmejwp",
-	"TIDvSqI9HuMScrel5qZmhq+cpFkveLIwFLJBz7ryyD4M0KDfb1nC1fBgHRa+JoyvtAvP2aLXfvG5vo4P",
-	"e7fKqKDBU1PKsw3J+BKTf4ViKSlWB53pht8KqekkZzRZ2GzDfJsnlLNVthmdjU5Op+Tk4KuDIwKVFvbB",
-	"9lagtqov5gzqERWC/q32nabw1nmy0kMzGT2cqpRpyrMW6zFlCU+Nm8QOrg5AxmAaFHMNS5pfB8GcaGBi",
-	"FyepcnxtGcMlowKjRSDqtCSpHJxqWEE06CJnN56cvSnHhX54MtouWDqSFQlf8TaHFagp+jmQUIsX2+gH",
-	"ib5yh39mqemWyZO+fh5Wq9t7WI/N7phbinvj6rH/EhU6Gd286giEQth/TblWB2SWsjnLc5bOziDMld+w",
-	"3HfNMaU5PogoylPQn/mG0CvKBcmoZvkBmSVSCKy2ncwpz+BO0KEV3OqtCO+lpbwmlJQ/HBMJjU2Xubxm",
-	"RM7nB2SWSXldrMpb4pmae6rY+hJZZCmEmC8ZMb9FwfVWzHSmqndJFlQIllV/ssqlZja5jnUHQPLjxoOs",
-	"KW3JK2VLKlIF673i5Q68FXDRkuZ6IZWGEgHzJE2vme36sLUYlbJ9MoP/TgpxLeRa2AXDZyShwq4VpPKG",
-	"6TFISC6UpiJh5JJBdPOtqNR6YMNcKVR996E5ev9akxQfB2vMuRFl9nZEQimGbchT5NdCaTKXhUjrW2MO",
-	"maa1+14WahO/r/k1yPvoea5Zzrz6ITOz4onOZXGZMbsr5iNb5/BWlGep880BmS1YZo67EJpntpAlZxmj",
-	"ipkF/lbQnArNBdAEfp3SJb2Cb+GFYc3CNZAqdvBWBPFcxzSj8ahB/qPxqEK7hrE9CcKXJaFABUJw4COw",
-	"BCqHUvvI7KeVEW4/oDYnM/cK3ms0HsF7REPLYXX+0DTiBloxXYxf+RBhw2i21gEXc+QrwwdNzduRsBl7",
-	"v9VnZ0CP4adSQQVTIkXCcqFum7fpSNh861XzoNycq62JZ1YTKTRNtIIwfbrkomLN/DIeJTmjuh4anh69",
-	"mT5yVsx4xEWSFSm7UMUlPqRcTcYTJhRLL4wCUhjUAW5zQSXXbbytpgQ9bVfhAj8RGEm0GYdCVYpd+JJd",
-	"/C6FufBpYXbp8BuWZ+D4+e8uuLiYyzyJXVSs0q3vDe90saSbCyOGL6hZgWGVSMzP7fL7AQHrcOv76vnY",
-	"UfhHXUqZMQrrq5/L+4itZM8p5q+gfZ4HxjJYmHOZZXKtsAYO7jz2lbLAM67Keky4IGCwk8LoiUpQrp8l",
-	"56ra+vbEVyzL7a2KVZrbWpwdpL6K7XUfsepD/+uLruSxLYZ0VVxRczKg/djZ/V7qE5cXRfU1Jnxu+7pd",
-	"W1z7vQPeaX3IGqTjkqeCXy0gqJFrtGpSujmzDx9jzNsejvsro7o1eRqy5hD7t8aqZX7SqjeUr1tTk0B4",
-	"YfjIHnpAMQ3+cswU3cAo18aWPC4FSUU6VLakXXV8s0PI6qeVsbaPxtPp1J6Xivr+RoG8b0iVh3EB/2Hc",
-	"pXgEg5eo3+u0cStzYUNXfPilJTim2pw0SXArjUmNJXHnhFHFWY61A3OesUqmcbvEgZ32hV1L+u45/vbI",
-	"BYvc33WhH63hUdvOdNfyVcv9ck4ouTQ3Oiflzlm8C18HQa4ZWxnm5Tm5oVlRL3vtffYdurGZZbliVmII",
-	"qXnCXDTOG+29D6bafBoeyvG0qXrjajReHT6jB8ELzsiSbohaMXpNCvDNZuG3B+SZOY16QqqPgm7JVMD3",
-	"cE7uJ+dWxJYhtIpe5vqATCN5t0pIc3qn6jdSp7sWXFz5kDF5E9aPIRwJBe1nrG5KBFtb6j23n7iafFSQ",
-	"4M2tRSSjGMKnIHbKL1/Yf0x+eT8dP3j0wX3+5b//y0D1+j9btV4NlsKu+i91v+HhyRa3oUWjxSmUYgMG",
-	"ECYzVpjINo4WYJ98E7ix0WjGqWIKgiFwEbth+abeJ269CTIzDnudmm6hWLeIuh8Lncgl26Xq1Dj8CMVk",
-	"TsmDZ/XslZDlg301FWrgUv2afwlbVW0MWvStY56vbc7s3/4ZNUHcmrbs2SumAIblNltmFQTY7UA0eYq5",
-	"kJowt1sS9SfsfkS/y2GN/RPUEZKIeFDlaUQf6o4t8mXDLcfljYcfev1IPmFW3/WQ/4FS+oEKiZRbfvvD",
-	"a8BXOydKy5ylhjozuWY5SagCJ9PIeorbzBVL4Wpl3uLxJKOXLKtas/X68qCu4/RBRSI/iIWzHBLcbRLD",
-	"1Os1UWQZSTJGc7XV1PpsVf05rKpb2hZAMkMtC/MjBF3BvqU/qaXRIlp2KjCHEJitJScz2xb3tphOHyRG",
-	"wMC/2Kwpri+L7HogcMrYJoUH1G6FhfOxsOJOwUjs7uhkXdxQRS5ZJtdYwmtoVqMlkUlxZQQc5nEseSpI",
-	"e/i2DGRwq1OWY3PYcLXMMafi0i0LTI7x3J+CGlYL3D9MakOgOwYnBxb+Dg84QtqmP20AHEM7aewlfKm4",
-	"SAZkpvtEK7kgECo7aA3t9d6BnxTL2zfg44cJMSrYPwBohYF7bU8BAV+321G79HbZIBH1TjVrb+jamk2K",
-	"pYMayZ723M1nM+fPYeZ8DgV9DgX1NdAAvWkH+wyzi66spRBAVCnd1NMXdFMpzzOLNBtpjqpWtzfFzO+/",
-	"TY/OptNRa7sXlHco7AirpLpXLE+gvOyh0QHmt6Dsjx49gopwxbSqdWA9aD60K7FdCPMw14qDOiIdnR0d",
-	"N/3DtBU606FmNvokouWC5Vb11fcdFYZu53qq8qfpFfve/CSmyVuS18+tJYFIoBDO2jUB7XLZA+HHAjqo",
-	"L+4nxXwhFqx/THJp9EBKUivCYpEzT0k7VEN6omvtpUnphjCRqjEC+EBj93yumHYr/d3mincw95qSTOCh",
-	"bd3Pn8yFHxyFN6JVKyNXLzeEZhl4DAo6B+c0t2V1G8A1921Pg0+/rdce1l+adbC68IjKww93AvioInjC",
-	"o/F8EbPrntqi3F26o+u1UkwAa6RBfe3Ro5Nj24C6tYr7V8nFloKZjCp9oRgTHZ2mAbI/PSoNaCtQm5U+",
-	"dgzH6Gx0dDA9mEaQAdxrsZXEyFyzgrn55jHZiLWYxF3k4ansz3cRIi39ocFe9pWr1b3t+6ttjmpLv4L7",
-	"1qUDVCJX7Jyw5UpvyF8N2w3zx3OmDS8NWnrprDb6zO3toqkXTy+9ml6tF+d9N78t4Rm1MeaTnKVMaE6z",
-	"4VV7/qeQfRF+Ukcj3xI8IVqy3wspqxz2Edyx7bWe3rDB7fav5ZLphTHBgGkWdLVigqUY8XajEagO37R/",
-	"E37MXjt6c/ygFCktpto1F2lpME3cWIZB3fS+bQDrOTpbQ9hvBYPgiLmQ/84uLjcQvTk9Aj+yo1UEVYt5",
-	"RBP+ypZEd7h5vmoaypmXNGVESaMOd5BYzR6VSr3rNiOxzVA3ZoYOkKnyq5pa7jYqoV+sq3COElcsHUzi",
-	"4FqdEUpmQavC7ID86IKWTTw7H6m8FnLtYQkhK4bl2hHnraOFJxyIEu/prnR8VpJRjUuRmEtp2E7VEwRi",
-	"CT9JWcZvWF77zFeXu48uZSGSyieIpBN+klCRsCyrfGYLw8vnYw188FG1Zvy3ghVs4sHbJimaSZdFdj2x",
-	"4DEgnSGuM4Grzd+ooCcOywUCa0rnBdbFu+L2mFao4jVsO0F7dRfLuUsIJbC8AInOJot3qXll7/SFZeZu",
-	"qx3ysfZKKI8vBtjo+2yz2raVla6r4OIHx9Ouqy9aI2tvfERCWdXpGMCdyV8UKYX2GHIUc4fO5784x6oH",
-	"Q7hE5r5rwwuPWqOIchKDK2zjlUU1vLiVfetVgk0TqdQzrVRXXlSZObSgGMPBnAzWS1SWOfh45/3Odik1",
-	"u4COi9rpTuOna3vptsvFsmVuK82UWreLjI9i7xnq6ME84Fv3Kisc37aTT2ctRO/6ydyMQGT+MzITUjCs",
-	"1ICWZhhXY+us3QxDKlLz75QnekxUkSxApb35/jU5OnhAUirYDAOx9iJDPDMmknxjGGs2JrMblvM5x3/D",
-	"9YBFpbSaHRCLv4Zwv2VPntH0agU4zlr2UZzWBHrfrJ4w1sIt+wkCqIKSUU+2ZXk8cfm2SVDDbabz3yXf",
-	"DTERzWIYeoZ94nULma7oJc+43lx4B+doHMxAG52N8mxzAR/8v//zf5tudnGZ8eTimm1GZ6MHvx3/21fr",
-	"Pv8//WsfFzy2uvdbeC9cesAbrqEwArvSiU8zHkHS6kdhJIydvyKiZUWw4UYUcYZRcIv0QhKaZZWpiZ1R",
-	"+pY5ffEpfdX9r6/ov49PT4++JngJuWabMbmkij08GRv/CeECQqxYxajthAtXWN2hKLpOeDjbZgyFXBCc",
-	"lXeZgxcqbzyOkUIXs2B0b2Don4MHqzd34zqPR1dMuFkXMbWwJVgY9bUrN23bEAx27yA+pHCFEzDhDywb",
-	"kJb1CGBPwIYrY6qbtwG+A+P+DJMYusjhzKbjkVqBVRfLPrRCCfgbD9a2uIgdDFW34uH6fWWt1ttEjm2T",
-	"vXtvd9dgYfbVWmni05WT4nCfP1AxaSWN3ywnFfWRaGZ9qdQTquXyb+hTzKr1opEgT91+2FI0CsG0x8n1",
-	"Tn1ZaFGxGzD4IaNB85w3QSxpYjzfzBBbOjo7OY5AqIcX3I6kK/eKHoNZ7y7NaE/xRbnA8nNr6fKcOCus",
-	"Ls5u0F365y/jEQwAvbhmKw3aORThzZCa++EARsCgaA8/LlxI+1RkWEEZhQLh7QbyOrgoMFDsiGTjzJEr",
-	"urI5CfBwzSalYMEIqSHahWA2aMnjc6CqHxWCYGtSbktYrCCK5SXLMXjLarDJ/RypLRpzAHUFd6rs5dgd",
-	"WozivmM004sdsOAc2gdPzBbXbe4FS66x8dGN8KaaGstsFCSq5PXowy/Vv/tYzPbePSkQX/CJ+VF3XZ8v",
-	"x7jublDpnSWxt27fdVzULrM1WHLdVFFl8LR/Lmvo68cr+Tre9Lk1OHcY2kLRreA4AIfQOpFFZoUwml5I",
-	"8GPsXZvTQyAfp4IW0jPzK1j7kLki/SHyO7ChAlj2/eQk2/Co3a7ECnndOJvu4ljEa3Wb15P3XpvLY1y3",
-	"06AaS2yw3vCt/LKi9FdGuXfOy3kfAcDFSSrPSajJEYJcWV1QI1KbR1NMpBOMyZs3gStHZ181CMllKpr2",
-	"l3l+8FRFzKXKJ9or6ZdxxTnXC7a0IxBBEYS1Z9V1YW4Bxvj7v4xfFHwFsV7/NyY0omLS3nQLhfyAV30o",
-	"92RwJBJW0msOY0gLDUmGj+8IUj0XNzTj6TNu3ammXJ6br2xRf87otTE88iKr216uCO1sBCWbl5DdNfuq",
-	"yRQyNdCbNTobHTagEszdzO/shkR0o+QJa+vnN5YQQt+PrX3sTCJKMq70sMIE/xpRNDr7DvV1/P31jz8Q",
-	"+y3hwsJ9Xsp0A1H4GcyZPvzh8Yuns7HxgPTC/4F4ffhntNodNyc6orzIyolpeDQWCHBmC3QxJmu4Yrbd",
-	"jXJvZx9ZbkWMbP4uufAD+wcVOkiBigBCm+V4wtDMiiEQ1ZLjoZqplE8G14DO+1VfX/QBxwev4UNLe+sg",
-	"bbaLBuxGjR/YuVOo4Vgp6cVlS30oiGigMqx/cWP9DvqNbArqZyoAJsEuddLXE/jRYCoriav3cBqQgxeK",
-	"JVKkanT24OG0GcfqWSRVdeOw9jq/KaMbMm+tnOoDVLTN46y9SSx5CM1ZXJOECofsd04ePRyfTNuL/Y9P",
-	"vz6u1vo/nPaDo/Wn+QmDV6XE+iNFsPyqgwGpe5C49TmqrY39fyzJ5w8vLuL+QDLRvUuMJiAr8IRmw4sM",
-	"7ZgEOUecaWgFEimhZM3VAmjZJ1MDwXgppb4QEjLqo0fzoxN2cjpPGKNHD7+io1pordoOUabiIzHI8L71",
-	"Xf6BrQ0HQYkGBKbMorGI+ZzotSSQ5EgY4hWRJLM16e0Zukfj6MCaVcZ0LCeIpe+8lgSERlQ/OwObY+B9",
-	"vR2GCRe/vXI+JtAficyGb5L7jzxMMJlljOaCi6v+TV+3iLENbr0AmnsFL95HA4UlGNWN/Y9crjGhjYdr",
-	"tncMMIEkZy4EKaVDR1UbkRhf1AY98TOzI+SxIDKDoLAAF5ZfCZlvK7LaPj8gIMpxNfYYZP476vNho/4j",
-	"p4MLZt/Uaw//oojiqcevgWc2e5kuGHjigZlcKYPduVLWJ+agxqbS1uTwOMsc1v56lPB1ercW7bUbKchF",
-	"1upNimWRQe+z1fdc2ciFSGuNfYb9CUBNY8h+IwuIXexQn7JrK7qfxtYY8gdAzDNsAVy7wkGQ+Bb7zTXP",
-	"lCIuY/SGASLxOZkVgt5QDtgRtu0PamAVvrWbaJGxeSUYU5JJCdUf3An+gjrNSWuz4CfrItpbn1D7PDsn",
-	"WbNdMClQEPkeJyHXRsegyVnlraqyqAfipB17ToVXdX8BqAZlhKx/TM7Ae9Lm5OfzsZHHPmvEPYbo1voI",
-	"EKC5a2HbIgZBRRrVYKQ7qAUgKAgLQhwTsbZRF3sdjbF14hS8JWhfmfZXAlva0ky9g2pEiR/zLOR6QIdL",
-	"V+XiFlIL1FNFbZkFbNdYVrUPp0AklaamOg9MzJyRpC5CWbw197baCupTWqpSxqM1qOXjiGNP9QXEKmMG",
-	"CxW2zhcqbgGaxIhD8x7mdV3NrWA0r0INDBTcW9omfMMEdikEmyvntdbyoPQHwOTByFfXyu99rT16qOrs",
-	"jwG5e33PRy/UceTRjp0g4MZeY9p9pnwJCZSFnfaxF33RWR8E64yx8g8+OzHILYQaGBu0dgAbWCJgsUCq",
-	"8SzMFykWUzMd5tU8l8sWd1rcsEyukE7tABus9z4YEDKot8PgeKC1VTTj2rigmJGxq8VV6aruKemLlRG4",
-	"F3a749ENOTDuu6sVdBuKhYAGbH0waU3LZk+07ZQO25yBImJ0/LLM+w6MbyiWZY1sZZ+RBjbt/jhZMvL8",
-	"TY8JBFlxVSLYNLuUGwfsPvmb+YmfFrrFd9o6k2AvGYvW/PtOiPiwMf0C2fcCPb8XK4buR9da3/Al+x9z",
-	"3U6w9XWTzmxTsyU5gJMagglvmeoThuAdW/+RAvB2zbcG+bQx3y6Uz6bIWGi9UmeHh6HIOFywbNXk+47W",
-	"hhWTq4zZsiN9sKWRoh+H1Oo0q2W0Mic/vfoerQY7P1ABEGvs2VvRKDswlx7DXV0D1PPHPzwmkOgADDlX",
-	"m1dFybRzJm4Pk/mhg1huDzFpycViTBpB0IoxeRsh3VE59/EAAQcL4F5Ssykuu9h7B5w8hzrWN7/csDD2",
-	"YCL8ecTAPlRuX3j5l7al7PUOyVTB1n7GXfWAI8UCtnOtKbdcZdTRMUAf0MT48oETb3MaS5pWI2o9m+GO",
-	"tzfDRcWXFY77kF/2VjF55RFMa+Pi4XMkFxDrQvpph36S2V5AT+2Aqq1WqruuGWqzX3gwziiVwQK+tVuy",
-	"g8m1XsiMjYli2XwCPAepZrfHiNtotxY637jG8knMkWlSiMywoR0zyDKmG30i9lO/COwGdcrHOjdBFe6t",
-	"nCLYxRBoqpkAcsuJVfQOCT+Vhx/tryzJc9yhaqF4rgvruateuYcdXC7SLWfrD6sMWtnQ27nx2LXp7zb2",
-	"R9FO2S/pYCQyxwzVlp4v3GPH5JptvsQy3wDHQ1WzbrGgk71tf0+kypsx+GuHHdbky0LAvFhBFlxpmW/Q",
-	"AnA5Qaz2YvFqkAo+Sf/lVkp8IzWrMmftCKBL2y6UM5puXN3EOSZAAOgPvBOl4skQ41d1e2N0rlnuYEAz",
-	"C0eAqBgOZi26EwMyI/UeSjgbuzb7+i7RUdJCba+jhFxOZWmUpr969oR8fXL6FbGjWxqSE9tSjN7D/TXq",
-	"qkgWgbLys0iF1BMYXTvCF2FK9wCacvLzZHpizCENRdI/SDsFt9ylIhdnKGJBPJ/hY8/Kh34Y0FPD8lzm",
-	"QygzKB+P4rzFgzPGWjCi1uO1wnWEC/vXlfEuNvGC6GAD2wa8/VZIzSBKjTbrOaGZkub2s/+evMIbTJ6n",
-	"LRXXTOebCyDr9iJKAN6hBK4FnjdueRyws/SpYvMfdMY6orsNzdVy2DMQmjq6q9vDH/CtW0zFdbKjwIM9",
-	"j/FRow9haFsUD5F4lMMFM5YLEoRFVJoHWRcRACw5ZJszO58XZ5NyrGhw3QBGeWOLgLA2UULznLOUWEyc",
-	"Cnd7oJ/G/EH/WGTh3+SqV4G5n1fYZMbgWe3gRuWZum06iEys6UjaRRgwtK6jYGzbQYw8jFaswdq5M4BY",
-	"wW6MMrIoWW1QSXH0rbDarCZjxqN3kys5sc71C7z9828hHFE9qUZVj1wyRS5pcg1qLGfzmaewshlX0Y3C",
-	"0hazNWm8zHBXQ7CcPBtBzzrdgoPUkUcrk2dbwJJqcqCyYe2MrlFl7gJKEQBUVXnbZdMDbmj0tCOqV63n",
-	"46TS81FiIz6ogwSGw9O7+LulxKAvVAbAslpgq9HJ6RE5Ofjq4IgYNUGvDJ9lFLts+iNONlDg6m//yL59",
-	"ZIx2Bauygs81Wr47Oghe/Z8OY/P49Jez49PRFmhL6/15KD6AqRo5BCmHDtWWxLILP4knsSpH3TeM+JFh",
-	"MesIlJ1OaQk3iT+9hcTfs4Rv7extmDu5LVjmLesICT9uly0YMRd5mMI1tG8qcxgpNMqhnAXosFyKq46y",
-	"+jqAY9O72IacaJWTrSzWHiDB/mYAeOJQWd8D1g9Pfgm7vQP6Qg2HL9KEbne9cSbxDGl/nVMrRILMS9to",
-	"cV+ourXF9TVcOQALL3ylPQLi9cW128ME85pmDqh97DCEyklDvvAilCwVUnO7HYjJcUXMbk0fe9X/CRPI",
-	"pfnxR0ohw6p/XAXlt0MyDqGfI0OLyVDsujq0tZFzotYdG7nu93hvbdWG6jKOoCp6dHZs/3VRxRHyHwN8",
-	"r/lzzgVXi/YHHvlG3a1+1JJqqNyC9EYJyGv+qpg5JxFzwm28qw1z22FhAEoAgI7W/10qa2qafkg3gt3p",
-	"VhWBhfpgyOhdKg/jJ7hVIwHolHOcuSa74cmGVNLvkdq3GECl++6QyhWKbIVTBgWCbX4yS71AQGuhv23Q",
-	"Ypx4Ut6OJg0HDO0RREuIabgABlhP6tpCPA3fiJrr3rPOsMvfHoKSrRdMMUtNO5/lzm52O850f7Dl2y+/",
-	"tKt6NI1aIVYSjxMRUUausFhwMjWjIJBprZrrNcvYXqJ6GHSLB+qgfSOYF+HidQfE58qlAB03C+g2SN8B",
-	"DDEi9pl/lXIXI6Mz3OtZE9SrS9v50EEN/Nss75Ii9NaAYN6PIqsQkcuUlBmDgQOod6nI74zYwQqRtvtE",
-	"6rYUjNTidksu3J8DhMrOPN6oBj13FFikXDfim6d9KmBaHCHYNqh9Wfu+4YZjNMMcsksuc9XwkOrBumA1",
-	"x73qzwJnqZk5wEgNPhi0t1UkKjY7AJBpsnSG/r7tseIWaBCR8cdkFsxwgPumdEmvLAThNVu5iY2LYklF",
-	"2BLog0Z2TEQ4CyJmesF7pS9KaJ5h7Q0ewZ8G8Ys9RJzCcQD78WHuSyxnS3BlIE/eSfxgNwe56vJWDjCu",
-	"AMNRfkM9N+yqdENVDSesF7wBnNUWb24iHB1D7f80GK+GDSunU+x6s8pqw2g+Mb6ukUiA9DYnXNwghtYg",
-	"kL8d8Dx276Fpsc3aOqRce0kFNMPeZetR7lDvKYib/9i74vNjHWH1nNo8GiBDP2wyYSKxbYQKExP9vZqW",
-	"UZtvanOEgdhxp9zOGbeqpam6PlJ42p9iIpoetI9NMIG+J5m8Gqzxa7S3E8nt1Fn7oyiTAALzYr0G2bYM",
-	"qMXzQqiOIHKCQ2rrOSM/rfQISTIIrRxPT2AWDJTyAg5uebcHAflWW+0+/GJ/BHASu6FFTKetI223z6zt",
-	"GEC7o7QKPd3dfdamXi0HxcboPXRRhw/wsYfW00zBbNUTIx/idT3znboH7wzJ4VZdtziM1WmW0mwIJ7ba",
-	"/sU2T9p2OToRUU59LUev+TPYIis+aYC9lFh/rBC7I4l46lEKBDox+g+nBtk4QHV0XnioUUcEueIbmQ5H",
-	"ft4Q5aF3OVaStKgpcJ9wziA0ZUsF1noiRcJyUY9feKFr7QNyckwKsaI8UvfXoTLH/oyq68BPI0u4jSLt",
-	"0Jmh3BkO3y7nmolgoxE7BBjQV5iURXFN9NpuPVbfzltogb7mrq/A889q37SnQuebHQQHM7+rFWKGFZgV",
-	"BHxwNv3NmFhQkbD0IpHGPxpBrQtaSBn1QbWgpGFBFYBNQtyh9IxgOLt51kLr1YUvfD3+2lZjuh4822BQ",
-	"PZfxSC31yi7h5HRqJ7EBGnqewKiARC6NXP6lrKOFbji7gtYD9q8b60eovXvcfyp3IfJ95WXjKt+eaLyy",
-	"27jMdkgDUXTJwgIjQPas1aQGi29vACy38n3bjLuhqIwtNa7xvr2gCNWpWZu6tIdR3dd2dthBjb6JM8Bt",
-	"NGrImo296a3fgFqfvxw+VRpm9/qOPAgaLekGkRRtTKKMPoeJ4/jkZcNHYKCOFoymRM7nCLHeB2GhxTmB",
-	"5G/OhxXRlvVnHnBhB6wE+O3gnC7tmCf0/GXY/UjJKmdz/i4aYktooVi8OsdVQqVcQWuViyxYYwVArShH",
-	"uzOYAeH26Jc40uWy6lncMrHd7lNtjxnGZjl0QTigFscRv2Zz3L7sXlVk+cnXFd26PoencQ/CEUtZfzME",
-	"ssEu8xM6BE7w/JGcAbtm2+axA4gM/M5KR5SUz1/eTj5GZV9THvWSLONQtJyR5y9vTsjh8YnxFQ4fHI/N",
-	"Bw/J4ckj+ODo+FHDWN+SWKoIi+o6nsnctpHbQQNgeXDdr6N7eLayLfbrNqrj9FuyYJj7KI8V4RIrvqA9",
-	"f+aS7qBdnMgBe8QOG487iGWD7CD3EC06118LHqKT/pcMdAUgcl0WDRDYSB9ufRhri6bBZ5bqxBIWy40B",
-	"tEflsx2hp1uiD4STcCfvluw2JjjFrSOg2vE6X8msDWGBWnB1Y2FZUH0338mNoWpu2HiUFErLJfwTEldR",
-	"upLFDlMQ1JLmxnnXOwBitZhrC6ouSmAD9MpsP0H5tGoVBVp4mg208DBsfvroK9db4M+nj7GH851tRQGw",
-	"1X6wsnYpuajuWcyXjFdq/wBlnXlpUqKLXjnVjoqRo/FejDOXvvAZmoenpw9Ot5egVwf3D9sxW+fdCfvx",
-	"/etXRbaj9RZSx/uuCZ5HvQw/OD67U7j4gXae4e4dJ50AAoWxsQCsdy1Yez6yjaW72bek3FEi85wlmixk",
-	"rray6Fb224mVPhajtIO3OPQYY19l8grCt7L6PD+wfQtwy9bAaWyIuePH6qqOT8OBAWNy8vDU9inMdKag",
-	"OmfGl6uMJ1zPKmNd7h87B6wZOece234bhgYKa2XST+mKgQnwh3LEAIfntsh5IOC6cPOQIU4enjop5Oi8",
-	"KXL+9OKjG7Suvzh5aefExPZhgNi4X4y/A6JfCCU1nO0t6Tp4n8kaUNKFhdK3eb9eoFmOcHsbdPZU+0ny",
-	"SKFrkrM4xMZ/MJQNjiTJ5cbivaRknsslmR3eHB0aR+YQ76JmLU2F8Ihg7nCPuQG709NOVlxMqOH01ygw",
-	"0IrlS66gnRDQs8vhhtb9c4OfcDhvOQjqDNjSO13+e/en+xoMqQlf+QvKD5qX0NUqlzfMg5T53+Bf7gcw",
-	"hNN9h3+4ryDN5r7CP8rHwBTW8ktWsOof7soyYOC+Dz5xF0Fcw/8FrQvuavzDfQVb6r+zf7kvHS6b+9r/",
-	"7R9TpFyHN4762q8ZzVi647A1JGui4B5OUNkhCdcslk5KWzjQ3CAmCZ9khAopNktZKPecS/luTC6pYg9P",
-	"osw2hMtirOF+79cV5Qx49R0sJNxwu3WR4mz7Rf8BzeEBbku6uZvH30ikLP9HdHoxRHwAbk/OXW22MVbW",
-	"vsmlEjaDRNxFmQ4wnOYhFi6aAc2QHEu4woG5TMcATpMDoqBXR/WQdpbJ9YWm+RXTF4Lptcyv7Rg3/KoQ",
-	"KqFCBOn/S5qzC8HWGRfo580L8Asvi+z6YoklAdUPS+2T0BXURtiPzUUXtNDyQhWXS65DVEIvMC70ImcK",
-	"BluEDuRRWMY4tTLwgq9GZ6d2o88ejEdrLlK5vljIIlejs+MTKOCf0yLTF2FF4k9vnqAhceFKyi83gFd5",
-	"/PD46OQETC767mIFNsGF+b4cGWq/q9RMAsYxzGW4wAkIo5VUekmVZvnfAiSnA45QWiN/ua8GfDS14vdi",
-	"nkmZu8pN/GjF8gt8x1P/mS1oQDSGC+xSdwAoo/hFeIvytPCaRjmm29oLmztFWltSUdAMIG0t0voFPKuy",
-	"2bVcR5za6lz2vZQrhOgRKVnlkK4l7nKXz+aZC7mmLIP9NJL3gHyLxwszUNramE6nAwGHPkTYoRV6zywN",
-	"W2boxnXcCEmWNFsbCxBvkAMWlRRzflXkLC3X3TGjqMp5Udm0oKsVE+BEmavJk1dj8v0z2MgffvreWJ++",
-	"xcs/EY+/mg2xBCGM3si4iuvMgOO7ZfM3RXb9wlz3IS4R3re270BrFYAZhj2Fipi7nJMp+avZ2YSuyreZ",
-	"nsEk7IAfZ4RmUri694N63fm2qq0uWdVGA7PHhZaT1+7CGQlmbc2EnJElNaRsbg30Ujv+MyILPZHzCeYS",
-	"ieFWbh0IS1ZxCmkTml2H88T95k35k7iYrL/t/9juTGuxGk2j/EBkaOXEUUTl2/305slWCPYYY9bFciPY",
-	"wX/3k6jspeVDnQwnXxyfkhf8my+39SJ89eCrk6NHxyfh0OPT0wcPo0XhLWohks2FznLcI+g0V0WSMKXm",
-	"RUZWMgOZgcMtQYxaADKuyVoWWWq5FMI3c5jVw7GqR0iNLckLRnNjl5Qv/mBaIfZHD08q1H7U9j5dfdGv",
-	"Kp2s0f0+mk67mCz62IqyjIWyEDUWAldwqTW3gtlb/vndqnZLxOBBFLS0qpojyN4LuSbLIlmUvTZLrgOA",
-	"IbwFuZJMGd62oovdsLxc96Pqtn399TbJVDEP3rdMCtSV9pxgwNPYaAMc/Rse3XRPnTp1Q6W+vp9goBaF",
-	"CWeGqGEwLLQoKZYS85tyWaf9FtVvSXE7qSW3C8rcIv5wO7UX5tZG6A7YNlSjzvSy6jSmQtutsviCBKGF",
-	"XjCheUK13aetC2sq+N4rG9yaEbUV29RkpaHOFeYpX6eBVS8A/QETn4GZHZhx+XpoiFYq+51pavT1kmqe",
-	"RF+xxXBtHZ0PxODio+63iLOOIIPVkcW2Bj1QRCcVBv/qeDqoYyVk9wZ/VQ4spr3jR9O0a8ctVnpo7nUa",
-	"RVETr6FYYmq9VZt2sm4HE7Udcc2UrqqfhrxvMavisQP0vW+Z/9CBG19z2Oti9eH0s5f12cv67GX9Ab0s",
-	"FBKfXa3PrtZnV+uzq/XZ1frsan12tT6hq9U05m27ZJPZr9kG2dsq4IqN7kqZA8l3ArkqrVlu7vC//0kn",
-	"v08nX//yhf3H5Jf30/GDRx/c51/++7/E8rmuyKGJ8iVh3kkhuNI8mRFNr5kib75/bYsB5XyOaNsz507O",
-	"vOLjemFkOyWJcSDmQOto/IONMg4KCIlaMXqNN4aij1LmGlsBzF/7AKMyxw6CGWSvYR9VayuoLHs0DgtJ",
-	"fTWXUQkizjZ+BuBuI0Krh1bHJBlmN71xNXjDwIUev3xOkpylRsjQzB+GkdaYoY5la1nqMsfMZmr7VPZD",
-	"Pb6W1931+LZ295JnGZaORYYL0PRC+lqy8SiH1oigs0ElcoV92LXClkr5yC9xt7X6co0CNWh/YkFPawEY",
-	"BeeELVd6Q/5KaJZV3NGtfcp77oPcBT2rpRgEoPWNVNvPWO8trZjuUGONCjm7kdcD15Hbjpnu4lYs2XIU",
-	"07fSA4qxtvZVp+UUbVhM+Jr+meMI2W1FSAVu37FyH5uFbOU+PGf79Nj7yo5le6LxESCK1MafHuCvzqD9",
-	"40Wn02HQieU8DUpmrt1qVtbnDYRd7cJb8zOPUgl+uCZ4dX90tV1H+B71ADAdDqZaCoO4MWn9YYnQtjQ9",
-	"IM9gsGDQjBCPnOQtfXQWaoar89KoIkswYzzWL0L61g5yQKNd1Cz1kqflQP0sMYBJkRmOelzQG9Z7MG0/",
-	"cRVKqlaZ8wkbEdDC+SM1IsCKX0k9XEobL0RLksNvayLZOH4ZXQX1Xw8jKHWNq1odHfDLstSXkGqeZQRC",
-	"8OdkWmeosg5/evJouoNLA3vyM9eL3QpdoxZrzVz9bNR9Nur2Z9TZcu+exfy3N/fc8+ICZfXagxoPFMHK",
-	"x1XpVoxPnMddgZi4hmrkZkFxCUb29dd13M4j/ORWuJ0NwRadrA2zmCqgQ2OMlsncF0nj59E69Wtbat1d",
-	"3e2Lsm+HxPmnANSsz/HmMBkYx3m3YVX2hKT0RL4jkpaWK3vmqoPa947pOtSYcZy8zSwrh2wBXGi7tfGT",
-	"GiwXHgvy+sWbl+TxT2++IxxUqt60Qs5ExjHSjFMMAo0UzZiqfP3LrQC6Io5miXESAR+pj/3fDZqrhMJp",
-	"AnC5d31/13ZAeEbDpjd1AirYzrkLOzlmmN4NNn8rcFOAiFJs5YTHqZEzSufUHNtr/I3/9UXH8Jxbo2eV",
-	"WiwCoRVMo7avVJLAMJgFw5g7xmpAh/UCWbgFm3ZxQdfJPV1Snj2211YZpIbfVOTgtJehGhsXD4dKWI/e",
-	"SG6LXtNLkNYXsaW6p8ZbPXCmUnbDk35IU+3d136a0NExTM6giWa5CoJSRjNxBbNhe3RgH9djLsfbW65b",
-	"aL+NYD+how+K7I/k55sF3xpvwLB6F9xAJw+PR1zM5Ta23iN/nkOtEk1wpBrJOLbp33eW3aEVHw531058",
-	"zNiL0gh1XfeROMW+TY9PprIHAqfZmd2RKgiaX0lxzFOzgy+/e0Jc92hfre7v3K3N21j6Z64XLwORfmvD",
-	"mvzsglUexWBdDkUqpf9wtb5nUzvAXrr+zwc3k6/f/Xw5efPV8vfJ96tjNflfyWk6+U48mn+2yvdmlUe0",
-	"GUDxS5GU6mrtpuokNMsAiVu3zSn/bO1/EmsfEUaKnOvNa/PKSJkt9oqNZmNCdpZnmwuc1XfNRYrz+i7+",
-	"3//5vzNXGBWGveWcUCwyPYDYonnU6Gx0yWiOI0RwWQutV6MPZlXGPgDwQSk0TXSQ232MlVZwlub18sz+",
-	"UJ0dHoY1lVZoHKpi5SZ1RKJwUmhj3poVhnceQ32dgDl9stCXsrBjprAA7IC8tKAk9qrA/nDmCM+JS6Wp",
-	"87cCJxHTdMn1GIrtx1j5PQ4GVduWAftreFwB0UCAkgGt7gd/GmYy0vjgrXgr/vVfH5eld1yKg3/9Vyj2",
-	"Xsic/w6fnJFvYLOJOTdzTAfE5dYXVAEmQ8bIFzOXEqwNDfVZxDGZmTeZfflWwAAOCBMfkKc3LN8EM7ix",
-	"wBoSHeYK8sXs3QT+NfsS3tRlB4MkxkJmYA6bS+Gr2ZcHpI4Y+lYIqYlizA7nV+RkejIm7B1NNBSSXjOL",
-	"Cl4mlo2xh5v0NM9lrv71X6Fk79WzJ+Trk9OvyCqXlxlbqjMyM3SIKHBFLs4CajpDVj9DildZcWUnVJr9",
-	"gLvOwKpUxJbykjlnWarI5Yb8/fWPP7wVK8mFZvkBKeHz7cvTcHg5TVPf0ZLI5RLDgB4KafZu4pY7OyBP",
-	"8AJjkGfZGZnZZ08sOO9s/FbMClGpyjQLnsv8kqcpgyGwuZFIUJSJX8IqBc3MvwtBbygHE3Q2tucmFbPl",
-	"zTmjMFiBejBo8zJZdvZWzC5luploKScZza/YjHxxBNXtMDCTpiyvfPfgmPwDvyxyjt9IcTUjXzzynwvL",
-	"xSydLFnK6QROyryffTYIVVnomT3qV1QzBWxg/vW9eT+bEPd/T9BOnhFFN2ZvocoXylyxZBqHGcPdcf8z",
-	"Ntd2oDwTkOk2n17S5Pr8rZi9YjrfTB7PNcvhlspe5kerQEE69gbhaFEcKIfrNQ6so8wViJ3LDUmKXMn8",
-	"zLqHiv/OkC29rzgms5qbOTuHQlxUwI0v3TxV40Hic59IkRR5zkSyMbv1IygGBbPLN+ZOs6dv6NXsHB0p",
-	"ruFtgRCfzycvjBM5M+SHWhvrG4D9NrIgiq7JFydHx9hlsuaKfekOh5kNgONBwfHyx9dvbBWmeebzlC1X",
-	"UptFTf7BNrMzO3RFFZl2uuQdSwrNUk97XJXDVI9PCNTL2grLFbSmjN8KyL6Wd9eTV/a7M2IcLNg7bIkx",
-	"9BvIXpgbcs02gFpDTqZf2xf5wYg5oLL/nlgk9clzOz2WGpHlyz7dMmUOdvPYLk0XuWDpAXnDl5bJjVh6",
-	"8ODB12aTf3rzhBQiY8o8FQTKWwGU5Xf0gPwkcO65lTfYi4PFvW9xAiSUrQca1LgDOWea5v0UqB2DGAwp",
-	"qSthD5w0OjqYHkzNlXLFBF3x0dnowcH04AFYL3oB5sVhKhP4xxWLlQYB+aNkzG1eRAeaeox7OudGebDl",
-	"JUuh0BkNzVUur3IKXpcXqc+NX3DF9LfmqcZiUisprA1+PJ06K8PNfWDv9OFCLzPwEMAMjOVSo8aEiyah",
-	"iIMHPME7T15bK2tS+ua15kKG89Lx7fNC2BYbBSFUzYR5RY7iJ5M0NbptwQVMayzNRjv/p33ZZfNUm+nr",
-	"9+fwJSqaV/aDirWITpwqlktDRa5+DIMFqMhWCIWj6RUGgVh+wxMo1Xk3STKOEzldMTEQXKKxnYEncC9F",
-	"UMXCvw/gSMajq1wWq9r9crp2b37D8ktjZZuj/mCeBIbEEExxa6aMzkar4jLjCbz14YLRTC9+bydaa4wc",
-	"T6fBQM9VLhPDu4mRyHCF1ZBR+vwOnrGdQulqlVkz7/BX636UJ97lzdgnRKj3sbE7D0Z3RR3PVWU/aIa+",
-	"dRdtJDIrlkI5lPkC4h4RgsGTIfaOnjzwY/MbSxJwwT5JYml0WIcce4Hf+/H17uWtpHqZw/g1VihiRA5B",
-	"DzFKGPZOPWUXNE3uILzs+9wdEZSvsaNMWPob9JMC7vp9nrpVawcbihoievRvFjC6sAydNo70iVVmw7jd",
-	"PXTQyVaWcpfiPynfaccD9s64FfyVze576n4Z+zx24+ps+op/G/RybTMg/i+Z1+PO/cVT9Bb5u5Wd3CTY",
-	"mLBMMXI6fYD1gtA2ZEdcJwuWXEdp6hW4Yxgy+gQqxDx+AxR2On3wEZ73g0QPdHPnasuRJzxtsNoaj+DI",
-	"tugvd+92BYZX7JOob44OAeq1lazBJyXrhfPvUrBJx0SwNYx+4rnSB+Sxrz9XjDn3Evw7Gyew1QAEg46q",
-	"SbwZV/qxWclT/B2+Dl0yDVb0P+NnWl5yaINxz3imIRfbhB3ONrVFgU7GFY0hA3vNRXp4zTaAw8yxzo+B",
-	"h2TdJhszDc3rIF/3IJJi37IQBwmNwS3s/o49mCZ4xNHnPjyJPnbrhl2x1/x3Nup5rS1m/+UOJQsQAKTx",
-	"I8zucvXGmrLbtwe294xuHmsn+jJPgo7NkUdamNyG8uGIDmw1rfGhASnIU0w5yTciAewkYbOEyQR/YiPJ",
-	"h9W8l5cNfkXetlU91F1FDgQYzxVZcPge/nPB0w+tYuH1Qq4VRLNwJi7oKPBWrZiIqifP4JvB7A0/ff7t",
-	"R6A/O4E0ToDwtvskO7OR2DbvKG9zJ3QHU2GFHYvcSoEKVlOk3Q2vrURofo5E6ALU0KUj9WQuC5Hii9yG",
-	"PoOZat0Ky4bO3bg2341Ujh1TjNW0WFQnPQmnuN1WI235AY6C6X/9PZTgfrv6SPHygPYuyCvD9xw3BR+2",
-	"sBTHUu+E8RuXO/WZVwuO1tZOcMHrc/MiXOZX4GS9rbFpEfL+8tsJ+vpgAZh6ERvv8gai70aqw5gBgt2u",
-	"YBv9/fWPP8DkF+Stx6+eeSAsrhXL5uSLV8+ekNOvH55+ifkta9IIG/rGzI370V8UmT159s33k2eMpZc0",
-	"uZ48/3ZGMGhqE4f2SuyKGNcHNEOqFOcxk8eWtz1IlCsGc/jtJbx7dGykK7ZTS5plRh5cFTzTG0xb4stA",
-	"8B9fws4Ot+I0jMFWpcecZ8yzw2DhEaQ//sE2lmkhffCNTDf759dnPENGstt+mM+TR8fH1Ts1I0YBHVSK",
-	"QC+5wNRCJDpRDVV/iEujbgngl13KgPHoeHq04y/3JHnMHhJaMvlw0XNHwsaQIplMLMVA3pRUz5lM5pa8",
-	"D1g10BKTQXOesaae91dOCpEzJbMbRCUJEnmJFPOMJ7rNEmgTWziWpGkFHL4vYeX6mavlpmASF8tEcQJJ",
-	"S5huVxb2v+wwWz8dsaLheRti/Sh6EizSZLnqaZHGqHW/VmlDmVqiTFnCFZdCHb7P2bydFJ++g58rqxah",
-	"q8yi7uVsznImEmZDTpB6XlMFmyDOIApji+qMOSvNB8uxrR9OeOpjgyVta0lSeUBeuTtjctgnyR9MSUo3",
-	"Kp4rtS80mO5fsflLqhd3a2j61bWkMuzO7tOwtCfnqjkAwMuxjMUFaeMX89Sxc9g8p3jXDApOYjxTmX0T",
-	"Nie28I0jQmSbfizjfrNPjqkiSJTMU4FP8ZyDJXM9PDpXXNfmzl1uwHaMe3Lf2sfcSWDRrQzMXa6IcigI",
-	"sWCejwr3jEpEC1C3LAQlCiB6KU1zrVwagau2ZSEQTVuQEeBe/hRRRiSEPg6q3cy9e6epJ0UnP9wnLfLD",
-	"Rnc6in8PsJLd1/qkANOo4IMlQMKVQLktsgNdUeuYuni+La8vpQUKr6H+aJtAqMAr1QTC4aVrUIp7q9ig",
-	"CLP4nTNWrIzGOxpPp9OQJY3hp3MqFIbHxqD7BL9aYL0olDYRvgTZdEDKVglfmwlxubfCF5QKrAVjK1um",
-	"e0Ozgh2Qx/ZK/F1CoVD10sgt7JXzXjDU8SgC7UigrGve5DlCnOgFyxW5ksa1lcXVAqu5qqINNullsbN4",
-	"+0iOJi7vG0Rv7u0F7vvRr6B8MMb2UGR8yRILgQh1oHsP9iLFlgSL9aW7SgNZ6ESiXMCnHqRMU5518zeS",
-	"ufH3LOGrRm695PFcrnFYudk22590iXODbTl91UQY4uu12NfVSZ51kfAe//EBpUHGdAQZ61v4PLQYSsid",
-	"ALoV5KOtwYRBn8ZMBhHg0/M2LSOvjA7dNM0KXMG3QW/GEMabv0BuaOq6k7aXSvdJjXhL3+i3lf7EnOfL",
-	"8nfuKNo3N9jbfx910STuY1sUtKFy7MF3GKiGJQBFCrrfJnPKra+5OyGOt0UWbDQyXnbqLf6hIQD86d35",
-	"/z3P/lNYIuDD9KWJO3NZqhbKUCbH4/Pu8MpZNC1d1VggWbE+zGcQfF+y/MqYpjpZYIT8gDwmgq0DlF6s",
-	"nmfzOUuCzru8EIKLK0AyZyKNePvYH7YXOdbHcoA3mcCb/NsuqvzlQCviE3EYnupeeey2LIUHHTIVmUzc",
-	"TScotB9OOxkNb/HRhe+q6PAAAk3v+jW4AiaBRkTf92+UlLkjvcxCRgNGgrn5VbM9Z1dcaRjf4zrNZviY",
-	"SdgV1eSnVaE/GjPtxECFvkP26ZWHuTuu8za2PfaPwYCdTLcqdI3jQue6yYAnU5urgTEqNF1y8be+atCw",
-	"SSQxYy1xF3sMyfcu2LXFaD+8LLLrCXuXsAAaI27Dl60wNoX7F0XyIsP5Mn42ETGMsHGtkna7saOuxVb/",
-	"psiun/oF/FFNdvO2sAl+L0PYuKGGfPxu7tC6LffqifYz5HFuVUAHd2bZV8uJLgvFelnzkDkBGYtIN4Kt",
-	"Vca0di5NSX+uscP51kJpRtN6+YGl3ahrUCfI4QK4coe7chRuSXFestpJiD7zEaDE/jKAznq4Bh1Utt+E",
-	"4H4dhJiZ85ppS5TBDL2+RDneQpVjUgjNM8Id/nrEP1BNOr1fZk1ldfu0bu6cuZi+d7zF6uaKuTGRlzBm",
-	"ikwm+ADydlSSINFSZmQpb3B8GOGCvKCbt6OBfMn0RxD9bcaJLUmYhEgy8cTDt3hlUE3mKsjcjrKEFgoC",
-	"yfDo82DyJuIAYBc6/H7iaiEijoT9yhnLHudldxkz3kNCIE7w7hLOHITv6H754/bYbOGFPbmdOM1BZtcj",
-	"Xv6Dsti/tLZe4YBEmmVeTPezseqEWeNOz46rBVcL831eiCjrBXZWndY72W7nCq5efIfQWz3Y7qmocR0W",
-	"YtK5EUCWz7QHVnHwGxs77UzROabauMK4PksBPMWViGPqUMg1ERKmDLAcwXmaXIkr/syUeymqEZ08iWd8",
-	"W87sVH81+mvjLi7m2Jz58gmgXQqWbmGyOmF/Qh4DuPot1ZHlWFBrKAZx47FHogDtBQAUbK7HGGTm2tWY",
-	"wGmNbfkZTxY4UxZrsj2eDs70bM+TwLzG0S0N6TvOJuMaW2rPYLcju3hwF16Zf5hnGS0Rd92xDB5+C8OE",
-	"ZZtpEFDOmfkcBZsdj58zxXSHOYkr6XLN/EruOmkDD4oXlVR5YiJvWJ7zlPUKRiF7XG6qc2CVDUNZ4vdw",
-	"P4Ddm9JNiZjJFcnkGkdfxqJTQFU/uhX9kaNTlirtq7RYWTHCjMSmmvfaYjfVftAdlPrNShtPCB8nGoUU",
-	"2icaBZVA7l0c8h8XxudI4jGlOhkNV/eVO9xlTGlnOmkKMCe5Ard3S9dt7eHbJVeUSvYbTQol153FkhzC",
-	"WTh5uxEFIo9JzhVDI1i5scZjQsnc+DANMXdOLqVe4CRka1/HAkn7lHH7DyRVVrfPQNKdc5QNJN0rhmpE",
-	"kpDUTqfTKZlM7H0nVBMEVT4GUOWpBVUOje8No/mEWfhV6yJwcSN5wlTVCu9i1LsKL1VkeZu5kTNV4ECy",
-	"uHf7PZ9bKwNHd6taHLDJTHjHHRPNe3A/740P+Qo2Yvc4Tie4mDWqcbN7lyPZ096by3e7vKudLdUD5AXa",
-	"iwwRuhBVZBbVWa0Xl1Xq/aqzy5jvOwA0Yztma0zKKVsWBBOnaxnbGpl+TJZSaf+L6lUd/fp+SpW6LUs0",
-	"/bpMJjQDi74ybCKYidJw+OKdFuiflRppyxCvllYPSPJccwGZHdz26sxg6Ihu7UKxA9D66cVwlFxzOd85",
-	"195VTpt7n5OjxizO2Dq0XFWW4YXC0TQY3nlUmdx5FBnvdpdOf3XAW4vbH0xx23vHiG6fEte/C+0WI++i",
-	"iG1YaiVXNSVvGMRNSTg+roK2QR9bKSbN2X/sPrNALIKiTdt18mu8oD3R441mSO0YkZ8ekOda+XxPyuYs",
-	"zy3GAMVQmjY84fB5myYyPvPTqfU/Q1TZHtytTYL6lIdKQsc9pEIc/VI69pDbYs0eBNHwy7Yws6PiT2Nr",
-	"sPSKHbIbNxu0C1eEEuhVMrJLFMtLqKvEX55jeBlanRkT5JLNZQ4dU/xKyNwwlYNXNMy34FcLprS9i83c",
-	"YLzZ9k/BYDKuVBSYA4XD0xsv8PbvRsLNP0mzEzz5cXLd2uPEFaHJtZDrzBzdXuN/2D5jzzRgOfMgQ5la",
-	"JjJrY7xwUS0aB+5DV9w+gUzm9l8Hv2LFg2cSd6W50QLGHNQQQu0aGzwDP5wzkTRcvyaOInxS4YNfJcLu",
-	"tuQv37kuP2pMaZhWQMxPbBszqAickEI4Jlm4VsEIFQjJsBUMdoF5OiU0KODT1CDzfdGyu6DJCubpT9Mr",
-	"dl+7Bs3a/m42tRcXHe39uSyN8RF+Y3s0wRLnrni8NvOGW+yGu8MnNWtxVDOU5cxFF3wrtwGJTubw3+Gc",
-	"BjzR4LPaRJJ+GmorlCkwYcbcdK04G7omPziqYllk0FaPYU5rWuMtgAOpulbAmZC1xM7hsGvTxUUPyBN/",
-	"A0MSV7lcj4mShJLMOLJ2pggz7qulEwicAhvDg2qsfZVTI+OcQtNrHov2w0pdwvQuOPB784AnNMs+tiKD",
-	"B78CYIwWf8udEhzlBko3lKZiryoNVkFcUHEQd4VTsC8gPw58Q4WuJFrB2drCgfZNJ44yB3Ch7eC1TFF2",
-	"7ePfe9Z/Kz/YohMiO5hk5WDJlS3jmVGcncMFkbkd/v9Fzm4AoWRMrtnmy7FjOd/hljPMOoiNRc22JUEa",
-	"Y0izNeV6RhQEd9WBf4YtEHIDVY3aZQKyago4FyIZwIscRtIEFkoc1H1VZJmd7dHQp03yZSuJxrBdTxC7",
-	"AWrBDEsALxcLnsBN2iA7jo4f9YglAStRQKXAsyg1WW1PqCIzfxbXbBMuWUjRGmmC97sdaLKPMNlTBIuf",
-	"ckQxUjBGwUhJwdbnZEr+GozaAOHcsjBzh3jsKQw9PQgjT9NI5Cm6pc5J4ULpvEhwIho6LNX9XVActcRx",
-	"zFw7AnRgH0eDh1zohyejLWu9yygZ0v5LCmKhOV8kgFVxTC/zcH8wbBatVvhBBgcMPiCjub5kVO9T2r8s",
-	"ssxKpqHSHoNqjjuM1Mf6im2i3crByQSoeTpIqPt9LOW6XXxDruPnkyvbITpQrudSU80mpWHbbl29sK6+",
-	"YOvQEHZxMyNOocguvbLVmjLDqWhXEqBHbUgN7aO1GzIOAX8SD5jh4ozF/qRc3178mbty0atLbbFuqhsY",
-	"dTZsYeueHIzSjYcNbR/feUduRpPIhrgZzV/vAk7ShxkUS3LWAUDtrBx7HR5Vw9zB5mTFKEJPok0E3gzM",
-	"mKuqiF/B4QRvP1rwYyjqtV3WFsvjOaLj2sXh6OZVJlM/XzymeyzcY9uEMT/FuHsmQWNs+pIL92d94PGd",
-	"MiBuVVcqx56L36X9Mdd/MO0pY3eWggNxE/e28JV72mTCUzK3cMuD9IzypOUrKfCD3qmbHnzVB/8Prhsb",
-	"lbEFtf1perXTCJF7h1VnXqTXQAzzwnvPOjK7jSFtdmPC1tMnjkbHI+tGpBeBjWTcjgvFmGgvKgb5Bxhz",
-	"NYrtCUHXILpaUhA+OnxvdVSvgRd2gnVUCg+mOfOjnfGBzY/vDBooKpk+xeljXWZ61RMCuEYcO5ZnDqSb",
-	"w5xpnrOuqOONvLZQJVGrCpsmcg6IhvN5UMwHkUdv8WEzBdT4H5DnHq4kkUs7hphQspBKg9GgCBVsHUuB",
-	"mdXeimA/UtHYHZH4K9iAT0DkYT8gLMGT0L/HTvNg1M4XeIi7c4Yl2btpS0KWqeaKDUVOINfVR9mXmbGa",
-	"yj+38Nho1tDc+Eo3LEdHqA3+w+iIv0su3uDj/wSmgX+bPvZBsJl7txKCew9iJFtloOolxsbNv7jctKiE",
-	"kogaZkH51W2Ng/EWyFlqU7aXG1t34AwDK3Vd0LFKgwn82p/bfU26+gXi237s3Kt//M9cL9BVi1E3Lq49",
-	"C2vHz9xBfMQiTNGA8AfRvfvFVnyGgNSRdLYSu73sVrisQ8T44XvzxwX84cznti46ZwGF++b7mYzSg9bS",
-	"DdMxc8X8NGSc7f1t+Lg917eYWw45+FLXwy9ru9VSIxYcO744+VVf91TxUarAu3Qr+t2pYiswanDca64X",
-	"bhwoKvCoJ9Vx0negP9t0Z7nu/Q/821V23FpngjN1S3rat0s1VA/6kwPH2UolvzPbLUt3adccCZUVV3Er",
-	"8mV5BJ2RVqjR94/6uIMh/njWrN3VPras29O9G7IBczmO9B+1DXjOiquIT9hAhlHFaiVzfWFhHVv41OFC",
-	"1g3boB539ymA7lWqcQz36eF7+69e0OrUL1UjLJnR4GVJlNiQpczZOch5tBTAT8udTo63v7/0Vf1/VCT1",
-	"si9hCwHV2tzdbvpDsP1OoP3LTWwxGNyvbaN7fWRHk3r6NLYHoKG79kV6iutrKdgfRG2CkjiGB5Hsb+8O",
-	"Rb33ud+x4MD5vVvPf78t6zXBsuN8pTvCSG/BOt+PqLlbsPNyY/aIdn53rODhzvfGDMNo32KbW0xlzZds",
-	"AqD4TwtDLYffsDzjopsv9oxtvkUYboU0929WYpqbneqHaR4DJf94VL8bpe8RbyFC571wye+QPyLA5J+I",
-	"VVaFdnwCuPdvR4/NX8/fvB2RycTey0GQE/v338wvDtxdO/koikK+L8ZpNVxvjeBJs8zbsA4s1+7YvhE9",
-	"PZntiB5YUZr3v9Hz7riqHdRzZ966Payno8ht9nod2NPyZA9Ez4hN/+kgPSOs+EcF9fzMl3eN6+lnX9SA",
-	"PXdjzm49V4f2rPMXTSy4VRTQs8ljnw7RM8JiuwMKtbrZeMtdrcR90P79IWAPKrSzHumEFXIkanGFtvvs",
-	"+0YU2tHG2hEzo8O06o2h0RM541OS759CdJfgGbcl/eHwGeyG5RsPOdXflHKAGnUJb0HiyMkxKcSK8q0i",
-	"fu9oGn347LeCFewwoSJh2TYUDax9yhCLOoDRkoUHbobbwXZeSZkekDcLBpP/CHSamYdkhpuM3SSMdaT5",
-	"3Prt2IVj2xEQrQdBB+xj7FhxqjVbrhAPGmITa7oxf/ibk0JkTNnoHMCGsYzfsFyVQB62Ne+8LOyGLjiw",
-	"7My7UEWUlMK39y4YhW5QrsdECuzbnHMNkGFGLuD7zAD+lBXsRycaZhAULRs9N2RJERiR6wPyA12ytEQZ",
-	"E2atcm6LetaUuwIzqQkcfqSoB94ZnnkHBT3bZQg8+TUQBI/KkuM+4JThjt1F7AM2yaG88Ao6CFBrZ9Ib",
-	"p3aPxqMl1ckC2h9dZTr89yK1bW2lcDG8UmUVdM7amKQVSdhchEdMJhOHbScE/VsLdI81KRHLRsuMiTo+",
-	"pX1bV7GDTH/X4D3w2KjUWcisQ5v/g7FVu8yBDuVLBvgEOXcyBT6F6gQursZlQ9/G5gCh9xwgfbwgcWVA",
-	"pTSx7YAH5AWFXzvkmoStzCIyavxDWzi0YFn65xMs5mA+i5VOsfKdzNI7FyqtYsEcEJlM3BiJuDzIpLxW",
-	"JONQNzbPpEy75QGw46eTBh4VcBtUqNtzLGyx4tTb9tVGLXtTrN4eY0+vZks0+Giy8BcYRjO/4AIoBvob",
-	"eA2jQZEFvWFEyywdQ9CVC0ItLACROdFrwALD2AOgiSYIkQSgajIjq4wKFsoVH6MgXCuWIZamcsIl4yoK",
-	"ZW0+3409reX+jGea5X1cDYTJC66PFBqFlmBl/lsrBmm5z70LjnAhRrS1gpKCmrWwVFwRJm5YJlfM45PO",
-	"3hbT6YME/p/NzCZDq3eRZaQDQcICR7ZBSBxjM6n7+7gvguq6RNPvV5zFem8Vyk+N9dMdT7eqQNvtsr1l",
-	"UagPbFSJ7sDDk8oGHEU34I9XFAab+FyzZZ+ysHI7914YNlzFWIl2AarGIwF5Mq4yXwV/1ZGZNY3MR4K9",
-	"0xf2byz3TI24uvCT/qDJCBCmOhWWEVlGYZUP91pLMN2llXYoN0MdU6k1q6qYw/flJm3ru1w7P9JpCqV5",
-	"lkHdWah/jK/qrkBPNcSZzjFLo5jWxkW18r3F+nLmXvoC7zdYytvfdfR27o9F/CJb2tntntxBGbPbbX07",
-	"DrGyrckozuB3ZO8pV3VSOtRB9atwrpP6vsd5tHCBpzZ1+N7/uy8nXLKELpltHvW/Nt5LwApoO12zFYIk",
-	"PZiSlG5UO6V7Q30wqVd//lEovlxsC8n7dzy4g8bo+JbfgfvRDtM954KrBTJGFyeUSwWe+E2uLobwRUAs",
-	"H59HbKigI8XFtALvP5TzlwyDEX4YnQNo/BmQ4qDcny8x9IPuuEs04M+4ggkmpfsPsi0IeWoLmPbnCznY",
-	"Df8cddiSGYRd+nSBB3tM0dhDl2pz/PTpwgs50/lmG3hYW7QxLRiUcgTzzJENeI5YqpZHD8h3DEHFwKPb",
-	"/Enjg7CXn1l1G8xDXnG0hVx/dGY1S9jJ60Ju+TTcKjWduHEi3bFAQ7m5XJfRPDe5V6QwKwfUJ2wKS7H6",
-	"dW6HyG4A03FMBFszhaMyOzCdAOXYgjd/gpjbluuf5XL5Ld30ufSN7HnhvYzI+EPoE5NBCjLksf+gDILj",
-	"5J4geg7BwdlL3tNss69r43BXLE/M5pXzceI8b18Y1zaZ+GI3LEuAzJgbjTM9CnkffxgwP2JOf9jrBJwK",
-	"Wx8k6qaVtY0LlUNblp1ijO8l59WJXLA9oAkN8wLHw8aOyXohMwaQwa+ePSEnR4+m5Mnr/8LIMDU6NYU+",
-	"R8HOI8O/QPVxHDiGR2exh82Xf4UE64ysKM8j7ix7Z1b6ZxMW23las3f60B5pycv1MHDUV4aDpsoc0D65",
-	"9Om7gBcs0dnHbGHXdsbC022yEsGEgr0MSDvKXDld1yeBwB33zGhIqX160S3B5+yKK51vzmwFlMqKK2QW",
-	"w1+vX7x5iRMExuS7N29eEiyrGpMlozBrDgeuMxjqSq3JsWDZSsVV6Su7vDtUFPiINh3xOMvsm6u7G43h",
-	"B6fZJ4GF4oea9VYYrqRtqVcXiYSZtUwsqEhY6v5eaL26CHo4NeRtNNcZa9UTcOz1Ru+yTm5Q4D2gzfH2",
-	"KRnYo8JX/cgzoxvy/GU7VsJ2ME4opn/+Ut2XRKl7ozvI+tlX7c771fY0gWgTrMQOzYQGPwqxKq7IKmdz",
-	"/q4VFh5/0pYYPJ3+SVKBdmf7GZ12f/ducvo7V6SH46YuP9Lbm8F5+e4im8VL5HJp9qlNYuBzfBavM/Tj",
-	"rr6NKKmpOfuaWxDSXmGQwNI2rY2KBbGBu2gHImKNgk1WGG/7hoXzPWzAdpVRPZf5EpJ3XFwpQrMMRsib",
-	"h2AdK44091XlykaS7JPPcTKI9qkB83jzOOi25RqqZHGMlo1zuE4kGzaCIAJ7ZyRjLBYDP7FEel+B3ezy",
-	"7BHtrdXW33Zgq23kd3sL+9gT9Bz7KRnW0VNLqZhjjaOvjw+mB8cHR9MtjJy789t/YGg791fjRP7zw/fw",
-	"zwu+2gYDV0LIuLOxvbRg0Qcciwl617XnAkjVAawHxAh+7YZHur5bFC6XhWIQAFbBUAnP/KldB9dtcDQ7",
-	"c/O9gaMZQP01QBr3S1I515YqaU/pFoAm532TjBHqvjtsmpb4Z4O2t8LUuM2J5tJLqtmLJN1vucZ9EIeQ",
-	"h74Vidw6/TzAyBnE+fb8Qli6Fgl56GyP9mTYY2+dUKdCXAD9V5cba6NDd/ddRVjwIh+pkfPuSN/t4z0h",
-	"f3c0t2MBTz595eTOLWslT9DVKpc3W5W/g+Hogb4BQ/XA5C9tAR50fnZja5Cf0cWowSmkhGvwM7Bb25WB",
-	"+CLy0gKoXS+kbsXr+HSMNDAta/d29OF+MaGD6fh4PNhA6CiNzGE2jV15N7tWe07nKJ8XUulqt0fM3ikP",
-	"bO+M3Nfi2cLQyEjbMTxoyVLefgTu+6gQHn8YVr1N9/fdcaoF7rgfytKK8P68B5NPomgeEdazdH2POQ9N",
-	"va6pMub7qoXozm1cToe32+ND+E5jluj4zYCWufFnVrplGMps4r2JQsFi+rNSuhF0yRMXjtnKTZZWP6VB",
-	"Kgvda44cXniblBY+6d4VFtzHxI3Zql5pG9jT/eds3FF5zsMPerGdLwm68B8ZDWMOXsI8d53ZYqEc8nEt",
-	"PGie2Mz1mk9v12OFr9J7Zg1cfuZh6mb4TjPyhZ/iTYUDX/nSWF2z+vvXr/Xff1lFDlnSXIMqDmp1zRcv",
-	"/hvzLDCXXa1Ywuc8sfuz5kKdkUupFxbox5USWdQfB0FS+dglhg7IY6/VEvvClsthNsxc5uBZyrW7rzog",
-	"P9tpFDOdqZk1R2cuITIr0085zCCmxByzHdwKyaSZBGDMQnCleTJrG/gDHHBvc0JmcYMH/WzRqOaed4eg",
-	"agn5HrA0nm9bYgcYwLPCQVD0SyYTKGM6ffQVmUx0pojf9Q4B0Tbc5w7NVZQvNVsVPjx8D/8dkO0xl9tU",
-	"j4PzgNLjFEVHmezNmdlMgL1EDlZ005qj2Y237k+Gpg8l13MzQHvl/rdFMOAyl5LRrG+wsUZ1ffIxe0jC",
-	"VChtewbGXI6qZEWVWssc+3nLOYDx3Izd7R2chDsSaS4vc08EGuZmdqaV/fYF1q2bYS6o+bFtRf0oEwX2",
-	"IYnudp4ArHC/0wTuTNO7WQL3hTHscIFu1nBq/eThqVXrfGkOjnfa/XseOjBElbtqqi0959iQZwuvrCUP",
-	"9f2l+R2Ttq/d3XehLPfju5K50aqygND8Ry2kBlXtF/NMwpbjXyuWXxhq8h8UgiNsAaz7QvMlu/gd+7p9",
-	"mM9m8rDLDKraLgqhEipEa5OJPwsQ1xNJNnSZhSQWLr4hmreEV9xvA7m7VXr6BW2Rnecuwo89k1wQGJhM",
-	"pLBl74DWBCFfGKZag3dqE70Bod1f6esWuV8BfIdsYmXwn4JRrPieTLADasXyCTjzD6db2KZNOO86zMJz",
-	"V1UQ9x6KbYep9YlcngepccXspBi5Fu7Dv7Q0h+w8IXtgbPMexip7j9O+o0najSHa9oMe4+gN3VUqnLzN",
-	"U5kTCkhRMCy0FTckPlt7yFjtFhMEX6ZvtFKQxy+f2/GrkeCeZYQwuMeyOaoV7bDvlAU5BrcQsmFLmTMC",
-	"CwImQvQWuCeAmMKrL6hqC+Xd67ndu83s7iba2iDuuwzq1Yfh9qB9S/S9B2qHs7TJBCjXE1ajWRcmI13y",
-	"LMM5IK2c0Ccst4dYnOWemN44fD9wADfugwPGaRm3vSOtDwqt3eWQ7l70VB/QvW02d2Ust5Z9xyjvMpH7",
-	"9j5flWS2BtUGjejuGs/dQ6TcXShtBzGyVYWiwthZl4Kbtjux7DeqVtfCg7i7MXW7IYAOc6k7y5oR44cS",
-	"wdaWvnxPh1X2AN+GAD5kLfNrbNydyRuWZ3R1gb6gmoEuHxMl0Rq+lHphMR75DbMQwHaqiISZBLKIkDIu",
-	"dzdZ53djfK9MgFdS9zYBpvfBBMAF78a7cd0fCnactYhhCiA3Oe8t53Fht5Dz9ig+XsouaiYYX7ePdwk4",
-	"A3Bx12h8WxAU9x5/UtHR+J8LYxq8anaqj68J57F3V7NQ1UH3+HcLp5XVZ6VKbJ1YTTNOFWjL8J3i+hGC",
-	"ML0amiFctK9mZnjZ/o6oZwscn4ZYHSxnqe9C9JUkLhs5I5QonUtxhXD3CsDfzl3N80KuhccfAGCPwFGF",
-	"kuk2D/Qntcv83o+jfcza9ux/mluazX1p9/UuHVAbkdyVI9zRd5G6dz1dj2t9lEwHyX/88g9kk4gqOXxv",
-	"19+z9sP8CDt7fLZeablSYN4Bfo3DaL3Ddt7dOOfeVIr0oM5anQhQnD+pFkMHLrJFIgOI8aN36VZocasr",
-	"a64eXh5iKWS4iWx+eHce7S3l0h41tUL8695UcmeNujUFPoilzWE9xm3CWY8fq0JkDwLoblOUZoH7TU/e",
-	"EWP48pD7wxo2wxgZDWdvRRTNmOrJOB+nJqSHfr/1TH3DJrBB+56gj6S145juhgy4/21Kd8RK7fPzPz5v",
-	"dQ/V72XINCbqd4xqxPGM3kKoNjjV7Z1PN12/zpF/1NH6nxn2bgfrAwPUp+p/Qo3YGL7fwYreSk9As3fz",
-	"4qebwl9nxd1H8IOD0jJ/fyc7cV8Mck+o3E/fvz8WnpvU39/92ffI/luYcZiImPgYVfv4fqZdds5dDHCk",
-	"S0jbQUpuwQTOq+CKXPGbesquGtmBq2uzOxeM5qkbqVEf4en7gDYkoYJcMiwKjY3gxJdCr8W+173QK3sJ",
-	"prpXes30Xt2xO46m2lyeDkMv+zAnw+hqPLsXPq6XsVjjiUGcXWOn+8DiqGK6WBsvqAZknROWsjnLc5b6",
-	"dlvwyZo8Z5/ySXXUH9+Is0fxib0st4pe3KLckjvMuIzNtZ21vFxRsek04xy9fgreWS8kXfIebS+Y/fYB",
-	"v8R4pGuK2TxQXWfARTkMu7B1pQjGT7XDFVMsUmO3XsjHy+d3icD/PGVCc71pm/pg3sUXve4zZfHzQhK6",
-	"JM97F3K4YozOGqyc0fRCimxT1mPFjTV7tiXhlSRnv7otnr5i2Rx3NRg98N4Wf5z98xcjpRTLb5xYjOx9",
-	"OIscyQt+oNzk7qRYMnSlizwbnY0OQfTZ7WxWUSqWZSxXYaG0XAtfBg0k6WrWPXS8vVJFkPKf2Nf3N8Bp",
-	"umXEDsB4g3vZ62K3qgCAu+h5Cw54ecMSH6d5y9eup96F4um171NJIML44r9JyjJ+w/JNeE9sHozc8MWb",
-	"l+TxT2++IxyZhuMo+8i6UEA3b2FONaXcw/vDZJzwHoFYUAQEJU6CK2/tJv7Ub/2zy4c6DGRzJ6ugx3b2",
-	"ztjeXhJA56jc1823aN65nIFvbu9m7eKtyrnkfpx/+AYpVozW34AVLPKcx5C79SNg3G3AyHeR3uA2iY8y",
-	"tWw0bATi61naNv6HYBMY7GlbAy43dpoePOZXWTlGHOLWstf29ralwMhJdUBeM2ZVm9A5TTS5KngKU4ro",
-	"ih++evr42xdPD5Zp7RlGsWmZyCy2Ky+fkyRnQHE0CznTissIoW7twvQD820rU+wVpQuzwDEEv4I4X+Qn",
-	"3zGa6cWYLJnOeaLG1Y0oey5Qatmxu8Fa8huesNGHXz78fwEAAP//",
+	"7P39cts4mi+O3wpKv62amV3Jlh07nbZraiedTnYy0y/ZJL29Zyd9JJiELIwpQE2AVtSp/OpczbmwcyXf",
+	"wvMAIEiCFCnLeenK/DEdSxQJAs/7y+d5N0rkai0FE1qNLt6NloymLId/Pn1Nr81/U6aSnK81l2J0MXq9",
+	"ZOSW5YpLQeSC6CUj8uqfLNFHo/EoZ78WPGfp6ELnBRuPVLJkK2puordrNroYKZ1zcT16//79eLSmOV0x",
+	"bZ/2uEi5fv5t/IE8dc+i5jLChM635oHcXLGmejkajwRdmUfAFTOedi5nRd9+x8S1Xo4uHp6NG6sbj57I",
+	"1TqjXPRYUuIubVmQ//7Oi/qWKc0FNat4YR4RXVjOEr7mTGiSyhXlgsgclrmUSpslU6JWNNfmz5YFp+Vj",
+	"+q739PzBeLTiwv19El0+rOcZzzTLm2v/UWRbS0oKt5Yr+wp+nb8WLN8GC4VvR+Ga/iVni9HF6P93XJL1",
+	"MX6rjvH5P5jflstp30jzEHfGtXXU9ssto32rBizraXrNdhMdS69Zy3LMV3cmtWe5XH1Lt/FlLHiuNMlk",
+	"QjOS0u0loVfKENyfyYOp+UCRK7aQOSNzLedth7fI5apydAuZr6g2+0k1G8UW9Txlq7XUTCTbv7PI2swe",
+	"KiQcqjVbrfWYKEn0kmpCSc50viVLqoiQRLFEipSwxYIl+pLcsLUmC5mT0zOylEWu/KpRIJbLDtYwMYto",
+	"2dWT00cVhnhk5J3WLDf3/N//eDz5Hzr5bTr5+mj2/7+Y/PJv/xJ/38X3VCct5GnEM75aKYPJqlCaKM2z",
+	"jCzpLQtOZrOkmt2ynHBt9qD9/RYTfGjXizWX+jfJxWt5w8Ru0v2n5IJoc20LAZsLZnDBncn4e6YU7eQn",
+	"v4OKiZTlZEMV0TJLyWbJBHyxwnvANzRJ2FqztGXl9tI7L/sFvWav+G+sueq/yg1ZUbElXLOVIpSszdKW",
+	"MksNzeN6pdKX5HyKb4AE0MaE5tczZZ4Uri9lC1pkenRxPh2bxfJVsRpdnE6nQNL4VynhudDsmuV+4UAG",
+	"8f2eC/ZWz+ChcL5zRxPwFig0AprVXtaY7zvfAW7XRrPnJ6e7tdMLmmvB8kHqaY2/aV8ZfN1bQb3Kispa",
+	"2nWTyorrcu+qi6iSZLmG/bSTX9N/FqxgP65ZDobBbjaX7tKWhfnv78wtL9miyxxasJyJhBGjcGBlOVsU",
+	"imZ/UESzt21GkNmSO64qo9vnL3ZvVG4uJM9ftC4ko9sZX999m2She1gWubmsbS3muzsv5LVstSwy2mJY",
+	"aJnSLeGC/PT6CVlnhSJStEoELQcaFj01V5fSOoy++kmx/HGa5kypdpJmkxXlGaF4nVtcoVplgL1ybxnw",
+	"1DzPLgt9N3MfpvQ3MuUM3LdvuaJXGSisRArNhDb/pOt1xhPg8uN/KglaoadRjPf7Rqbb8onlyp08esUy",
+	"luDWHOjBtdvGn/2SUXXAZ+LtWt8VPlFrKRTu9TdFdvP0rTFEuBQv7TcHW0zl7rieJgleFdkNYe4qQ3aR",
+	"wEHsKfayY7jmfcXTPvib+DvH3uJHUfHcq971d3zFD7+e+gPaNjczXwJfS8FI4I3faZ/RzTz8S6Hz27LD",
+	"pd+897qNP3zwVZubtq0ZXevSCjv4w+19254f2HN7b9qLXF5lbNVj6Wu88t8GvgL+KvYKPxuHamO09iaX",
+	"4npMjNskyMtnT8jXZ+dfEftA2OGqTXnwja7evo3dvCFqVso1uWLXXCi7Pqnpj7csz3nK7mF5wd1bV2e/",
+	"vxM5WFv04G9g79tGyaFlu//ajc15+JWbu7au25nAey/6FdOai2t18HW7G7eRi7Lf32n1YA4ffOkYF2jZ",
+	"cm9a323RP3O9fMWSnOn7WX55/7YDgBchG66XxChxBRdfokcssi3RfMUw6MQ14Yqopdzc7cWNz3DwtzU3",
+	"bTsr52ncacVmJ19QpTYyT+9l9eEDut6kPKu1vZpslixn5nw2VJEVTdk9nt9754RhFixdccGVNgrplr3S",
+	"VBeq6QT+vGR6yTCts87lLU9ZTmTuLAeSMQ2aDOTvmFDzOYY/6FWhQLIxUaxGF/8Y0cQ8yLjLhVozkbJ0",
+	"9EvDMR1jdu5xoiVExmiacrMUmr3IjfbU4AQuaKZY0xqQJOUp4RBnWQeXv7Pe6bvm01zMKvZdLjMW2xE8",
+	"EJpolhKqLslcbZVmq7k5I8zSCZ3LjKwzKszZKpYtwo1AK0Dmo3EQMksKpeUK/mmsQrNNcNfoHvkIQCTd",
+	"Gfp0/6jECszrlHfDAKPf8adC59uBOw6OzZIKDJiyt3S1xh2j1lF2R/2tS1tRd66VyBxsBe52+En5luaf",
+	"s+nJ3x//51ffn/7Po//14NnDH85fn708+Xn631//1zfmJXAdcNjK0zIkfi5KytOyXBNLYbPg9rRIu24/",
+	"dpvlEnDH9l2PEkgseSIa0WTFIPaBTjuImJwmmuADfTQD36rzkYb7Rxej0+npw8nJyeT09PX064vp9GI6",
+	"/R8g3Ap9Ux+Z6DI6OSQTGtTkD6VLzgVsWd3tOL1gzKe6mGcyJ4wmS2LXvkXhhvdKQS7OzYnNCRUpJPQu",
+	"rVJThOaMrKi6YeErlCQcZYXy2KI8bCSufTZ4DvMbLtLjG7adR3epU1L4IE3kq/LAI1/jKdcChxP4dLyD",
+	"tYGp7ZV4hGNHB/7NK89v5f3vuNJ7sL7LlFRJEbJFlX/sJCuUPe/98mieU/i7lsNpHuQrJlIQxorMw1zP",
+	"wlYimBvAOn1812aumIjxQn2H4Q1i21aNXA3VU1QTMDiYIlpigAvCrC4M4yMZgUi1mf+LUVX0rGSKK1Ms",
+	"v62IHsE2KmNaG+UtZUZW8pYpIgtNuCDf4/5WT849IkKm7O2a50zNaISZHrvAeSqZIkJqglebF+hD1u4l",
+	"dscKvzfXdbFb7fx8tQQ8wP9u54G+KIayw+NamNIQZJmZkjnZ5FwzZW2T4FgPeX6f6iHVyX8b1LmQFd3a",
+	"mggugrKrTF6bpYWZVZsT7syshqff79C/t69VXeQcEndsjgk8pkomHZO5Paw5Gr0KtFUiCwGW8JjMaZbJ",
+	"jf/WHrm1/fB+IKDdicPlUTPvScaZ0C9kxpN9TDMXEzE7S91+pzIpVkzoSzK3qoGlVuHmzGyM+VMKhiq3",
+	"TOnX7A2boWnSGVnnbMHfmmc+ef7tSyOJV1F9mtBCRc1rafyLjRGSKWZmjIS/JFdbEPSueILb2ok5vOXE",
+	"XTo3P57z9URIPYGdZek8PAAfiFfmEJqWeOwcWnR3h9Y3Jii8XMP5cQuNPCim38t8Gt4yRsZl8mGg0BLo",
+	"pJGcrWWuxyRnSma3aGIFMioBMpz5Mx+dfH16ND06PTqZhi908Y9fxm1qClwaqBfrtrMXjKVXNLmZOUvg",
+	"CrkFzOVkte7+dVATs8O4jljsCeO3LAXh2dPoru9LhA4SuVrZEEPju3LjouYpVH14avW8EDFVvaHVtC5r",
+	"9lSXhocTinxRO5J3vdkjPI2hnnd4Gu96Kiik4pY7otSIflWo6BcxbgzXVd+ZcbUky9sepYtv/fqIBIjw",
+	"8jNuXem9+dkQyt9e/fhDjZv9qoFLbk8uupnyIjn9r+XVf/zXTQd3ljs/WlxlfzFq8kq+PXIPbTJOyRUR",
+	"wmeZYrZaBW9LFN2qmjVwOjXmQDux8rSlLOzJs2++mzyzl02efzsva2Pgaakrwos+MLQ/Op/vmKW6gpfP",
+	"npDzrx+ekwdHJ5dkDvs3rxfPBQ89m453MkcjXieC1yEJXbFLIuSm/pThPNXU0/ht5Gh2qbbwmDq54CN6",
+	"pkFK/zNyTP2qXy9zpqBYc+D++bLP0lKCuLU1zzdcpHLj1BHamFxcX5Ip+TMR7Bbj9RHH1fCLl/nTsS82",
+	"G12cOxn8YDzC28+gMHp0cXrW4aT6atGTKfwvqBidNitGKwpn6E/LtQ7/rVMvQ39X3Yng91+d7i6ODYkF",
+	"FhC8Q1Q3VZ7Wk7BeuIrxAdT1BAOHREssc/M3u0STnyvHD0pbqR/QUnkODzoIo/bEkozplXGfqyGWO1BR",
+	"j+cEBRZ3obkeTwoT4PuSaI/HuITcXam5qZnhKydpNkueLA2FbNGzrjyyDwM06PdblnA1PFhn25wYX2sX",
+	"nrM1vf3ic30dH/Z2nVHbCIVPTSnPtligZbiiUCwlxfqoM93wayE1neSMJkubbVjs8oRyts62o4vR2fmU",
+	"nB19dXRCoNLCPtjeCtRW9cWcQT2iQtC/1L7TFN46T9Z6aCajh1OVMk151mI9pizhqXGT2NH1EXajQRoU",
+	"cw0rmt8EwZxoYGIfJ6lyfG0ZwxWjAqNFIOq0JKkcnGpYQzRolrNbT87elONCPzwb7RYsHckK29DX8u2i",
+	"5XMgoRYvttHuEn3lDv/MUtMdkyd9/Twsxrf3sB6b3TG3FPfG1WP/JSp0Mrp92REIhbD/hnKtjsg8ZQuW",
+	"5yydX0CYK79luW8KLCsziaI8Bf2Zbwm9plyQjGqWH5F5IoXAYuLJgvIM7gQNaMGt3ojwXlrKG0JJ+cMx",
+	"kdC3dZXLG0bkYnFE5pmUN8W6vCWeqbmniq0vkUWWQoj5ihHzWxRcb8RcZ6p6l2RJhWBZ9SfrXGpmk+tY",
+	"dwAkP248yJrSlrxStqIiVbDea17uwBsBF7lGVCgRME/S9IbZphZbi1HpSiBz+O+kEDdCboRdMHxGEirs",
+	"WkEqb5keg4TkQmkqEkauGEQ334hKrQf2A5ZC1TdXmqP3rzVJ8XGwxpwbUWZvRySUYth+Q0X+WShNFrIQ",
+	"aX1rzCHTtHbfq0Jt4/fVlUrg+jZvWM68+iFzs+KJzmVxlTG7K+YjW+fwRpRnqfPtEZkvWWaOuxCaZ7aQ",
+	"JWcZo4qZBf5a0JwKzQXQBH6d0hW9hm/hhWHNwvXHKnb0RgTxXMc0o/GoQf6j8ahCu4axPQnClyWhQAVC",
+	"cOCj8ah+KLWPzH5aGeH2A2pzMnOv4L1G4xG8RzS03CjU3sNZK5Il5tXhHAw7gH0dqegOg7o5o7oR7zwL",
+	"VHPlbQPDRjCN1tis3HAFXpyNnKjZmuWzFReFZtbVs/YJJPCBVa4gCcRzspZKr6jS4IUU63THopr2QvAe",
+	"fTVB5b2aGYx6W/t4R197M/JZ35t37T62vyo4QiMo5JoZ8QwxhLLZ8oj4RB7Ui4ktCElJzL9QPNSOvGKo",
+	"d5vNLQfYunh3dYz4uMasE96k+grT6uo5ymK1n5PUasuEtLRXfUUVmyC2NeOQ+ipPjBsDVVb/iLGtZnvI",
+	"ZxTiqi9+r/yoF5xUDBKbw0RiM0jxsSXPk0DgUOPSJ+ySTM1j6FDB0smYvSTJ906ABKKiYzUVQdHx9A4+",
+	"7kVPg6s/Ojup2kpB9JKtjshjTYwthMEVuSDz2gna1HxkO6HcVNBVI10b08w9NXCDXr9osn00maHhZlJn",
+	"T8XWcBovrZkMhTJ4+kPLZJo8EPTADq1m2wLgiSs1UT5T3YjdWhLkYoHunZFiTZLrePOx1y2+SAjYAz+V",
+	"CgrpEyPTcqHuWj7UUTf0rY8QDSoRcyXe8QK/RApNE62gWiRdcVEJqv0yjlvs05PX00elxc5FkhUpm6ni",
+	"Ch9SribjCROKpbNCQe/A2dR8Bi4H5jYdps+u0mZM+LhCa/iJwIS2LXwpVKXmmq/Y7DcpzIVPC7NLx9+w",
+	"PIP8g/9uxsVsIfMkdlHUKai9N7zTbEW3M8O3M2pWYDy2SOrZ7fK7AXUT+zgZsaPwj7qSMmMU1lc/l3cR",
+	"aZA517CpdzBMnAcxWwh0LmSWyY3CVgy489g3bAHPuGa/sZFuEDcmheCYzB0YUHTNFX2RpyoBzt2AIFWa",
+	"29kjGFRgFbvLj2NNMP7Xs64aRtuT45oJouZYQPuxs/utDGu48jyMoowJX1j0JAc+0X7vgHdaH7IB6bji",
+	"qeDXS8it5RrNkpRuL7y1CaUX9nDcXxnVrTV8w32sKKuWZXI2yoLydWeFHBBemMW0hx5QTIO/HDNFNzDK",
+	"tbElj0tBMtAJhJt+s0fm9Ke1sUZOxtPp1J6XiqagjAJ515AqD+MC/v24S/EYt+aXpoQ6b9wK/Z+arnj/",
+	"S0uOVrXlCiTBrTQOAHZmXBJGFWc5mmALnrFKwdtuiQM77fsLVvTtc/yttyHd33WhHy0lV7vOdN8uKoef",
+	"aDy8K3OjS1LunEWV8+W45IaxtTXeb2lW1Luvep99h25sFvtcMysxhNQ8YS4p7GPHvQ+mCvESHsrptKl6",
+	"42o03qQ4p0fBC87Jim6JWjN6QwpIEczDb4/IM3MadUO9j4Ju8SLgezgn95NLK2LLTG5FL3NwIXZ4CtN7",
+	"Vb+RdrGN4OLaVy6Q16HviqB/FLSfsbopEWxjqffSfuJaQ1FBglO8EZHCthCkEBEKf/mj/cfkl3fT8YNH",
+	"793nf/r3fxmoXv9np9argb/ZVf+h7jc8PNvhNrRotDiFUuwDBsJkxgoT2dbRAuyTh1oyNhrNOFVMQRQI",
+	"LmK3LN/W0ZisN0HmciMaxYR3UKw7RN2PhU7kiu3T/HTFEgt4ak7JI+z2bNmV5YN9UT9q4FL9mn8J29xn",
+	"DFpM8cQSMBYjpD8KSdQEcWvasWcvmQKww7tsmVUQYLcD0eQpluRE8yJxf8LuR/S7HNY4IJbcJImIB1We",
+	"RvSh7tgiXzbcclzeePih14/kYwbgLZTR5xR2L1VIJHL97Q+vIBh5SZSWOUsNdWZyw3KSUAVOppH1FLeZ",
+	"K5bC1cq8xeNJRq9YVrVm622O7fjPD2JZVYe3fJf6ROr1miiyjCQZo7naaWp9sap+H1bVHW0LIJmhloX5",
+	"EUIbYvv879TSaBEte+XxIARmWxrJ3KIzvCmm0weJETDwLzZviuurIrsZCE84trWJA1oIwv7NWFhxr2Ak",
+	"Nhl3si5uqCJXLJMb7CQzNKvRksikuIZMJxCKJU8F1Te+OxgZ3OqU1dgcNlwtcyztcVU/S8xu8dyfghrW",
+	"ktY/TGpDoHsGJwf2nw0POEL1UH/aAFSwdtI4SPhScZEMKJDsE63kgkCo7Kg1tNd7B35SLG/fgA8fJsSo",
+	"YP8AoBUG7rU9BQR83W5H7QMxYINE1DvVrB1XYGc2KZYOaiR72nM3X8yc34eZ8yUU9CUU1NdAAxDRPewz",
+	"zC666upCAFGldFtPX9BtpUvELNJspDmqWvvIFDO//zY9uZhOR62oA1BlrBCYoJLqXrM8gS6Hh0YHmN+C",
+	"sj959AiqVRXTqlaD+qD50K7EdiHMw1wVCuqIdHRxctr0D9NWgHqHTd9o143WtJZb1bsMtr3Rxe1cT1X+",
+	"NL1m35mfxDR5S/L6ubUkEG8fwln7JqBdLnsgCm5AB/XF/aSY7weA9Y9JLo0eSElqRVgscuYpaY+mHE90",
+	"rS3dKd0SJlI1RhxJKCpbLBTTbqW/2VzxHuZeU5IJPLSd+/mTwPpRpPBGtGpt5OrVltAsA49BAYDFgua2",
+	"Lm4L04N89/3g02+DfIL1l2YdrC48ovLww50APqoInvBoPF/E7LqntjdsH5Ceeq0UE8AaadDmdfLo7NTi",
+	"oOxsJvyn5GJHwUxGlZ4pxkQH4EkwP4uelAa0FajNSh87q290MTo5mh5NIwBV7rXYWmJkrtlI13zzmGzE",
+	"liDiLvIoqfbn+wiRFpiSYC/7ytXq3vb91S5HtaVt1n3r0gEqkWt2Sdhqrbfkz4bthvnjOdOGlwYtvXRW",
+	"G3BH9nbR1Iunl17YK9aL876b35bwjNoY80nOUiY0p9nwqj3/U8i+CD8Pr5FvCZ4Q7RztBdhajtQL7tj2",
+	"Wk9v2WDUp1dyxfTSmGDANEu6XjPBUox4uwFkVIdv2h8LKmavnbw+fRD0FMVNtRsu0tJgmrjhZ4NAnXz1",
+	"PNZzdHYos18LBsERcyH/jc2uthC9OT8BP7KjYxlVi3lEE4XVduZ1uHm+eQ+66lY0ZURJow73kFjNVulK",
+	"vesuI7HNUDdmhg4AUvPrmlre0VuV0W1n4RwlrmcvmHfHtboglMyDjtn5EfnRBS2bsMo+Unkj5MajY0NW",
+	"DLsGI85bRyd5OHYwDi1UAR6pJKMalyIxl9KwnaoniAcYfpKyjN+yvPaZb3J0H13JQiSVTxDQMfwkoSJh",
+	"WVb5zPYnls/HVszgo2rr4q8FK9jEYwhPUjSTrorsZmIxDEE6Q1xnAlebv1FBTxykIATWlM4LbM90PZYx",
+	"rVCFDdt1gq5yv09xPyWwvAAQ2SaL96l5ZW/1zDJzt9UO+Vh7JZTHFwNs9EN2++/aykrzf3Dxg9Np19Wz",
+	"1sjaax+RUFZ1OgZwZ/IHVbY8qTHkKBYOJNp/cYlVD4Zwicx987AXHrV+ZeUkBleIJiOLanhxJ/vWqwSb",
+	"JlKpZ1qprryoMtlzSZVt6uIA5prIFassc/DxLvqd7UpqNoOOi9rpTuOnayEddsvFErlhJ82UWreLjKP9",
+	"PKGOHswDHkGissLxXQEldNZC9A7WwA0SR+a/IHMhBcNKDUDWgaGQts7aDTqnIjX/Tnmix0RBh6Ii89ff",
+	"vSInRw9ISgWbYyDWXmSIZ85Ekm8NY83HZH7Lcr7g+G+4HiBRlVZz33OFUydKaAij6dUaxolo2UdxWhPo",
+	"XbN6wlgLd+wnCBCzSkY925Xl8cTl0TtADbeZzn+TfD/gbtsvanwOhCuqW8h0Ta94xvV25h2ck3EwaXh0",
+	"Mcqz7Qw++H//5/823eziKuPJ7IZtRxejB7+e/ttXmz7/P/1zHxc8trp3O3gvXHrAGw7XIoL+1wmTOB5B",
+	"0upHYSSMnXIoomVFsOFGFHGGUXALOEgSmmWV2eSdUfqWadjxWdjV/a+v6L9Pz89PviZ4Cblh2zG5ooo9",
+	"PBsb/wlRq8KRBYrRrNGi97C6Q1GQx/Bwdk3yDLkgOCvvMgcvVN54HCOFLmbB6N7A0D8HD1Zv78d1Ho+u",
+	"mXAj12JqYUewMOprV27atiEY7N5DfEjhCidgjjZYNiAt6xHAnrhh18ZUN28DfAfG/QUmMXSRw5lNxyO1",
+	"Bqsuln1oRbTyNx6sbXERexiqbsXD9fvaWq13iRxbrCf33u6uwcLsq7XSxMcrJ8UZk59RMWkljd8sJxX1",
+	"wcNmfanUE6rl6i/oU8yr9aKRIE/dfthRNArBtMfJzV59WWhRsVsw+CGjQfOcN7HUaWI838wQWzq6ODuN",
+	"TPIJL7gbSVfuFT0Gs959mtGe4otygeXn1tLlOXFWWF2c3aK79I9fxiMYsz+7YWsN2jkU4c2QmvvhAEbA",
+	"oGgPPy5cSMyMh+/xTMsoFIIDaJ5lxpezqKVgoFyxhczRmSPXdG1zEuDhmk1KwYIRUkO0C0EY0JLH50BV",
+	"PyoEwTak3JawWEEUqyuWY/CW1aZ39HOkdmjMAdQV3Kmyl2N3aDGK+yujmV7uAdbiQOd4Yra4bnMvWXKD",
+	"jY/Wlk6ppsYyGwWJKnkzev9L9e8+FrO9d08KxBd8Yn7UXdfnyzFuuhtUemdJ7K3bdx0Xtc+IN5bcNFVU",
+	"GTztn8sa+vrxSr6ON31uDc49ZgdSdCs4zmEktE5kkZF1jKYzCX6MvWtziB3k41TQQnphfgVrHzLerv+k",
+	"pg6I0mA60GFykm1jUdyuxAp53VTF7uJYHBvgNq8n770yl8e4bq95iZbYYL3hW/llRemvjHLvnZfzPgLM",
+	"uCGpvCShJsdJOMrqghqR2jyaYiKdYEzevAlcObr4qkFILlPRtL/M84OnKmIuVT7RXkm/jCvOuV6ylZ3E",
+	"DYogrD2rrgtzCznT+db/Zfyi4CuI9fq/MaERFZP2pjso5Ae86n25J4MjkbCSXuPAQ1poSDJ8fEeQ6rm4",
+	"pRlPn3HrTjXl8sJ8ZYv6c0ZvjOGRF1nd9nJFaBcjKNm8guwugk5NIVMDvVmji9FxAyrB3M38zm5IRDdK",
+	"nrC2fn5jCeEEprG1j51JREnGlR5WmOBfIwqKbN+hvo6/vfrxB2K/JVxY1PkrmW4hCj//tWD59viHx98/",
+	"nY+NB6SX/g+EjcY/o9XuuDkxw9F84zkFj8biUc9tgS7GZA1XzHe7Ue7t7CPLrYiRzd8kF6+dszeo0EEK",
+	"VAQQ2iynZO/EDK0mx0M1UymfDK4BnfdPfTPrM6MJvIaDwH7uowG7hxcN7Nwp1HCslHR21VIfCiIaqAzr",
+	"X9x06aN+k0OD+pkKgEmwS5309QR+NJjKSuLqPSMR5OBMsUSKVI0uHjycNuNYPYukqm4c1l7nt2V0Q+at",
+	"lVN9gIp2eZy1N4klD6E5i2uSUOEApi/Jo4fjs2l7sf/p+den1Vr/h9N+UxH8aX7E4FUpsT6nCJZfdTCn",
+	"/wAStz7Ov7Wx//OSfP7w4iLuM5KJ7l1iNAFZgSc0G15kaKd1yQWOO4FWIJESSjZcLYGWfTI1EIxXUuqZ",
+	"kJBRHz1anJyxs/NFwhg9efgVHdVCa9V2iDIVH4lBhvet7/IPbGM4CEo0IDBlFo1FzJdEb6RDlUW8IpJk",
+	"tia9PUP3aBydm7jOWAyz82csfee1JCA0ovoRbtgcA+/r7TBMuPjtlYsxgf5IZDZ8k9x/5KdVkHnGaC64",
+	"uO7f9HWHGNvg1guguZfw4n00UFiCUd3Y/8jlBhPaeLhme8cAE0hy5kKQUjqQfrUVifFFbdATPzM7Qh4L",
+	"IjMICgtwYfm1kPmuIqvdY6wCohxXY49B5r+jPh826j9yKvZB963UHv5BEcVTj18Dz2z2Ms0YeOKBmVwp",
+	"g927UtYn5qDGptLW5PA4yxzW4XqU8HV6txYdtBspyEXW6k2KVZFB77PV91zZyIVIa419hv0JTDzBkP1W",
+	"FhC72KM+Zd9WdD8UuDFrGuaBzLEFcOMKB0HiW+w31zxTiriM0VsGgzEuybwQ9JZywI6wbX9QA6vwrd1g",
+	"tYwtKsGYkkzKiVHBneAvqNOctDYLfrQuooP1CbWPVXaSNdsHkwIFke9xEnJjdAyanFXeqiqLeiAOMRr0",
+	"kgqv6v4AUA3KCFn/mJyB96TNyS8WYyOPfdaIewzRnfURIEBz18K2QwyCijSqwUh3UAtAUBAWhDgmjnxB",
+	"Xex1NMbWiVPwlqADNHDY0pZm6j1UI0r8mGchNwM6XLoqF3eQWqCeKmrLLGC3xrKqfTgFIqk0NdVlYGLm",
+	"jCR1Ecrirbl31VZQn9JSlTIebUAtn0Yce6pnEKuMGSxU2DpfqLgFaBIjDs17mNd1NbeC0bwKNTBQcO9o",
+	"m/ANE9ilEGyuXNRay4PSH5hpBEa+ulF+72vt0UNVZ38MyP3rez54oY4jj3bsBAE39hrT7jPlK0igLO3Q",
+	"uYPoi876IFhnjJV/8NmJQW4h1MDYoLUD2MASAYsFUo1nYb5IsZia6TCvFrlctbjT4pZlco10aucoYr33",
+	"0YCQQb0dBqdUbqyiGdemVsaMjH0trkpXdU9JX6yNwJ3Z7Y5HN+TAuO++VtBdKBYCGrD1wcBfLZs90bZT",
+	"OmxzBoqI0fGLMu87ML6hWJY1spV9RhrYtPvjZMXI89c9JhBkxXWJYNPsUm4csPvkL+Ynfmj9Dt9p50yC",
+	"g2QsWvPveyHiw8b0C2R/Euj5vVgxdD+61vqar9j/mOsOMRoMtrLZkhzASQ3BhLdM9RFD8I6tP6cAvF3z",
+	"nUE+bcy3C+WzKTKWWq/VxfFxKDKOlyxbN/m+o7VhzeQ6Y7bsSB/taKToxyG1Os1qGa3MyU8vv0OrwY6x",
+	"xhlSsWfvRKPswFx6DHd1DVDPH//wmECiAzDkXG1eFSXTzpm4O0zm+w5iuTvEpCUXizFpBEErxuRdhHRH",
+	"5dyHAwQcLIB7Sc2muOxi7z1w8hzqWN/8csPCOICJ8PsRA4dQuX3h5V/YlrJXeyRTBdv4UcvVA44UC9jO",
+	"tabccpVRJ6cAfUAT48sHTrzNaaxoWo2o9WyGO93dDBcVX1Y4HkJ+2VvNYwW9vol6huMMIxvkNkLYmOJe",
+	"80bbYT9LFNXqcwEu1UbDQbUI6Qd/+2lqBwFetUOydlrK7rpmuM9+4V8mSumwgG/tsexh9m2WMmNjoli2",
+	"mADfQ7rbnTNiR9rjhe47rrGEE/N0mhQiM6LATtxmGdONXhX7qV8EdqQ6BWgdrKAS+E6OGexiCHYVmZ1q",
+	"lxOrKh4SAisPP9rjWbLIuEPdQwFfF950V810D1u8XKRbzs4fVoVEZUPvFkrAzlF/t7E/inbKfkEHo6E5",
+	"Zqi2Ff3RPXZMbtj2T1hqHGCJqGrmLxb4srft7w1VeTMGwe3wy5p8WYirHAp5llxpmeNUU5+XxIozFq9I",
+	"qWCk9F9upcw4Ujcrc9aOQrqyLUs5o+m2nAgMBwRgg+AhKRVPyBjfrtsjpAvNcgdFmllIBETmcFBv0Z0Y",
+	"kJ2p93HC2di12dd3yZaSFmp7HSXkcjJMozz+5bMn5Ouz86+IHR/TkJzYGmN0L+6vUVdFsgyUlZ+HKqSe",
+	"LGQhMBH7a8GU7gF25eTn2fTMmGQaCrV/kJq4W9n3KXJxgSIWxPMFPvaifOj7AX09LM9lPoQygxL2KNZc",
+	"PEBkLBYjaj1mLFxHuLB/XRsPZxsvyg42sG3I3K+F1Awi5Wg3XxKaKWluP//vyUu8weR52lL1zXS+nQFZ",
+	"txdyAvgPJXAt8PySZes4aGjp18VmUOiMdUSYG5qr5bBxiLSO7uruEAx86xZTcd/g9Cp7HuOjRi/E0NYs",
+	"HqIBKYdNhnOZNcCWAarTIsj8iADkyaHrXNgZwTgflWNVhetIgEHaY5RTaBMlNM85S4nF5ek5A94/Fln4",
+	"V7nuVeTuZyYOGhhfAiyVZ+q26SgyNacjcRhhwNC6jgLC7QZS8lBeXZ4EoGawW6OMLFJXG1xTHAEsrHir",
+	"yZjx6O3kWk6sg2/HzT//FkIi1ZNqzslfMUWuaHIDaixni7mnsLIhWNGtwvIaszVpvNRxX0OwnH4bQfA6",
+	"34HF1JHLKxN4OwCbanKgsmHtjK5RZe4DjBGAZFV522X0axPhK331iCxW6zs5q/SdlPiMD+pAhaMAYq+L",
+	"v1vKHPrCdQA0rAXXGp2dn5Czo6+OTohRE/Ta8FlGsdOnP+plA4mu/vaP7NtHRnlX8DIrGGGj1duTo+DV",
+	"/+FwPk/Pf7k4PR/tgNe03p+HAwSorJFDsXIIVW2JNLvws3girXLUfUOZHxias46C2R0c8ZCX+NM7SPwD",
+	"S/jW7uKGuZPbomneso6Q8ON22ZIRc5GHStxAC6kyh5FCsx7KWYAvy6W47ijtr4NINr2LXeiNVjnZ6mbt",
+	"QRrsbwYAOA6V9T2gBfHkV7DbeyBA1LAAI43wdtcbZxLP0vbXObViKMj+tI0398WyO9tsX8GVA/D4wlc6",
+	"IChfX2y9A0xRr2nmgNrHDseonHbkiz9CyVIhNbfbgZgcV8TszhS2V/0fMYldmh+fUxobVv3jOigBHpL1",
+	"CP0cGVpMhmI31cGxjbwXte7YyHXgx/t7qzZUl3EEldmji1P7r1kVy8h/DBDC5s8FF1wt2x944puFd/pR",
+	"K6qhegxSLCUosPmrYuacRcwJt/GuPs1th4UiKEEIOuAH9qnuqWn6IR0RdqdbVQQ2C4Aho/epfoyf4E6N",
+	"BMBXznHmmuyHaRtSSb9Hat/mANX2+8M6VyiyFdIZFAi2Gsos9QIBrYX+tkGLceJJeTeiNRwwtGgQLSGm",
+	"4QIYYD2pGwszNXwjaq57z1rHLn97CFK3XjLFLDXtfZZ7u9ntWNf9AZ/vvvzSrurRuGqFWEk8TkREGbnC",
+	"YsHJ1IyCQKa1aq5XLGMHieph0C0eqIMWkmBmhYvXHRGfr5cCdNw8oNsgfQdQyIgaaP5Vyl2MjM5xr+dN",
+	"YLEubedDBzUAcrO8K4rwXwOCeT+KrEJELlNSZgwGDsHepyugM2IHK0Ta7hOp21G0Uovbrbhwfw4QKnvz",
+	"eKMi9dJRYJFy3YhvnvepwmlxhGDboP5m43uXG47RHHPILrnMVcNDqgfrgtWc9qqBC5ylZuYAIzX4YNDe",
+	"VpGo2PwCQMfJ0jn6+7bPi1uwQ0TnH5N5MEcC7pvSFb22MIg3bO2mRi6LFRVhW6IPGtlRFeE8ipjpBe+V",
+	"fl/CAw1rsfBTBGgQvzhAxCkcSXAYH+ZTieXsCK4M5Ml7iR/s5yBXXd7KAcYVYDhOcKjnhp2dbrCr4YTN",
+	"kjfAu9rizU2UpVPoP5gGI96waeZ8ip13VlltGc0nxtc1EgnQ5haEi1vE8RoENLgHpsj+fTwttllbl5Zr",
+	"cakAd9i77DzKPWpOBXEzKHtXnX6oI6yeU5tHA2ToB14mTCS2lVFhYqK/V9My7vN1bZYxEDvulNs541a1",
+	"NHbXxxpP+1NMRNOD9rEJJtD3JJPXgzV+jfb2Irm9unt/FGUSQGBerNcw3ZYhuXheCBcSRE5wUG49Z+Qn",
+	"pp4gSQahldPpGcyjgXJiwOIt7/YgIN9qu9/7X+yPANJiP8SK6bR1rO7uubkdQ3D3lFahp7u/z9rUq+Ww",
+	"2hi9hy7q8CFC9tB6mimYrXpi5EO8rmexVwfjvaFJ3KnzFwfCOs1Smg3h1FjbQ9nmSdtOSyciysmz5fg3",
+	"fwY7ZMVHDbCXEuvzCrE7koinHqVAsBWj/3BykY0DVMf3hYcadUSQK76R6XD06S1RHv6XYyVJi5oC9wln",
+	"HUJjuFRgrSdSJCwX9fiFF7rWPiBnp6QQa8ojdX8dKnPsz6i6Dvw0soS7KNIOnRnKneEQ8nKhmQg2GvFL",
+	"gAF9hUlZFNdE0O3WY/XtvIMW6Gvu+go8/6z2TXsqdL7dQ3Aw87taIWZYgVlB4Qdn09+MiSUVCUtniTT+",
+	"0QhqXdBCyqgPqgUlDUuqAPAS4g6lZwQD4s2zllqvZ77w9fRrW43p+gBtg0H1XMYjtdJru4Sz86mdBgeI",
+	"7HkC4woSuTJy+ZeyjhY68uwKWg/Yv26sH6H27nH/qdyFyPeVl42rfHui8cpu4zLbQRFE0RULC4wAXbRW",
+	"kxosvr0JsdzKd21z9oYiQ7bUuMZ7B4MiVKdmberSHkZ1X9vZYQ81+jrOAHfRqCFrNvamt34Dan3+Yvhk",
+	"a5gf7LsCIWi0oltEc7QxiTL6HCaO49OfDR+BgTpaMpoSuVggzHsflIcW5wSSvzkfVkRb1p950Ic98Brg",
+	"t4NzurRjptHzF2EHJiXrnC3422iILaGFYvHqHFcJlXIFrVUusmCNFQDWohztzmAOhdujX+Jom6uqZ3HH",
+	"xHa7T7U7ZhibJ9EFI4FaHMcMm81x+7J/VZHlJ19XdOf6HJ7GPQhHLGX9zRDYCLvMj+gQOMHzOTkDds22",
+	"zWMPIBv4nZWOKCmfv7ibfIzKvqY86iVZxqFouSDPX9yekePTM+MrHD84HZsPHpLjs0fwwcnpo4axviOx",
+	"VBEW1XU8k7ltZbfDDsDy4LpfV/nwbGVb7NdtVMfpt2TBMPdRHitCNlZ8QXv+zCXdQbs4kQP2iB14HncQ",
+	"ywbZQe4hWnSuvxY8RCf9rxjoCkAFuyoaQLSRPtz6QNgWTYPPLNWJJSyWGwPogMpnN0pQt0QfCGnhTt4t",
+	"2W1McIo7x1C1Y4a+lFkbygO1AO/GwrLA/m7GlBuF1dyw8SgplJYr+CckrqJ0JYs9JjGoFc2N8673AOVq",
+	"MdeWVM1KcAX0ymw/Qfm0ahUFWniaDbTwMGx+/ugr11vgz6ePsYczpm1FAbDVYfC69im5qO5ZzJeMV2r/",
+	"AGWdeWlSooteOdWOipGT8UGMM5e+8Bmah+fnD853l6DbONpsnx2zdd6d0CPfvXpZZHtabyF1vOuaInrS",
+	"y/CD47M7hYsfaOcZ7t5z2gogUBgbCwCDN4K15yPbWLqbfUvKHSUyz1miyVLmaieL7mS/vVjpQzFKO4CM",
+	"Q7Ax9lUmryF8K6vP80Pjd4DH7AycxgapO36srur0PBxaMCZnD89tn8JcZwqqc+Z8tc54wvW8Mlrm02Pn",
+	"gDUj59xj2+/C0EBhrUz6MV0xMAE+K0cMcHjuit4HAq4Luw8Z4uzhuZNCjs6bIud3Lz66gfP6i5MXdlZN",
+	"bB8GiI1Pi/H3QBUMoaSGs70lXQfvM9kAUruwcP4279cLuMsRbm+Dzp5qP0keKXRNchaH2PgPhrLBkSS5",
+	"2lq8l5Qscrki8+Pbk2PjyBzjXdS8pakQHhHMPu4xu2B/etrLiosJNZxAGwUGWrN8xRW0EwKCdzlg0bp/",
+	"bvgUDgguh1FdAFt6p8t/7/50X4MhNeFrf0H5QfMSul7n8pZ5kDL/G/zL/QAGgbrv8A/3FaTZ3Ff4R/kY",
+	"mARbfskKVv3DXVkGDNz3wSfuIohr+L+gdcFdjX+4r2BL/Xf2L/elw2VzX/u//WOKlOvwxlFf+xWjGUv3",
+	"HPiGZE0U3MMJKjuo4YbF0klpCweaG8Qk4ZOMUCHFdiUL5Z5zJd+OyRVV7OFZlNmGcFmMNdzv/bqinAGv",
+	"voeFhBtuty5SnG2/6D8kOjzAXUk3d/P4G4mU5X+PTlCGiA/A7cmFq802xsrGN7lUwmaQiJuV6QDDaR5i",
+	"YdYMaIbkWMIVDsxlOgZwmhwQBb06qoe0s0xuZprm10zPBNMbmd/YUXL4VSFUQoUI0v9XNGczwTYZF+jn",
+	"LQrwC6+K7Ga2wpKA6oel9knoGmoj7MfmohkttJyp4mrFdYhK6AXGTC9zpmC4RuhAnoRljFMrA2d8Pbo4",
+	"txt98WA82nCRys1sKYtcjS5Oz6CAf0GLTM/CisSfXj9BQ2LmSsqvtoBXefrw9OTsDEwu+na2BptgZr4v",
+	"x5ba7yo1k4CzDLMhZjiFYbSWSq+o0iz/S4DkdMQRSmvkL/fVgI+mVvzOFpmUuavcxI/WLJ/hO577z2xB",
+	"A6IxzLBL3QGgjOIX4S3K08JrGuWYbmtnNneKtLaioqAZwOpatPcZPKuy2bVcR5za6lz2nZRrhOgRKVnn",
+	"kK4l7nKXz+aZC7mmLIP9NJL3iHyLx9sEMq2lQwYBDr2PsEMr9J5ZGrbM0K3ruBGSrGi2MRYg3iAHLCop",
+	"Fvy6yFlarrtjTlKV86KyaUnXaybAiTJXkycvx+S7Z7CRP/z0nbE+fYuXfyIefzUbYglCGL2RcRXXmQHH",
+	"d8vmb4rs5ntz3fu4RHjX2r4DrVUAZhj2FCpi7nJJpgBYSxK6Lt9megHTuAN+nBOaSeHq3o/qdee7qra6",
+	"ZFUbDcwfF1pOXrkL5ySY9zUXck5W1JCyuTXQS+34L4gs9EQuJphLJIZbuXUgLFnFKaRNaHYdzhP3m9fl",
+	"T+Jisv62/2O7M63FajSN8kOZoZUTxyGVb/fT6yc7YeBjjFkXy41gB//NT8Oyl5YPdTKc/PH0nHzPv/nT",
+	"rl6Erx58dXby6PQsHLx8fv7gYbQovEUtRLK50FmOewSd5qpIEqbUosjIWmYgM3DAJohRC0DGNdnIIkst",
+	"l0L4ZgHzgjhW9QipsSV5yWhu7JLyxR9MK8T+6OFZhdpP2t6nqy/6ZaWTNbrfJ9NpF5NFH1tRlrFQFqLG",
+	"QuAKLrXmVjD/yz+/W9XuiBg8iIKWVlVzBF18KTdkVSTLstdmxXUAMIS3INeSKcPbVnSxW5aX635U3bav",
+	"v94lmSrmwbuWaYW60p4TDJkaG22A44fDo5seqFOnbqjU1/cTDPWiMGXNEDUMp4UWJcVSYn5TLuu836L6",
+	"LSluJ7XkdkGZW8QfbicHw+zcCN0B24Zq1JleVp3GVGi7VRZfkCC00EsmNE+otvu0c2FNBd97ZYNbM6K2",
+	"YpuarDTUucI85es0sOoFoD9g6jQwswMzLl8PDdFKZb8zTY2+XlHNk+grthiureP7gRhcfNT9FnHWEWSw",
+	"OjbZ1qAHiuiswuBfnU4HdayE7N7gr8qBxbR3/Giadu24xUoPzb1Ooyhq4jUUS0ytt2rTTtbtYKK2I66Z",
+	"0lX105D3LWZVPHaAvvcd8x86cONrDntdrD6cfvGyvnhZX7ysz9DLQiHxxdX64mp9cbW+uFpfXK0vrtYX",
+	"V+sjulpNY962SzaZ/YZtkb2tAq7Y6K6UOZB8Z5Cr0prl5g7/+x908tt08vUvf7T/mPzybjp+8Oi9+/xP",
+	"//4vsXyuK3JoonxJmHdSCK40T+ZE0xumyOvvXtliQLlYINr23LmTc6/4uF4a2U5JYhyIBdA6Gv9go4yD",
+	"AkKi1oze4I2h6KOUucZWAPPXPsCozLGDYAbZa9hH1doKKssejcNCUl/NZVSCiLONn0O435jS6qHVMUmG",
+	"2U2vXQ3eMHChxy+ekyRnqREyNPOHYaQ1Zqhj2VqWuswxs5naPpX9UI+v5U13Pb6t3b3iWYalY5HhAjSd",
+	"SV9LNh7l0BoRdDaoRK6xD7tW2FIpH/kl7rZWX65RoAbtTyzoaS0Ao+CSsNVab8mfCc2yiju6s0/5wH2Q",
+	"+6BntRSDALS+kWqHGS2+oxXTHWqsUSFnt/Jm4Dpy2zHTXdyKJVuOYvpWekAx1s6+6rSc5A2LCV/TP3Mc",
+	"IbudCKnA7XtW7mOzkK3ch+fsnmD7qbJj2Z5ofASIIrXxpwf4qzNo/3jR+XQYdGI5T4OSuWu3mpf1eQNh",
+	"V7vw1vzMo1SCH64JXt0fXW3fMcInPQBMh4OplsIgbkxaf1gitC1Nj8gzGCwYNCPEIyd5Sx+dhZrh6rI0",
+	"qsgKzBiP9YuQvrWDHNBoFzVLveRpOVA/SwxgUmSGox6X9Lb/kNx+4iqUVK0y5yM2IqCF8zk1IsCKX0o9",
+	"XEobL0RLksNvayLZOH4ZXQf1Xw8jKHWNq1odHfDLstSXkGqeZQRC8JdkWmeosg5/evZouodLA3vyM9fL",
+	"/QpdoxZrzVz9YtR9MeoOZ9TZcu+exfx3N/fc8+ICZf3KgxoPFMHKx1XpToxPnMddgZi4gWrkZkFxCUb2",
+	"9dd13M4T/OROuJ0NwRadrA2zmCqgQ2OMlsncF0nj59E69Rtbat1d3e2Lsu+GxPm7ANSsz/HmMBkYx3m3",
+	"YVX2hKT0RL4nkpaWa3vmqoPaD47pOtSYcZy8yywrh2wBXGi7tfGTGiwXHgvy6vvXL8jjn17/lXBQqXrb",
+	"CjkTGcdIM04xCDRSNGOq8vUvdwLoijiaJcZJBHykPvZ/P2iuEgqnCcDl3vXdfdsB4RkNm97UCahgO+dm",
+	"dnLMML0bbP5O4KYAEaXYyQmPUyNnlM6pObZX+Bv/61nH8Jw7o2eVWiwCoRVMo7avVJLAMJgFw5h7xmpA",
+	"h/UCWbgDm3ZxQdfJPV1Rnj2211YZpIbfVOTgtJehGhsXD4dKWI/eSG6LXtNLkNYXsaO6p8ZbPXCmUnbL",
+	"k35IU+3d136a0MkpTM6giWa5CoJSRjNxBbNhe3Rgn9ZjLqe7W65baL+NYD+iow+K7HPy882C74w3YFi9",
+	"C26gk4fHIy4WchdbH5A/L6FWiSY4Uo1kHNv0P3WW3aMVHw533058zNiL0gh1XfeROMWhTY+PprIHAqfZ",
+	"md2RKgiaX0txylOzgy/++oS47tG+Wt3fuVubt7H0z1wvXwQi/c6GNfnZBas8isGmHIpUSv/hav3ApnaA",
+	"vXTznw9uJ1+//flq8vqr1W+T79anavK/kvN08lfxaPHFKj+YVR7RZgDFL0VSqquNm6qT0CwDJG7dNqf8",
+	"i7X/Uax9RBgpcq63r8wrI2W22Cs2mo0J2XmebWc4q++GixTn9c3+3//5v3NXGBWGveWCUCwyPYLYonnU",
+	"6GJ0xWiOI0RwWUut16P3ZlXGPgDwQSk0TXSQ232MlVZwlub18sz+UF0cH4c1lVZoHKti7SZ1RKJwUmhj",
+	"3poVhnceQ32dgDl9stBXsrBjprAA7Ii8sKAk9qrA/nDmCM+JS6WpyzcCJxHTdMX1GIrtx1j5PQ4GVduW",
+	"AftreFwB0UCAkgGt7gd/GmYy0vjojXgj/vVfH5eld1yKo3/9Vyj2Xsqc/wafXJBvYLOJOTdzTEfE5daX",
+	"VAEmQ8bIH+cuJVgbGuqziGMyN28y/9MbAQM4IEx8RJ7esnwbzODGAmtIdJgryB/nbyfwr/mf4E1ddjBI",
+	"YixlBuawuRS+mv/piNQRQ98IITVRjNnh/IqcTc/GhL2liYZC0htmUcHLxLIx9nCTnua5zNW//iuU7L18",
+	"9oR8fXb+FVnn8ipjK3VB5oYOEQWuyMVFQE0XyOoXSPEqK67thEqzH3DXOViVithSXrLgLEsVudqSv736",
+	"8Yc3Yi250Cw/IiV8vn15Gg4vp2nqO1oSuVphGNBDIc3fTtxy50fkCV5gDPIsuyBz++yJBeedj9+IeSEq",
+	"VZlmwQuZX/E0ZTAENjcSCYoy8UtYpaCZ+Xch6C3lYILOx/bcpGK2vDlnFAYrUA8GbV4myy7eiPmVTLcT",
+	"LeUko/k1m5M/nkB1OwzMpCnLK989OCV/xy+LnOM3UlzPyR8f+c+F5WKWTlYs5XQCJ2Xezz4bhKos9Nwe",
+	"9UuqmQI2MP/6zryfTYj7vydoJ8+Joluzt1DlC2WuWDKNw4zh7rj/GVtoO1CeCch0m0+vaHJz+UbMXzKd",
+	"byePF5rlcEtlL/OjVaAgHXuDcLQoDpTD9RoH1lHmGsTO1ZYkRa5kfmHdQ8V/Y8iW3lcck3nNzZxfQiEu",
+	"KuDGl26eqvEg8blPpEiKPGci2Zrd+hEUg4LZ5Vtzp/nT1/R6fomOFNfwtkCIzxeT740TOTfkh1ob6xuA",
+	"/bayIIpuyB/PTk6xy2TDFfuTOxxmNgCOBwXHix9fvbZVmOaZz1O2WkttFjX5O9vOL+zQFVVk2umStywp",
+	"NEs97XFVDlM9PSNQL2srLNfQmjJ+IyD7Wt5dT17a7y6IcbBg77AlxtBvIHthbsgN2wJqDTmbfm1f5Acj",
+	"5oDK/ntikdQnz+30WGpEli/7dMuUOdjNY7s0XeSCpUfkNV9ZJjdi6cGDB1+bTf7p9RNSiIwp81QQKG8E",
+	"UJbf0SPyk8C551beYC8OFve+wQmQULYeaFDjDuScaZr3U6B2DGIwpKSuhD1w0ujkaHo0NVfKNRN0zUcX",
+	"owdH06MHYL3oJZgXx6lM4B/XLFYaBOSPkjG3eREdaOox7umCG+XBVlcshUJnNDTXubzOKXhdXqQ+N37B",
+	"NdPfmqcai0mtpbA2+Ol06qwMN/eBvdXHS73KwEMAMzCWS40aEy6ahCIOHvAE7zx5Za2sSemb15oLGc5L",
+	"x7fPC2FbbBSEUDUT5hU5ip9M0tTotiUXMK2xNBvt/J/2ZZfNU22mr9+f4xeoaF7aDyrWIjpxqlitDBW5",
+	"+jEMFqAiWyMUjqbXGARi+S1PoFTn7STJOE7kdMXEQHCJxnYGnsC9FEEVC/8+giMZj65zWaxr98vpxr35",
+	"LcuvjJVtjvq9eRIYEkMwxa2ZMroYrYurjCfw1sdLRjO9/K2daK0xcjqdBgM917lMDO8mRiLDFVZDRunz",
+	"r/CM3RRK1+vMmnnH/7TuR3niXd6MfUKEeh8bu/NodF/U8VxV9oNm6Ft30UYis2IllEOZLyDuESEYPBli",
+	"7+jJAz82v7EkARcckiRWRod1yLHv8Xs/vt69vJVUL3IYv8YKRYzIIeghRgnD3qmn7IKmyT2El32f+yOC",
+	"8jX2lAkrf4N+UsBdf8hTt2rtaEtRQ0SP/vUSRheWodPGkT6xymwYt7uHDjrZylLuU/wn5TvtecDeGbeC",
+	"v7LZfU/dL+OQx25cnW1f8W+DXq5tBsT/FfN63Lm/eIreIn+7tpObBBsTlilGzqcPsF4Q2obsiOtkyZKb",
+	"KE29BHcMQ0YfQYWYx2+Bws6nDz7A836Q6IFu711tOfKEpw1WW+MRHNkO/eXu3a7A8IpDEvXtyTFAvbaS",
+	"NfikZLN0/l0KNumYCLaB0U88V/qIPPb154ox516Cf2fjBLYagGDQUTWJN+NKPzYreYq/w9ehK6bBiv5H",
+	"/EzLS45tMO4ZzzTkYpuww9m2tijQybiiMWRgb7hIj2/YFnCYOdb5MfCQrNtkY6aheR3k6x5EUuw7FuIg",
+	"oTG4hd3fsQfTBI84+tyHZ9HH7tywa/aK/8ZGPa+1xey/3KNkAQKANH6E2V2u3lhTdvsOwPae0c1j7URf",
+	"5knQsTnySAuT21A+HNGRraY1PjQgBXmKKSf5RiSAnSRsljCZ4E9sJPm4mvfyssGvyNu2qoe6q8iBAOO5",
+	"IguO38F/Zjx93yoWXi3lRkE0C2figo4Cb9WKiah68gy+Hcze8NPn334A+rMTSOMECG97SLIzG4lt847y",
+	"tvdCdzAVVtixyK0UqGA1Rdrd8NpKhObnSIQuQA1dOlJPFrIQKb7IXegzmKnWrbBs6NyNa/PdSOXYMcVY",
+	"TYtFddKTcIrbXTXSjh/gKJj+13+CEtxvVx8pXh7QwQV5Zfie46bgwxaW4ljqnTB+63KnPvNqwdHa2glm",
+	"vD43L8JlfgVO1tsamxYh7y+/m6CvDxaAqRex8S6vIfpupDqMGSDY7Qq20d9e/fgDTH5B3nr88pkHwuJa",
+	"sWxB/vjy2RNy/vXD8z9hfsuaNMKGvjFz4370B0XmT559893kGWPpFU1uJs+/nRMMmtrEob0SuyLG9QHN",
+	"kCrFeczkseVtDxLlisEcfnsJ7x4dG+mK7dSKZpmRB9cFz/QW05b4MhD8x5ews8OtOA1jsFXpseAZ8+ww",
+	"WHgE6Y+/s61lWkgffCPT7eH59RnPkJHsth/ni+TR6Wn1Ts2IUUAHlSLQKy4wtRCJTlRD1e/j0qhbAvhl",
+	"lzJgPDqdnuz5ywNJHrOHhJZMPlz03JOwMaRIJhNLMZA3JdVzJpOFJe8jVg20xGTQgmesqef9lZNC5EzJ",
+	"7BZRSYJEXiLFIuOJbrME2sQWjiVpWgHH70pYuX7markpmMTFMlGcQNISptuXhf0vO8zWj0esaHjehVg/",
+	"iJ4EizRZrXtapDFqPaxV2lCmlihTlnDFpVDH73K2aCfFp2/h58qqRegqs6h7OVuwnImE2ZATpJ43VMEm",
+	"iAuIwtiiOmPOSvPBamzrhxOe+thgSdtaklQekZfuzpgc9knyB1OS0q2K50rtCw2m+5ds8YLq5f0amn51",
+	"LakMu7OHNCztyblqDgDwcixjcUHa+MU8dewcNs8p3jWDgpMYz1Rm34TNiS1844gQ2aYfy7jfHJJjqggS",
+	"JfNU4FNKzlGaCyACLELq49wFP7LuHYBM4u/L6ju5EWNytQWTMu7gfVve6Dt8+HA/75Nzw+ov1ccbw607",
+	"uCcWHJR9RMA2kaNv4aDgSgt5nUghGIQ7wqZuQHRccVHY4WuWw6oVsFHOqa0EPLQqn9Su6OmUVRigOnit",
+	"nQOO3wWfvUdGyFhsTr8vGsHiUp0zG+qobvwNI1RsLdgvFp012AEfUaed4a7L4nsE6W1S+Flz/d/CQ9ND",
+	"0h3ektAm7Q0hPbHg+aq8m8etBOlSOZ5/H/UkKdxgUp0a3YvA7Ol3yOTxaJ0DcAo0fEwWlFvzqj9NWit7",
+	"3GVDV7cButPLZbfYEQ16Gm4J129yfwbxnWjmI4or0Ph7UNaeur5Lqg0VGMHhesNxXcRI0Mg6D2UMtboA",
+	"Wl12+SH2KrQfgKWGWzu285Gd9eQRhmWO3wTzcZc8WQL2Jo6Ld0XsRwSSAyzFqk0ujP2cMCIFYVC+Clgg",
+	"xqexONpcL2EFiGZ0SYLztyXfOVY3EJpBXhc+EFKTpIjEoteFPrBgPnwwqb7AF4U+WMSnSwD0Cvx8CAnC",
+	"9KchQHrLDKZDkUEmkxV9Owkp9ZxMJnhT8mZE1Y2NlkLa2tjXJZb5m1FvicN0U+AcSnk5iwrbcPo4ErZh",
+	"py1F1O082MfcS7GCWxmE0LkiyiGrxQoEfKVJz0xntKltx0IwSgEowUrTXCtXmsRV27IQ3LKtcAEgJH8X",
+	"lQtICH3cLLuZh/ezPCl6YWM/aZEwNmPc0VB4hN2xvn8gBeh3BR9YueaHb7SIHExv2WSXqxGyLbulsMCA",
+	"yNAcV1uQoQLZWhMIx1cO9CCeAUPQE2UMA5fgKdbGRjgZT6fTkCWN6atzKhSm3McgFwW/XmIPGrRLEL6C",
+	"eMcRKduvfb8X5PrfCN+kJrC/hK2taL2lWcGOyGN7Jf4uodD8dmXkFuJv+Mwa9AYoAhAHYKPUMlSXCJto",
+	"HEBFriXRy1wW10vsEKmKNtikF8Xe4u0DJa9wed+gTdPbzjj0o19CS1KM7aFx8YolFlYd7dVDF5AgxZYE",
+	"iz1r+0oDWehEolzApx6lTFOedfM3kjmZLBzhq0a9bsnjudwouIfZNot5YJgeb9K0DIbkj1pi9k4iRG2E",
+	"43f4j84oCwYBQouhhPEMxkGAfLR9XcZ9UEfkJYY8fcmvLfWS10aHbluDMEG/9+cZenEv0E1/tSCLO4r2",
+	"zQ32ti3sYmFLqrGWWmVFQ+UcOMDSjxDHu7KVtsIh3srmswiDfSn46T2GUPqd/cewRCpRkl00cW9pkKqF",
+	"MjhcAr8uIyXOomlBasKmq4r1YT6Dgp4Vy6+NaaqTJUY6jshjItgmmPyBHblssWBJgOaRF0JwcQ3TkZhI",
+	"IxlEDGEdRI71sRzgTSbwJv+2jyp/MdCK+Egchqd6UB67K0vhQYdMRSYTd9MJCu2H005Gw1t8cOEbjTE6",
+	"DyDQ9K4HnCtgEggbeiwxo6TMHSH0VzIaMJIx/Gpme86uudIwEtShV8zxMZMQaSEeAPxQzLQXAx0y2Ndg",
+	"n34hvnvjOm9j22P/EAzYyXTrQtc4LnSumwx4NrX1XzCakaYrLv7SVw0aNokUe1lL3NUzhOR7H+zaYrQf",
+	"XxXZzYS9TVgAt7cjU+rKQv+gSF5kOLPSzzslhhG2Dn7FbndnwvSbIrt56hfwuZrs5m1hE/xehlDUQw35",
+	"+N3coXVb7tUT7WfI4yzcgA4+TOoUyqR7WfNQjQUyFtEzBduojGntXJqS/lyzuPOthdKMpvWSZku7Udeg",
+	"TpDDBXDlDvflKNyR4rxktdPVffI0mDzxywA66+EadFDZYYsMD+sgtKZSN7W53H2JcryDKsekEJpnhLuZ",
+	"ThH/QDXp9NMyayqrO6R1c+/MxfQnx1usbq6YGxN5BaNrwxxjSYJES5mRlbzFkcSEC/I93dbSjLv5MpZs",
+	"PLjobzNObJnzJESnjCcevsUrgw4V15XidpQltFAQSIZHXwbT/BFbDJGt4PcTV18dcSTsV85Y9tiR+8uY",
+	"8QESAnGCd5dw5saCjD4tf9wemy3mtie3F6e5MTz1iJf/oMztl9bWSxy6TrPMi+l+NladMGvc6dlxveRq",
+	"ab7PCxFlvcDOqtN6J9vt3RXSi+8QzrcH2z0VNa7D5i66MALI8pn2YI0O0m9rJygrusBUG1cY12cpADK6",
+	"tlNMHQq5IULC5DKWI+BnkytxxV+Y8iCF+qKTJ/GM78qZneqvRn9t3MXFAgFfXjwBBH3B0h1MVifsj8hj",
+	"MAJrR8eVrxZ1hmIQNx57dDvQXgBqxxZ6jEFmrl2NCZzW2La0cFfyh32eHqOzEFyrjjwJzIAf3dGQvuds",
+	"Mq6xpZ8Fdjuyi0f34ZX5h3mW0RJnOTmWwcNvq10LWsHSIKCcM/M5CjYY3A9bynSHOYkr6XLN/EruO2kD",
+	"D4oXlVR5YiJvWZ7zlPUKRiF7XNmaEcMJNs8JYShL/B5CFOaBpHRbovBzRTK5wXH6segUUNWPbkWfc3TK",
+	"UqV9lRYrK0aYkdhU81477KbaD7qDUr9aaeMJ4cNEo5BC+1bx+3dxaOKupjkqRutkNFzdV+5wnzGlvemk",
+	"KcCc5Arc3h1FtrWH75ZcUSo5bDQplFz3FktyqMkp5VAAZ6RaIwpEHpOcK4ZGsCrL9SlZGB+mIeYuyZXU",
+	"S6iMd/Z1LJB0SBl3+EBSZXWHDCTdO0fZQNInxVCNSBKS2vl0OiWTib3vhGqCg1pOYVDL1A5qCY3vLaP5",
+	"hNmRDtZF4OJW8oSpqhXexaj3FV6qyPI2cyNnqsAhx3Hv9ju+sFaGKtSaCVWLAzaZCe+4Z6L5AO7nJ+ND",
+	"voSN2D+O0wlYbI1q3Oze5Uj2tA/m8t0t72rn1fYAjgTIAkOELkQVmW97UcP3YZV6v+o8ZOb7DmBCim2E",
+	"GZftXQ7zHyf2GtsamX5MVlJp/4vqVR0YYH7yrborSzT9ukwmNAOLvjLALpiz2HD44p0W6J+VGmnHYOCW",
+	"Vg9I8txwAZkd3PZgKUZH62XOWrtQ7FDlfnoxHE/dXM5fnWvvKqfNvS/JSWO+f2wdWq4ry/BC4WQKzVQ4",
+	"JPrEzqS0f0VGRt+n018dGt3i9geToQ/eMaLbJ0/3R7a4wxjtKAo0llrJdU3JGwZxk9dOT6tA0ICNUYpJ",
+	"c/YfDruiIRZB0abtOvkVXtCe6PFGM6R2jMhPj8hzrXy+J2ULlue2E49iKE0bnnAzP5omMj7z46n130NU",
+	"2R7cnU2C+uS4SkLHPaRCHP1SOvaQ22LNHljd8MuuMLOj4o9ja7D0mh2zW2ZhPruwCimBXiUju0SxuoK6",
+	"SvzlJYaXAT6JMUGu2ELm0DHFr4XMDVM5yHbDfEt+vWRK27vYzA3Gm23/FAw75kpFwf5QODy99QLv8G4k",
+	"3PyjNDvBkx8nN609TlwRmtwIucnM0R00/oftM/ZMA5YzDzKUqWUiszbGCxfVonHgPnTN7RPIZGH/dfRP",
+	"rHjwTOKuNDdawui02tQBu8YGz8APF0wkDdevic0On1T44J8SR3m05C/fui4/akxpmIBGzE9sGzOoCJy6",
+	"SDgmWbhWwVhGCMmwNQyLhBmd5bgBwLysjeHyRcvugiYrmKc/Ta/Zp9o1aNb2N7Opvbjo5ODPZWmMj/Ab",
+	"26MJljh3xeO1OZrc4sHd38wDsxZHNUNZzlw04zu5DUh0soD/Duc04IkGn9WmHPbTUDvHIwATZsxN7I2z",
+	"oWvyg6MqVkUGbfUY5rSmNd4COJCqGwWcCVlL7BwOuzZdXPSIPPE3MCRxncvNmChJKMmMI2vnFDLjvlo6",
+	"gcApsDE8qMba1zk1Ms4pNL3hsWg/rNQlTO+DA78zD3hCs+xDKzJ48EsA22vxt9wpwVFuoXRDaSoOqtJg",
+	"FcQFFQdxl7c8U7qdQX4c+IYKXUm0grO1gwPtm04cZQ7gQtvBa5mi7NrHvw+s/9Z+WF7n2J1gOq4bdaRs",
+	"Gc+c4jxOLojMjXspF+SPObsF1MMxuWHbP40dy/kOt5xh1kFs7SQeWxKkMYY031Cu5xbcRx35Z9gCIcuN",
+	"oHaZgKyaAs6FSAbwIocxl4GFEh8UtS6yzM4LbOjTJvmytURj2K4niN0AtWCGJYCsjgVP4CZtkB0np496",
+	"xJKAlSigUuBZlJqstidUkbk/ixu2DZcspGiNNMH73W0Qi48w2VMEi59yREZVMJrNSEnBNpdkSv4cjO8D",
+	"4dyyMHOHeOwpDD09CCNP00jkKbqlzknhQum8SHDKMjos1f1dUhzfynF0dftUmcA+jgYPudAPz0Y71nqf",
+	"UTKk/RcUxEJzZmEAq+KYHqC//P5g2CxarfCDDA4YfEBGc33FqD6ktH9RZJmVTEOlPQbVHHcYqY/1FbtE",
+	"u5WDkwlQ83SQUPf7WMp1u/gmZBN8Prm2HaID5XouNdVsUhq27dbV99bVF2wTGsIubmbEKRTZpde2WlNm",
+	"OGn5WsI4AxtSQ/toQyxwCgT8STxghoszFvuTcn0H8Wfuy0WvLrXFuqluYNTZsIWtB3IwSjceNrTuytgx",
+	"zvfnZjSJbIib0fz1PuAkfZhBsSRnHbjHzsqx1+FRNcwdbE5WjCKcPdpE4M3A3OqqivgnOJzg7UcLfgxF",
+	"vbLL2mF5PMeJG3ZxR5jez2TK3H7GdI+FkG+bWsw17PCuOWegUp/jtS6d4/70F9M8p9t71lO4VV2pHHsu",
+	"fpcOx1z/wbSnjP1ZCg7ETfHewVfuaZMJT8nCjnAZpGeUJy1fSYEf9E7d9OCrPvh/cN3YqIwdk6Ceptfs",
+	"dwEObl6k15A988IHzzoyu40hbXbPmainTxyNjkfWjUhngY1k3I6ZYky0FxWD/KvDeztyGoroDeuvJgXh",
+	"o+N3Vkf1GqKXXrNWKTyY5syP9p45Yn58b9BAUcn0MU4f6zLT655jRWrEcQjM5N10c5wzzXPWFXW8lTcW",
+	"qiRqVWHTRM4B0XCxCIr5IPLoLT5spoAa/yPy3MOVJHLFiJHsl4QSQEc2RoMiVLBNLAVmVnsngv1ARWP3",
+	"ROIvYQM+ApGH/YCwBE9C/x47zaNRO1/gIe7PGZZk76ctCVmmmis2FDmBXFcfZV9mxmoq/9KO3EGzBpC4",
+	"AQQcHKE2+A+jI/4muXiNj/8dmAb+bfrYB8FmHtxKCO49iJFslYGqlxgbN392tW1RCSURNcyC8qu7Ggfj",
+	"HZCz1KZsr7a27sAZBlbquqBjlQYT+LU/t0816eoXiG/7oXOv/vE/c71EVy1G3bi49iysHWl5D/ERizBF",
+	"A8IfRPfuFzvxGQJSR9LZSez2sjvhsg4R48fvzB8z+MOZz21ddM4CCvfN9zMZpQetpVumY+aK+WnIOLv7",
+	"2/BxB65vMbcccvClrodf1narpUYsOHZ8cfJPfdNTxUepAu/Srej3p4qdwKjBcW+4XgI+iHbxsagn1XHS",
+	"96A/23Rnue7DDxHfV3bcWWeCM3VHejq0SzVUD/qTA8fZSiW/M7stS3dp1xwJlRXXcSvyRXkEnZFWqNH3",
+	"j/qwgyE+P2vW7mofW9bt6cEN2YC5HEf6j1qY0pBJxCdsIMOoYr2WuZ5ZWMcWPnW4kHXDNqjH3X+yuHuV",
+	"ahzDfXr8zv6rF7Q69Uu14xyNBi9LosSWrGTOLkHOo6UAflrudHK8/f2Fr+r/XJHUy76EHQRUa3N3u+kP",
+	"wfY7gfYvN7HFYHC/to3u9ZEdTerp09gegIbu2xfpKa6vpWB/ELUJSuIYHkSyv70/FPXe537PggO0++7z",
+	"P2zLek2w7Dlf6Z4w0luwzg8jau4X7LzcmAOind8fK3i484MxwzDat9jmFlNZ8xWbACj+08JQy/E3LM+4",
+	"6OaLA2Ob7xCGOyHN/ZuVmOZmp/phmsdAyT8c1e9H6QfEW4jQeS9c8nvkjwgw+UdilXWhHZ8A7v2b0WPz",
+	"1/PXb0ZkMrH3chDkxP79F/OLI3fXTj6KopAfinFaDdc7I3jSLPM2rAPLtTt2aERPT2Z7ogdWlOan3+h5",
+	"f1zVDuq5N2/dHdbTUeQue70O7Gl5sgeiZ8Sm/3iQnhFW/FxBPb/w5X3jevrZFzVgz/2Ys1vP1aE96/xF",
+	"EwtuFQX0bPLYx0P0jLDY/oBCrW423nJfK/EQtP/pELAHFdpbj3TCCjkStbhCu332QyMK7Wlj7YmZ0WFa",
+	"9cbQ6Imc8THJ93chukvwjLuS/nD4DJzP7yCn+ptSDlCjLuEtSBw5OyWFWFO+U8QfHE2jD5/9WrCCHSdU",
+	"JCzbhaKBtU8ZYlEHMFqy8MDNcDvYzmsp0yPyeslg8h+BTjPzkMxwk7GbhLGONF9Yvx27cGw7AqL1IOiA",
+	"fYwdK061Zqs14kFDbGJDt+YPf3NSiIwpG50D2DCW8VuWqxLIw7bmXZaF3dAFB5adeReqiJJS+PbeJaPQ",
+	"Dcr1mEiBfZsLrpWdb29Rp+cAf8oK9qMTDXMIipaNnluyogiMyPUR+YGuWFqijAmzVrmwRT0byl2BmdQE",
+	"Dj9S1APvDM+8h4Ke3TIEnvwKCIJHZclpH3DKcMfuI/YBm+RQXngFHQSotTPpjVO7R+PRiupkCe2PrjId",
+	"/jtLbVtbKVwMr1RZBZ2zNiZpRRI2F+ERk8nEYdsJQf/SAt1jTUrEstEyY6KOT2nf1lXsINPfN3gPPDYq",
+	"dZYy69Dmf2ds3S5zoEP5igE+Qc6dTIFPoTqBi+tx2dC3tTlA6D0HSB8vSFwZUClNbDvgEfmewq8dck3C",
+	"1mYRGTX+oS0cWrIs/f0JFnMwX8RKp1j5q8zSexcqrWLBHBCZTNwYibg8yKS8USTjUDe2yKRMu+UBsOPH",
+	"kwYeFXAXVKjbcyxsseLU2/bVRi17U6zeHmNPr2YrNPhosvQXGEYzv+ACKAb6G3gNo0GRJb1lRMssHUPQ",
+	"lQtCLSwAkTnRG8ACw9gDoIkmCJEEoGoyI+uMChbKFR+jIFwrliGWpnLCJeMqCmVtPt+PPa3l/oxnmuV9",
+	"XA2EyQuujxQahZZgZf5bKwZpuc+9C45wIUa0tYKSgpq1sFRcESZuWSbXzOOTzt8U0+mDBP6fzc0mQ6t3",
+	"kWWkA0HCAke2QUicYjOp+/u0L4LqpkTT71ecxXpvFcpPjfXTHU+3qkDb7bK9ZVGoD2xUie7Aw7PKBpxE",
+	"N+DzKwqDTXyu2apPWVi5nQcvDBuuYqxEm4Gq8UhAnoyrzFfBX3VkZk0j85Fgb/XM/o3lnqkRVzM/6Q+a",
+	"jABhqlNhGZFlFFb5cK+1BNNdWmmPcjPUMZVas6qKOX5XbtKuvsuN8yOdplCaZxnUnYX6x/iq7gr0VEOc",
+	"6RyzNIppbVxUK99brC9n7qXf4/0GS3n7u47ezsOxiF9kSzu73ZN7KGN2u63vxiFWtjUZxRn8juw95apO",
+	"Soc6qH4VznVSP/Q4jxYu8NSmjt/5f/flhCuW0BWzzaP+18Z7CVgBbacbtkaQpAdTktKtaqd0b6gPJvXq",
+	"zz8IxZeLbSF5/45H99AYHd/ye3A/2mG6F1xwtUTG6OKEcqnAE7/K9WwIXwTE8uF5xIYKOlJcTCvw/kM5",
+	"f8UwGOGH0TmAxp8BKQ7K/fkKQz/ojrtEA/6MK5hgUrr/INuCkKe2gGm/v5CD3fAvUYcdmUHYpY8XeLDH",
+	"FI09dKk2x08fL7yQM51vd4GHtUUb04JBKUcwzxzZgOeIpWp59Ij8lSGoGHh0299pfBD28gur7oJ5yCuO",
+	"tpCbD86sZgl7eV3ILR+HW6WmEzdOpDsWaCg3l5symucm94oUZuWA+oRNYSlWvy7sENktYDqOiWAbpnBU",
+	"ZgemE6AcW/DmjxBz23H9s1yuvqXbPpe+lj0v/CQjMv4Q+sRkkIIMeRw+KIPgOLkniJ5DcHD2kvc02+zr",
+	"2jjcNcsTs3nlfJw4z9sXxrVNJr7YDcsSIDPmRuNMT0Lexx8GzI+Y0+8POgGnwtZHibptZW3jQuXQlmWn",
+	"GON7yUV1IhdsD2hCw7zA8bCxY7JZyowBZPDLZ0/I2cmjKXny6r8wMkyNTk2hz1Gwy8jwL1B9HAeO4dFZ",
+	"7GHz5Z8hwTona8rziDvL3pqV/t6ExW6e1uytPrZHWvJyPQwc9ZXhoKkyB3RILn36NuAFS3T2MTvYtZ2x",
+	"8HSbrEQwoWAvA9KOMldON/VJIHDHAzMaUmqfXnRL8Dm75krn2wtbAaWy4hqZxfDXq+9fv8AJAmPy19ev",
+	"XxAsqxqTFaMwaw4HrjMY6kqtybFk2VrFVelLu7x7VBT4iDYd8TjL7Jur+xuN4Qen2SeBheKHmvVWGK6k",
+	"baXXs0TCzFomllQkLHV/L7Vez4IeTg15G811xlr1BBx7vdG7rJMbFHgPaHO8e0oG9qjwdT/yzOiWPH/R",
+	"jpWwG4wTiumfv1CfSqLUvdE9ZP3sq3bn/Wp7mkC0CVZih2ZCgx+FWBVXZJ2zBX/bCguPP2lLDJ5Pfyep",
+	"QLuz/YxOu78HNzn9nSvSw3FTlx/p7c3gvHx3kc3iJXK1MvvUJjHwOT6L1xn6cVffRZTU1Jx9zR0IaS8x",
+	"SGBpm9ZGxYLYwF20AxGxRsEmK4y3fcvC+R42YLvOqF7IfAXJOy6uFaFZBiPkzUOwjhVHmvuqcmUjSfbJ",
+	"lzgZRPvUgHm8eRx023INVbI4RsvGOVwnkg0bQRCBvTWSMRaLgZ9YIv1Ugd3s8uwRHazV1t92YKtt5HcH",
+	"C/vYE/Qc+zEZ1tFTS6mYY42Tr0+PpkenRyfTHYycu/M7fGBoN/dX40T+8+N38M8ZX++CgSshZNzZ2F5a",
+	"sOgDjsUEvevacwGk6gDWI2IEv3bDI13fLQqXq0IxCACrYKiEZ/7UroPrNjiavbn5k4GjGUD9NUAa90tS",
+	"OdeWKmlP6RaAJud9k4wR6r4/bJqW+GeDtnfC1LjNiebSS6o5iCQ9bLnGpyAOIQ99JxK5c/p5gJEziPPt",
+	"+YWwdC0S8tjZHu3JsMfeOqFOhbgA+j9dbqyNDt3d9xVhwYt8oEbO+yN9t4+fCPm7o7kbC3jy6Ssn925Z",
+	"K3mCrte5vN2p/B0MRw/0DRiqByZ/aQvwoPOzG1uD/IwuRg1OISVcg5+B3dquDMQXkZcWQO16IXUrXsfH",
+	"Y6SBaVm7t6P3nxYTOpiOD8eDDYSO0sgcZtPYlXeza7XndIHyeSmVrnZ7xOyd8sAOzsh9LZ4dDI2MtBvD",
+	"g5Ys5e1H4L4PCuHx2bDqXbq/749TLXDHp6EsrQjvz3sw+SSK5hFhPUvXnzDnoanXNVXGfF+1EN25jcvp",
+	"8HZ7fAjfacwSHb8Z0DI3/sJKdwxDmU38ZKJQsJj+rJRuBV3xxIVjdnKTpdWPaZDKQveaI4cX3iWlhU/6",
+	"5AoLPsXEjdmqXmkb2NPD52zcUXnOww96sZ0vCZr5j4yGMQcvYZ67zmyxUA75uBYeNE9s5nrNp3frscJX",
+	"6T2zBi6/8DB1c3ynOfmjn+JNhQNf+ZOxuub1969f67//UxU5ZEVzDao4qNU1X3z/35hngbnsas0SvuCJ",
+	"3Z8NF+qCXEm9tEA/rpTIov44CJLKxy4xdEQee62W2Be2XA6zYRYyB89Sbtx91RH52U6jmOtMza05OncJ",
+	"kXmZfsphBjEl5pjt4FZIJs0lAGMWgivNk3nbwB/ggE82J2QWN3jQzw6Nau55fwiqlpA/AZbG821L7AAD",
+	"eFY4Cop+yWQCZUznj74ik4nOFPG73iEg2ob73KO5ivKlZqvCh8fv4L8Dsj3mcpvqcXAeUHqcougok705",
+	"M5sJsJfIwYpuW3M0+/HWp5Oh6UPJ9dwM0F65/20RDLjMpWQ06xtsrFFdn3zMAZIwFUrbnYExl6MqWVOl",
+	"NjLHft5yDmA8N2N3ew8n4Z5EmsvLfCICDXMze9PKYfsC69bNMBfU/Ni2on6QiQKHkET3O08AVnjYaQL3",
+	"pundLIFPhTHscIFu1nBq/ezhuVXrfGUOjnfa/QceOjBElbtqqh0959iQZwuvrCUP9f2l+R2Ttq/c3feh",
+	"LPfj+5K50aqygND8Ry2kBlXts0UmYcvxrzXLZ4aa/AeF4AhbAOueab5is9+wr9uH+WwmD7vMoKptVgiV",
+	"UCFam0z8WYC4nkiypassJLFw8Q3RvCO84n4byN2d0tMvaIfsvHQRfuyZ5ILAwGQihS17B7QmCPnCMNUa",
+	"vFOb6A0I7dOVvm6RhxXA98gmVgb/LhjFiu/JBDug1iyfgDP/cLqDbdqE877DLDx3VQVx76HYdphan8jl",
+	"ZZAaV8xOipEb4T78Q0tzyN4TsgfGNj/BWGXvcdr3NEm7MUTbftBjHL2hu0qFk7d5KnNCASkKhoW24obE",
+	"Z2sPGavdYoLgy/SNVgry+MVzO341EtyzjBAG91i2QLWiHfadsiDH4BZCNmwlc0ZgQcBEiN4C9wQQU3j1",
+	"JVVtobxPem73fjO7u4m2Noj7PoN69WG4PWjfEn3vgdrhLG0yAcr1hNVo1oXJSFc8y3AOSCsn9AnLHSAW",
+	"Z7knpjeO3w0cwI374IBxWsZt70nrg0Jr9zmkuxc91Qd075rNXRnLrWXfMcr7TOS+u89XJZmdQbVBI7q7",
+	"xnP3ECn3F0rbQ4zsVKGoMPbWpeCm7U8sh42q1bXwIO5uTN1uCKDjXOrOsmbE+KFEsI2lL9/TYZU9wLch",
+	"gA/ZyPwGG3fn8pblGV3P0BdUc9DlY6IkWsNXUi8txiO/ZRYC2E4VkTCTQBYRUsbl7ifr/G6MPykT4KXU",
+	"vU2A6adgAuCC9+PduO4PBTvOWsQwBZCbXPSW87iwO8h5exQfLmUXNROMr9vHuwScAbi4azS+LQiKe48/",
+	"qeho/C+FMQ1eNTvVx9eE8zi4q1mo6qB7/LuF08rqs1Iltk6sphmnCrRl+E5x/QhBmF4NzRAuOlQzM7xs",
+	"f0fUswWOT0OsDpaz1Hch+koSl42cE0qUzqW4Rrh7BeBvl67meSk3wuMPALBH4KhCyXSbB/qT2md+74fR",
+	"PmZtB/Y/zS3N5r6w+3qfDqiNSO7LEe7ou0jdu56ux7U+SqaD5D98+QeySUSVHL+z6+9Z+2F+hJ09Pluv",
+	"tFwrMO8Av8ZhtN5jO+9+nPPJVIr0oM5anQhQnD+pFkMHLrJFIgOI8YN36VZocacra64eXh5iKWS4iWx+",
+	"eH8e7R3l0gE1tUL8695Ucm+NujUFPoilzWE9xm3CWY8fqkLkAALoflOUZoGHTU/eE2P48pBPhzVshjEy",
+	"Gs7eiiiaMdWTcT5MTUgP/X7nmfqGTWCDDj1BH0lrzzHdDRnw6bcp3RMrtc/P//C81T1Uv5ch05io3zGq",
+	"Ecczeguh2uBUt3c+3nT9Okd+rqP1vzDs/Q7WBwaoT9X/iBqxMXy/gxW9lZ6AZu/mxY83hb/OivuP4AcH",
+	"pWX+/l524qEY5BOhcj99/9Ox8Nyk/v7uz6FH9t/BjMNExMTHqNrH9zPtsnPuYoAjXUHaDlJySyZwXgVX",
+	"5Jrf1lN21cgOXF2b3blkNE/dSI36CE/fB7QlCRXkimFRaGwEJ74Uei32vT4JvXKQYKp7pVdMH9Qdu+do",
+	"qs3l6TD0cghzMoyuxrN74eN6GYs1nhjE2TV2+hRYHFVMF2vjBdWArHPCUrZgec5S324LPlmT5+xTPqqO",
+	"+vyNOHsUH9nLcqvoxS3KLbnDjMvYQttZy6s1FdtOM87R68fgnc1S0hXv0faC2W8f8EuMR7qhmM0D1XUB",
+	"XJTDsAtbV4pg/FQ7XDHFIjV2m6V8vHp+nwj8z1MmNNfbtqkP5l180eshUxY/LyWhK/K8dyGHK8borMHK",
+	"GU1nUmTbsh4rbqzZsy0JryQ5+9Vd8fQVyxa4q8HogXe2+OPiH78YKaVYfuvEYmTvw1nkSF7wA+UmdyfF",
+	"iqErXeTZ6GJ0DKLPbmezilKxLGO5Cgul5Ub4MmggSVez7qHj7ZUqgpT/xL6+vwFO0y0jdgDGG9zLXhe7",
+	"VQUA3EXPW3DAyxuW+DjNW75yPfUuFE9vfJ9KAhHG7/+bpCzjtyzfhvfE5sHIDb9//YI8/un1XwlHpuE4",
+	"yj6yLhTQzVuYU00p9/D+MBknvEcgFhQBQYmT4Mpbu4k/9Vv/7PKhDgPZ3Mkq6LGdvTO2t5cE0Dkq93Xz",
+	"LZp3Lmfgm9u7Wbt4q3IuuR/nH75BihWj9TdgBYs85zHkbv0IGHcbMPJdpDe4TeKjTC0bDRuB+HqWto3/",
+	"IdgEBnva1oCrrZ2mB4/5p6wcIw5xa9lre3vbUmDkpDoirxizqk3onCaaXBc8hSlFdM2PXz59/O33T49W",
+	"ae0ZRrFpmcgstisvnpMkZ0BxNAs504rLCKHu7ML0A/NtK1PzHn+VG7IqcF+sV6YYyAdDq8GUOgfDb1v1",
+	"KFlxUeCkDMf15dUTHAUV3VLpwjpw7MHvIa4YWyKjmV6OyYrpnCdqXN34sscDpaQd8xu8e37LEzZ6/8v7",
+	"/y8AAP//",
 }
 
 // decodeSpec returns the embedded OpenAPI spec as raw JSON bytes,

@@ -63,6 +63,15 @@ decisions.detail text COLLATE C NOT NULL DEFAULT ''::text
 decisions CONSTRAINT decisions_pkey PRIMARY KEY (ref)
 CREATE UNIQUE INDEX decisions_pkey ON public.decisions USING btree (ref)
 CREATE INDEX decisions_occurred_at_idx ON public.decisions USING btree (occurred_at)
+destination_limits.destination text COLLATE C NOT NULL
+destination_limits.max_connections bigint NOT NULL DEFAULT 0
+destination_limits.messages_per_minute bigint NOT NULL DEFAULT 0
+destination_limits.reason text COLLATE C NOT NULL DEFAULT ''::text
+destination_limits.version bigint NOT NULL DEFAULT 1
+destination_limits.created_at timestamp with time zone NOT NULL
+destination_limits.updated_at timestamp with time zone NOT NULL
+destination_limits CONSTRAINT destination_limits_pkey PRIMARY KEY (destination)
+CREATE UNIQUE INDEX destination_limits_pkey ON public.destination_limits USING btree (destination)
 documents.key text COLLATE C NOT NULL
 documents.partner text COLLATE C NOT NULL DEFAULT ''::text
 documents.domain text COLLATE C NOT NULL DEFAULT ''::text

@@ -60,6 +60,15 @@ CREATE TABLE decisions (
     detail          TEXT      NOT NULL DEFAULT ''
 );
 CREATE INDEX decisions_occurred_at_idx ON decisions (occurred_at);
+CREATE TABLE destination_limits (
+    destination         TEXT NOT NULL PRIMARY KEY,
+    max_connections     BIGINT NOT NULL DEFAULT 0,
+    messages_per_minute BIGINT NOT NULL DEFAULT 0,
+    reason              TEXT NOT NULL DEFAULT '',
+    version             BIGINT NOT NULL DEFAULT 1,
+    created_at          TIMESTAMP NOT NULL,
+    updated_at          TIMESTAMP NOT NULL
+);
 CREATE TABLE documents (
     key        TEXT      NOT NULL PRIMARY KEY,
     partner    TEXT      NOT NULL DEFAULT '',

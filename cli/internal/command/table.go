@@ -99,6 +99,8 @@ func groupText(words string) string {
 		return "The API's own description, and metrics"
 	case "quota override":
 		return "A limit of its own for a domain, for a while"
+	case "destination-limit":
+		return "How much each edge sends to a destination at once and in a minute"
 	case "domain bulk-exception":
 		return "Whether a domain may send bulk mail, or is only observed"
 	default:

@@ -60,8 +60,20 @@ func platform(tx *store.Tx) (api.PlatformPolicy, error) {
 	if err != nil {
 		return api.PlatformPolicy{}, err
 	}
+	limits, err := tx.AllDestinationLimits()
+	if err != nil {
+		return api.PlatformPolicy{}, err
+	}
 	routes, err := tx.RoutesOf("")
-	return api.PlatformPolicy{Settings: Settings(settings), Routes: each(routes, route)}, err
+	return api.PlatformPolicy{
+		Settings: Settings(settings), Routes: each(routes, route), DestinationLimits: each(limits, destinationLimit),
+	}, err
+}
+
+func destinationLimit(row store.DestinationLimit) api.DestinationLimitPolicy {
+	return api.DestinationLimitPolicy{
+		Destination: row.Destination, MaxConnections: &row.MaxConnections, MessagesPerMinute: &row.MessagesPerMinute,
+	}
 }
 
 // Settings is the wire form of the settings, which the API shows and the document "platform" holds.

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m, &server)) }
 // rowTypes are all types that gorm reads or writes, one of each table.
 func rowTypes() []any {
 	return []any{
-		&Partner{}, &Domain{}, &RelayIP{}, &Route{}, &User{}, &Settings{}, &QuotaDay{}, &QuotaLease{}, &usageRefusal{},
+		&Partner{}, &Domain{}, &RelayIP{}, &Route{}, &User{}, &Settings{}, &DestinationLimit{}, &QuotaDay{}, &QuotaLease{}, &usageRefusal{},
 		&senderUsage{}, &senderRefusal{}, &Decision{}, &Complaint{}, &Edge{}, &JoinToken{}, &Instruction{}, &Notice{}, &Token{},
 		&IdempotencyKey{}, &AuditRow{}, &Document{}, &pendingDocument{}, &QueuedMessage{}, &QueueOperation{}, &queueOperationEdge{},
 	}

@@ -65,7 +65,7 @@ func lists(t *testing.T) []operation {
 func TestPagesTogetherAreTheWholeList(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, w *world) {
 		for _, partner := range []string{"one", "two", "three", "four"} {
-			w.scene(t, partner, "address", "relay_ip_id", "route_id", "complaint_id", "edge_id", "join_token_id", "token_id", "ref", "message_id")
+			w.scene(t, partner, "address", "relay_ip_id", "route_id", "complaint_id", "edge_id", "join_token_id", "token_id", "ref", "message_id", "destination")
 		}
 		partner, _ := w.newToken(t, map[string]any{"role": "partner", "partner": "two"})
 		w.do(t, whoami(partner))
@@ -116,7 +116,7 @@ func TestAListThatChangesWhileItIsReadShowsOnceWhatStays(t *testing.T) {
 func TestAPageTokenBelongsToItsListFilterAndTenant(t *testing.T) {
 	w := newWorld(t)
 	for _, partner := range []string{"one", "two"} {
-		w.scene(t, partner, "address", "relay_ip_id", "route_id", "complaint_id", "edge_id", "join_token_id", "token_id", "ref", "message_id")
+		w.scene(t, partner, "address", "relay_ip_id", "route_id", "complaint_id", "edge_id", "join_token_id", "token_id", "ref", "message_id", "destination")
 	}
 	other, _ := w.newToken(t, map[string]any{"role": "partner", "partner": "one"})
 	all := lists(t)

@@ -27,7 +27,7 @@ func absent() scene {
 	return scene{partner: "absent", domain: "absent.example", ids: map[string]string{
 		"partner": "absent", "domain": "absent.example", "address": "nobody@absent.example", "relay_ip_id": "rip_" + id,
 		"route_id": "rte_" + id, "complaint_id": "cmp_" + id, "edge_id": "edg_" + id, "join_token_id": "jtk_" + id,
-		"token_id": "tok_" + id, "audit_id": "aud_" + id, "ref": id, "message_id": id, "operation_id": "qop_" + id,
+		"token_id": "tok_" + id, "audit_id": "aud_" + id, "ref": id, "message_id": id, "destination": "absent.example", "operation_id": "qop_" + id,
 	}}
 }
 
@@ -66,7 +66,10 @@ func (w *world) makers() map[string]func(*testing.T, scene) string {
 			entry, _ := items[0].(map[string]any)
 			return text(entry, "id")
 		},
-		"ref":        w.makeRefusal,
+		"ref": w.makeRefusal,
+		"destination": func(t *testing.T, s scene) string {
+			return text(w.ask(t, "PUT", "/v1/destination-limits/dest."+s.domain, map[string]any{"max_connections": 3}), "destination")
+		},
 		"message_id": w.makeWaiting,
 		"operation_id": func(t *testing.T, s scene) string {
 			return text(w.ask(t, "POST", "/v1/queue/hold", map[string]any{"domain": s.domain, "partner": s.partner}), "id")
