@@ -28,16 +28,15 @@ func (c *Claims) fields() [5]*string {
 	return [5]*string{&c.MessageID, &c.Domain, &c.User, &c.ClientAddress, &c.Sender}
 }
 
-// encode writes each claim after its length. It is shorter than JSON, and has
+// appendTo writes each claim after its length. It is shorter than JSON, and has
 // one spelling for each value.
-func (c Claims) encode() ([]byte, error) {
+func (c *Claims) appendTo(out []byte) ([]byte, error) {
 	if c.MessageID == "" || c.Domain == "" {
-		return nil, fmt.Errorf("a message id and a domain are required")
+		return out, fmt.Errorf("a message id and a domain are required")
 	}
-	var out []byte
 	for _, field := range c.fields() {
 		if len(*field) > maxClaimBytes {
-			return nil, fmt.Errorf("a claim has %d bytes, more than %d", len(*field), maxClaimBytes)
+			return out, fmt.Errorf("a claim has %d bytes, more than %d", len(*field), maxClaimBytes)
 		}
 		out = binary.AppendUvarint(out, uint64(len(*field)))
 		out = append(out, *field...)
@@ -45,7 +44,7 @@ func (c Claims) encode() ([]byte, error) {
 	return out, nil
 }
 
-// decode reads what encode wrote. Bytes behind the known claims are ignored: a
+// decode reads what appendTo wrote. Bytes behind the known claims are ignored: a
 // newer edge may have more to say.
 func decode(plain []byte) (Claims, error) {
 	var c Claims

@@ -11,8 +11,8 @@
 //
 //	v1:<edge id>:<base64url of nonce, ciphertext and tag>
 //
-// [Seal] makes a token, [Field] writes it as a folded header field, [Edge] says
-// whose key is needed and [Open] reads it. White space is ignored in reading,
+// A [Sealer] makes tokens and writes them as folded header fields, [Edge] says
+// whose key is needed and [Open] reads one. White space is ignored in reading,
 // since mail systems fold and refold long fields. The separators are colons
 // because RFC 9477 admits atext, ":" and folding white space there, and no dots.
 //

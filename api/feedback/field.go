@@ -5,22 +5,21 @@ import "strings"
 // HeaderName is the field that carries the token (RFC 9477).
 const HeaderName = "CFBL-Feedback-ID"
 
-// lineBytes is where Field folds: RFC 5322 2.1.1 asks for at most 78 characters
+// lineBytes is where a field is folded: RFC 5322 2.1.1 asks for at most 78 characters
 // in a line.
 const lineBytes = 76
 
-// Field returns the whole header field of a token with its line ends, folded:
-// a long token on one line would come near the 998 octets that no line may
-// exceed.
-func Field(token string) string {
-	var b strings.Builder
-	b.WriteString(HeaderName + ":")
-	room := lineBytes - b.Len()
+// appendField appends the whole header field of a token with its line ends,
+// folded: a long token on one line would come near the 998 octets that no line
+// may exceed.
+func appendField(dst, token []byte) []byte {
+	dst = append(dst, HeaderName+":"...)
+	room := lineBytes - len(HeaderName+":")
 	for {
 		n := min(room-1, len(token))
-		b.WriteString(" " + token[:n] + "\r\n")
-		if token = token[n:]; token == "" {
-			return b.String()
+		dst = append(append(append(dst, ' '), token[:n]...), "\r\n"...)
+		if token = token[n:]; len(token) == 0 {
+			return dst
 		}
 		room = lineBytes
 	}

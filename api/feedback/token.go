@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 )
 
 // KeyBytes is the length of an edge's key.
@@ -27,23 +28,67 @@ var (
 	ErrForged = errors.New("feedback token does not match its key")
 )
 
-// Seal makes the token of one message under the key of the edge that relays it.
+// Sealer makes the tokens of one edge. Its methods may be called from any goroutine.
+//
 // Nonces are random: with one key for each edge, 2^32 messages of one edge keep
 // the chance of a repeated nonce below 2^-32 (NIST SP 800-38D 8.3).
-func Seal(key [KeyBytes]byte, edge string, c Claims) (string, error) {
+type Sealer struct {
+	aead   cipher.AEAD
+	prefix string // of every token
+	data   []byte // additional data of the seal
+	pool   sync.Pool
+}
+
+// scratch is the memory in which a token is made.
+type scratch struct{ plain, sealed, token []byte }
+
+// NewSealer prepares the key of an edge, which costs more than a token does.
+func NewSealer(key [KeyBytes]byte, edge string) (*Sealer, error) {
 	if !isEdgeID(edge) {
-		return "", fmt.Errorf("seal feedback token: %q is no edge id", edge)
-	}
-	plain, err := c.encode()
-	if err != nil {
-		return "", fmt.Errorf("seal feedback token: %w", err)
+		return nil, fmt.Errorf("seal feedback tokens: %q is no edge id", edge)
 	}
 	aead, err := newAEAD(key)
 	if err != nil {
-		return "", fmt.Errorf("seal feedback token: %w", err)
+		return nil, fmt.Errorf("seal feedback tokens: %w", err)
 	}
-	sealed := aead.Seal(nil, nil, plain, additionalData(edge))
-	return version + ":" + edge + ":" + base64.RawURLEncoding.EncodeToString(sealed), nil
+	s := &Sealer{aead: aead, prefix: version + ":" + edge + ":", data: additionalData(edge)}
+	s.pool.New = func() any { return new(scratch) }
+	return s, nil
+}
+
+// AppendField appends the header field that carries the token of one message,
+// with its line ends.
+func (s *Sealer) AppendField(dst []byte, c *Claims) ([]byte, error) {
+	m := s.pool.Get().(*scratch)
+	defer s.pool.Put(m)
+	if err := s.seal(m, c); err != nil {
+		return dst, err
+	}
+	return appendField(dst, m.token), nil
+}
+
+// seal makes a token in the memory given.
+func (s *Sealer) seal(m *scratch, c *Claims) (err error) {
+	if m.plain, err = c.appendTo(m.plain[:0]); err != nil {
+		return fmt.Errorf("seal feedback token: %w", err)
+	}
+	m.sealed = s.aead.Seal(m.sealed[:0], nil, m.plain, s.data)
+	m.token = base64.RawURLEncoding.AppendEncode(append(m.token[:0], s.prefix...), m.sealed)
+	return nil
+}
+
+// Seal makes one token under the key of the edge that relays the message. A
+// [Sealer] makes many.
+func Seal(key [KeyBytes]byte, edge string, c Claims) (string, error) {
+	s, err := NewSealer(key, edge)
+	if err != nil {
+		return "", err
+	}
+	var m scratch
+	if err := s.seal(&m, &c); err != nil {
+		return "", err
+	}
+	return string(m.token), nil
 }
 
 // Edge returns the id of the edge that a token claims to come from. Nothing is

@@ -95,7 +95,7 @@ func (s *session) authenticate(identity, name, password string) error {
 	}
 	if err == nil {
 		s.server.metrics.logins.WithLabelValues("right").Inc()
-		s.user = user
+		s.user, s.userText = user, user.String()
 		return nil
 	}
 	slug, variant := authRefusal(err, view.Fresh())

@@ -2,8 +2,6 @@ package smtpd
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"activerelay/api"
 	"activerelay/api/admit"
@@ -24,7 +22,7 @@ func (in *intake) commit(ctx context.Context) error {
 	if err := in.spend(ctx, b); err != nil {
 		return err
 	}
-	defer in.server.metrics.took("store", time.Now())
+	defer in.over(in.server.metrics.store)
 	if err := in.stage(b); err != nil {
 		return in.refuse(refusal{stage: reason.StageCommit, slug: storageReason(err), cause: err})
 	}
@@ -39,24 +37,34 @@ func (in *intake) commit(ctx context.Context) error {
 // spend takes the units of the message, and waits for them where the edge holds
 // too few.
 func (in *intake) spend(ctx context.Context, b *journal.Batch) error {
-	defer in.server.metrics.took("quota", time.Now())
+	defer in.over(in.server.metrics.quota)
+	if in.take(b) {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, in.server.limits.QuotaWait)
 	defer cancel()
 	for {
-		units := in.units()
-		spending, d := in.server.Ledger.Spend(b, in.domain.Name, units)
-		if d.Outcome == quota.Granted {
-			in.spending = spending
-			return nil
-		}
-		d = in.server.Ledger.Wait(ctx, in.domain.Name, units)
+		d := in.server.Ledger.Wait(ctx, in.domain.Name, in.units())
 		if err := in.server.Journal.Err(); err != nil {
 			return in.refuse(refusal{stage: reason.StageCommit, slug: reason.DiskTrouble, cause: err})
 		}
 		if d.Outcome != quota.Granted {
 			return in.refuseVerdict(reason.StageCommit, admit.Quota(in.tx.view, in.tx.client, in.domain, d))
 		}
+		if in.take(b) {
+			return nil
+		}
 	}
+}
+
+// take spends the units if they are there.
+func (in *intake) take(b *journal.Batch) bool {
+	spending, d := in.server.Ledger.Spend(b, in.domain.Name, in.units())
+	if d.Outcome != quota.Granted {
+		return false
+	}
+	in.spending = spending
+	return true
 }
 
 // units are what the message costs. The unit of a day holds until it ends, whatever the platform's is by now.
@@ -72,16 +80,15 @@ func (in *intake) units() int64 {
 func (in *intake) stage(b *journal.Batch) error {
 	m := in.message()
 	in.kept = m
-	fields, err := in.traceFields(m)
-	if err != nil {
+	if err := in.traceFields(m); err != nil {
 		return err
 	}
-	in.writer.Prepend(fields)
+	in.writer.Prepend(in.fields)
 	if err := in.server.Spool.Stage(b, m, in.writer); err != nil {
 		return err
 	}
 	accepted := in.event(m, api.EdgeEventKindMessageAccepted)
-	accepted.RecipientDomains = recipientDomains(m)
+	accepted.RecipientDomains = in.tx.toDomains
 	if err := in.server.Outbox.Append(b, accepted); err != nil {
 		return err
 	}
@@ -101,7 +108,7 @@ func (in *intake) message() *spool.Message {
 	return &spool.Message{
 		ID: in.id, Domain: in.domain.Name, Partner: in.domain.Partner(),
 		From: tx.from, Recipients: tx.recipients,
-		Client: tx.client.Address, User: tx.client.User.String(), Helo: cleanHelo(in.session.conn.Hostname()),
+		Client: tx.client.Address, User: in.session.userText, Helo: in.session.cleanHelo(),
 		AcceptedAt: in.server.Now().UTC(),
 		SMTPUTF8:   tx.utf8, EightBit: in.header.eightBit, RequireTLS: tx.requireTLS,
 		Ret: tx.ret, EnvID: tx.envID,
@@ -115,25 +122,16 @@ func (in *intake) event(m *spool.Message, kind api.EdgeEventKind) api.EdgeEvent 
 	e := api.EdgeEvent{
 		Kind: kind, Time: m.AcceptedAt, MessageID: &m.ID, Domain: &m.Domain,
 		ClientAddress: optional(m.Client.String(), 50), User: optional(m.User, 254),
-		Sender: optional(m.From.String(), 320), Recipients: new(int64(len(m.Recipients))),
+		Sender: optional(in.tx.fromText, 320), Recipients: new(int64(len(m.Recipients))),
 		SizeBytes: &m.Size, Units: &m.Units, DayStart: &m.DayStart,
 	}
 	if len(m.Recipients) == 1 {
-		e.Recipient = optional(m.Recipients[0].Address.String(), 320)
+		e.Recipient = optional(in.tx.to[0], 320)
 	}
 	if m.PolicyRevision > 0 {
 		e.PolicyRevision = &m.PolicyRevision
 	}
 	return e
-}
-
-// recipientDomains says where a message goes, one domain for each recipient: so the control plane knows the queue.
-func recipientDomains(m *spool.Message) []string {
-	domains := make([]string, len(m.Recipients))
-	for i := range m.Recipients {
-		domains[i] = m.Recipients[i].Address.Domain
-	}
-	return domains
 }
 
 // confirm hands the stored message on and says so.
@@ -143,14 +141,10 @@ func (in *intake) confirm() error {
 	in.server.metrics.accepted.Inc()
 	in.server.metrics.bytes.Add(float64(in.writer.Size()))
 	m := maillog.Message{
-		ID: in.id, Partner: in.domain.Partner(), Domain: in.domain.Name, From: in.tx.from.String(),
-		Client: in.tx.client.Address, User: in.tx.client.User.String(), SizeBytes: in.writer.Size(),
+		ID: in.id, Partner: in.domain.Partner(), Domain: in.domain.Name, From: in.tx.fromText,
+		Client: in.tx.client.Address, User: s.userText, SizeBytes: in.writer.Size(),
 	}
-	to := make([]string, len(in.tx.recipients))
-	for i := range in.tx.recipients {
-		to[i] = in.tx.recipients[i].Address.String()
-	}
-	in.server.mailLog.Accepted(m, to)
+	in.server.mailLog.Accepted(m, in.tx.to)
 	s.messages++
 	s.conn.AfterReply(func(err error) {
 		if err != nil {
@@ -159,6 +153,6 @@ func (in *intake) confirm() error {
 		}
 	})
 	return &smtp.SMTPError{
-		Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: fmt.Sprintf("Ok: queued as %s", in.id),
+		Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: "Ok: queued as " + in.id,
 	}
 }

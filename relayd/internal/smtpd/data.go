@@ -3,6 +3,7 @@ package smtpd
 import (
 	"context"
 	"io"
+	"time"
 
 	"activerelay/api/admit"
 	"activerelay/api/policy"
@@ -31,7 +32,11 @@ type intake struct {
 
 	writer *spool.Writer
 	lines  newlines
-	header *header
+	header header
+	fields []byte // that go above the message
+
+	// began is when the stage that the message is in began.
+	began time.Time
 
 	domain   *policy.Domain // that is charged
 	observed string         // mark of bulk mail that is only observed
@@ -41,10 +46,9 @@ type intake struct {
 }
 
 func (s *session) newIntake() (*intake, error) {
-	in := &intake{
-		session: s, server: s.server, tx: s.tx, id: s.server.newID(), header: &header{},
-		lines: newlines{normalise: s.tx.view.Table.Platform().NormaliseNewlines},
-	}
+	in := &s.tx.intake
+	in.session, in.server, in.tx, in.id = s, s.server, s.tx, s.server.newID()
+	in.lines.normalise = s.tx.view.Table.Platform().NormaliseNewlines
 	if in.id == "" {
 		return nil, in.refuse(refusal{slug: reason.Internal})
 	}
@@ -57,6 +61,7 @@ func (s *session) newIntake() (*intake, error) {
 
 // run is the message path. Each step returns nil or the refusal that ends it.
 func (in *intake) run(ctx context.Context, r io.Reader) error {
+	in.began = time.Now()
 	if err := in.receive(r); err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"time"
 
 	"activerelay/api/admit"
 	"activerelay/api/mailaddr"
@@ -41,7 +40,7 @@ func (in *intake) judge() error {
 // the platform can allow mail to pass where there is no scanner at all, but
 // never where one does not answer.
 func (in *intake) scan(ctx context.Context) error {
-	defer in.server.metrics.took("scan", time.Now())
+	defer in.over(in.server.metrics.scan)
 	verdict, err := in.server.Scanner.Scan(ctx, scan.Message{
 		ID: in.id, SizeBytes: in.writer.Size(), Open: func() io.Reader { return in.writer.Reader() },
 	})

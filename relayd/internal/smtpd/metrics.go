@@ -18,6 +18,8 @@ type metrics struct {
 	undelivered prometheus.Counter
 	unreported  prometheus.Counter
 	unscanned   prometheus.Counter
+	// What stages has for each stage.
+	receive, scan, quota, store prometheus.Observer
 }
 
 func newMetrics(registry prometheus.Registerer) (*metrics, error) {
@@ -44,6 +46,8 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		unreported:  counter("refusals_unreported_total", "Refusals of strangers that were not reported to the control plane, because there were too many."),
 		unscanned:   counter("unscanned_total", "Messages accepted without a scanner because the platform allows it."),
 	}
+	m.receive, m.scan = m.stages.WithLabelValues("receive"), m.stages.WithLabelValues("scan")
+	m.quota, m.store = m.stages.WithLabelValues("quota"), m.stages.WithLabelValues("store")
 	if registry == nil {
 		return m, nil
 	}
@@ -57,7 +61,9 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// took observes how long a stage took that began then.
-func (m *metrics) took(stage string, began time.Time) {
-	m.stages.WithLabelValues(stage).Observe(time.Since(began).Seconds())
+// over observes how long the message was in a stage, and begins the next one.
+func (in *intake) over(stage prometheus.Observer) {
+	now := time.Now()
+	stage.Observe(now.Sub(in.began).Seconds())
+	in.began = now
 }

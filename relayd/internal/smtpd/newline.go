@@ -29,15 +29,15 @@ func (n *newlines) fix(p []byte) []byte {
 	if len(p) == 0 {
 		return nil
 	}
-	if !n.cr && regularLines(p) == len(p) {
-		n.last = '\n'
+	if !n.cr && regular(p) {
+		n.last = p[len(p)-1]
 		return p
 	}
 	n.out = slices.Grow(n.out[:0], len(p)+1)
 	for len(p) > 0 {
 		if !n.cr {
-			regular := regularLines(p)
-			n.out, p = append(n.out, p[:regular]...), p[regular:]
+			whole := regularLines(p)
+			n.out, p = append(n.out, p[:whole]...), p[whole:]
 		}
 		p = n.line(p)
 	}
@@ -47,7 +47,28 @@ func (n *newlines) fix(p []byte) []byte {
 	return n.out
 }
 
-// regularLines is how many bytes of p are whole lines as they should be, which is what nearly every message is made of.
+// regular reports whether p is as it may be stored, which nearly every part of every message is. The last line may lack its end.
+//
+// As many CR as LF, and a CR before every LF: then an LF follows every CR too. Counting looks at many bytes at a time.
+func regular(p []byte) bool {
+	if bytes.IndexByte(p, 0) >= 0 {
+		return false
+	}
+	lines := 0
+	for at := 0; ; lines++ {
+		end := bytes.IndexByte(p[at:], '\n')
+		if end < 0 {
+			break
+		}
+		if at += end; at == 0 || p[at-1] != '\r' {
+			return false
+		}
+		at++
+	}
+	return bytes.Count(p, []byte{'\r'}) == lines
+}
+
+// regularLines is how many bytes of p are whole lines as they should be.
 func regularLines(p []byte) int {
 	at := 0
 	for {

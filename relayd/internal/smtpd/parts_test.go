@@ -2,9 +2,12 @@ package smtpd
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"activerelay/api/admit"
 
 	"pgregory.net/rapid"
 )
@@ -91,6 +94,69 @@ func TestHeaderFindsEveryFromThatAnotherReaderCouldFind(t *testing.T) {
 			t.Errorf("%.60q: fault %q with %d From fields, want %q with %d", test.text, fault, h.froms, test.fault, test.froms)
 		}
 	}
+}
+
+// plainHeader reads a header in the way that is easiest to check: fields unfolded one after the other.
+func plainHeader(text string) (fields []admit.Field, fault string) {
+	var unfolded []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+		if line == "" {
+			break
+		}
+		if !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, "\t") {
+			unfolded = append(unfolded, line)
+			continue
+		}
+		if len(unfolded) == 0 {
+			return nil, "it begins with a continuation line"
+		}
+		unfolded[len(unfolded)-1] += line
+	}
+	for _, field := range unfolded {
+		name, value, found := strings.Cut(field, ":")
+		name = strings.TrimRight(name, " \t")
+		if !found || name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return fields, "it has a line that is no field"
+		}
+		fields = append(fields, admit.Field{Name: strings.ToLower(name), Value: value})
+	}
+	return fields, ""
+}
+
+func TestHeaderIsReadAlikeHoweverItWasCut(t *testing.T) {
+	pieces := []string{
+		"From", "frOM", "List-Id", "list-", "Precedence", "Auto-Submitted", "Received", "X-Odd", ":", ":", " ", "\t", "\xfc", "value", "\r\n", "\r\n", "\r\n ",
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		text := strings.Join(rapid.SliceOfN(rapid.SampledFrom(pieces), 0, 20).Draw(t, "text"), "")
+		want, fault := plainHeader(text)
+		froms, received := 0, 0
+		want = slices.DeleteFunc(want, func(f admit.Field) bool {
+			if f.Name == "received" {
+				received++
+			}
+			if f.Name == "from" {
+				froms++
+			}
+			return !kept([]byte(f.Name))
+		})
+		h := header{}
+		for range 2 { // the second reuses the memory of the first
+			h.reset()
+			for _, part := range anyParts(t, text) {
+				h.feed([]byte(part))
+			}
+			h.finish()
+			if h.fault != fault || fault == "" && (h.froms != froms || h.received != received || !slices.Equal(h.fields, want)) {
+				t.Fatalf("%q: got %q, %d From, %d Received, %q; want %q, %d, %d, %q",
+					text, h.fault, h.froms, h.received, h.fields, fault, froms, received, want)
+			}
+			if eight := strings.ContainsFunc(text, func(r rune) bool { return r > 0x7f }); h.eightBit != eight {
+				t.Fatalf("%q: eight bits: %v", text, h.eightBit)
+			}
+		}
+	})
 }
 
 func TestBucketsLetABurstPassAndThenAskToWait(t *testing.T) {

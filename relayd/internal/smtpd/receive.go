@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"syscall"
-	"time"
 
 	"activerelay/api/admit"
 	"activerelay/api/reason"
@@ -18,7 +17,7 @@ import (
 // receive streams the message into the spool, and stops where it is certain to
 // be refused: the engine reads the rest.
 func (in *intake) receive(r io.Reader) error {
-	defer in.server.metrics.took("receive", time.Now())
+	defer in.over(in.server.metrics.receive)
 	_, err := io.Copy(in, r)
 	if err == nil {
 		return in.received()

@@ -50,8 +50,8 @@ type refusal struct {
 // is never nil, and never wrapped: engines find its type by assertion.
 func (s *session) refuse(r refusal) error {
 	r.client = s.peer
-	if r.login == "" && !s.user.IsNull() {
-		r.login = s.user.String()
+	if r.login == "" {
+		r.login = s.userText
 	}
 	return engineError(s.server.refuse(&r))
 }
@@ -108,7 +108,7 @@ func (s *Server) record(r *refusal, reply reason.Reply) {
 func (r *refusal) message() maillog.Message {
 	m := maillog.Message{From: r.sender, Client: r.client, User: r.login, SizeBytes: r.sizeBytes}
 	if r.tx != nil {
-		m.From = r.tx.from.String()
+		m.From = r.tx.fromText
 		if r.domain == nil && r.tx.sender != nil {
 			r.domain = r.tx.sender.Domain
 		}

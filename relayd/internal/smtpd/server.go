@@ -105,6 +105,10 @@ type Server struct {
 	pace    *buckets // of users' messages
 	noise   *buckets // of refusals of strangers, by the domain that they name
 
+	sealer *feedback.Sealer
+	// transactions that are over, for their memory.
+	transactions sync.Pool
+
 	stressed atomic.Bool
 
 	mu          sync.Mutex
@@ -135,7 +139,11 @@ func New(c Config) (*Server, error) {
 		pace: newBuckets(limits.UserMessagesPerMinute), noise: newBuckets(noisePerMinute),
 		perIP: map[netip.Addr]int{}, perPartner: map[string]int{},
 	}
+	s.transactions.New = func() any { return new(transaction) }
 	var err error
+	if s.sealer, err = feedback.NewSealer(c.FeedbackKey, c.EdgeID); err != nil {
+		return nil, fmt.Errorf("smtp server: %w", err)
+	}
 	if s.gate, err = newAuthGate(limits, c.Now); err != nil {
 		return nil, fmt.Errorf("smtp server: %w", err)
 	}

@@ -39,34 +39,17 @@ type session struct {
 	tls    *tls.ConnectionState // nil without TLS
 
 	user     mailaddr.Address // null until AUTH succeeded
-	tx       *transaction     // nil outside a message
-	messages int              // that were stored
+	userText string
+	// heloSaid is what the client called itself when helo was made of it.
+	heloSaid, helo string
+	tx             *transaction // nil outside a message
+	messages       int          // that were stored
 	// closed to further messages: see intake.abandon.
 	closed  bool
 	partner string // whose connections this one is counted to
 }
 
 var _ smtpwire.Announcer = (*session)(nil)
-
-// transaction is one message from MAIL to its end. All its decisions are made
-// by one view of the policy.
-type transaction struct {
-	view   admit.View
-	client admit.Client
-	from   mailaddr.Address
-
-	utf8, requireTLS bool
-	ret, envID       string
-
-	// sender is the verdict on from, once there was a RCPT.
-	sender *admit.Verdict
-	// senderRef is the reference of a refusal of the sender. It is the same for
-	// every recipient: one decision was made.
-	senderRef  string
-	recipients []spool.Recipient
-	// fullRef is the same for the recipients that are too many.
-	fullRef string
-}
 
 func (s *Server) newSession(kind Kind, c conn) *session {
 	ses := &session{server: s, conn: c, kind: kind, peer: addressOf(c.Conn())}
@@ -101,18 +84,23 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 			args: reason.Args{Detail: err.Error()},
 		})
 	}
-	tx := &transaction{
-		view: s.server.View(), client: s.client(), from: address, utf8: opts.UTF8,
-		requireTLS: opts.RequireTLS, ret: string(opts.Return), envID: xtext(opts.EnvelopeID),
-	}
-	if v := admit.Size(tx.view, opts.Size); v.Action != admit.Accept {
-		return s.refuseVerdict(reason.StageMail, v, tx, "")
-	}
-	if err := s.checkRoom(tx, opts.Size); err != nil {
+	tx := s.server.transactions.Get().(*transaction)
+	tx.view, tx.client, tx.from, tx.fromText = s.server.View(), s.client(), address, textOf(address, from)
+	tx.utf8, tx.requireTLS, tx.ret, tx.envID = opts.UTF8, opts.RequireTLS, string(opts.Return), xtext(opts.EnvelopeID)
+	if err := s.checkMail(tx, opts.Size); err != nil {
+		s.server.recycle(tx)
 		return err
 	}
 	s.tx = tx
 	return nil
+}
+
+// checkMail refuses what is announced to be too large, for the policy or for the disk.
+func (s *session) checkMail(tx *transaction, size int64) error {
+	if v := admit.Size(tx.view, size); v.Action != admit.Accept {
+		return s.refuseVerdict(reason.StageMail, v, tx, "")
+	}
+	return s.checkRoom(tx, size)
 }
 
 // checkEntitled refuses who may not send here, or not now.
@@ -176,15 +164,16 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 			args: reason.Args{Detail: badAddress.Error(), Revision: tx.view.Table.Revision()},
 		})
 	}
-	return s.addRecipient(tx, address, opts)
+	return s.addRecipient(tx, address, to, opts)
 }
 
 // checkSender decides about the sender once in a transaction, and says it for
 // every recipient.
 func (s *session) checkSender(tx *transaction, to string) error {
 	if tx.sender == nil {
-		v := s.judgeSender(tx)
-		tx.sender = &v
+		tx.verdict = s.judgeSender(tx)
+		tx.sender = &tx.verdict
+		v := tx.verdict
 		if v.Action == admit.Accept {
 			return s.countPartner(tx, v.Partner)
 		}
@@ -248,7 +237,8 @@ func (s *session) leavePartner() {
 	}
 }
 
-func (s *session) addRecipient(tx *transaction, address mailaddr.Address, opts *smtp.RcptOptions) error {
+// addRecipient takes an address in, which stood as to in the command.
+func (s *session) addRecipient(tx *transaction, address mailaddr.Address, to string, opts *smtp.RcptOptions) error {
 	for i := range tx.recipients {
 		if tx.recipients[i].Address == address {
 			return nil // said twice, meant once
@@ -269,14 +259,21 @@ func (s *session) addRecipient(tx *transaction, address mailaddr.Address, opts *
 		r.Notify = append(r.Notify, string(wish))
 	}
 	tx.recipients = append(tx.recipients, r)
+	tx.to, tx.toDomains = append(tx.to, textOf(address, to)), append(tx.toDomains, address.Domain)
 	return nil
 }
 
 // Reset implements smtp.Session: RSET, EHLO, and the end of each message.
-func (s *session) Reset() { s.tx = nil }
+func (s *session) Reset() {
+	if s.tx != nil {
+		s.server.recycle(s.tx)
+		s.tx = nil
+	}
+}
 
 // Logout implements smtp.Session.
 func (s *session) Logout() error {
+	s.Reset()
 	s.leavePartner()
 	return nil
 }

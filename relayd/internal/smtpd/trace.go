@@ -10,52 +10,58 @@ import (
 	"activerelay/relayd/internal/spool"
 )
 
-// traceFields are the header fields that go above the message: Received
+// traceFields makes the header fields that go above the message: Received
 // (RFC 5321 4.4) and the token by which complaints find their way back.
-func (in *intake) traceFields(m *spool.Message) ([]byte, error) {
-	token, err := feedback.Seal(in.server.FeedbackKey, in.server.EdgeID, feedback.Claims{
-		MessageID: m.ID, Domain: m.Domain, User: m.User, ClientAddress: m.Client.String(), Sender: m.From.String(),
+func (in *intake) traceFields(m *spool.Message) (err error) {
+	in.fields = in.appendReceived(in.fields[:0], m)
+	in.fields, err = in.server.sealer.AppendField(in.fields, &feedback.Claims{
+		MessageID: m.ID, Domain: m.Domain, User: m.User, ClientAddress: m.Client.String(), Sender: in.tx.fromText,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return []byte(in.receivedField(m) + feedback.Field(token)), nil
+	return err
 }
 
-// receivedField is the Received field.
-func (in *intake) receivedField(m *spool.Message) string {
-	client := m.Client.String()
+// appendReceived appends the Received field.
+func (in *intake) appendReceived(b []byte, m *spool.Message) []byte {
+	b = append(append(append(b, "Received: from "...), m.Helo...), " (["...)
 	if m.Client.Is6() {
-		client = "IPv6:" + client
+		b = append(b, "IPv6:"...)
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "Received: from %s ([%s])\r\n", m.Helo, client)
+	b = append(m.Client.AppendTo(b), "])\r\n"...)
 	if state := in.session.tls; state != nil {
-		fmt.Fprintf(&b, "\t(using %s with cipher %s)\r\n",
+		b = fmt.Appendf(b, "\t(using %s with cipher %s)\r\n",
 			strings.ReplaceAll(tls.VersionName(state.Version), " ", ""), tls.CipherSuiteName(state.CipherSuite))
 	}
-	fmt.Fprintf(&b, "\tby %s with %s id %s", in.server.Hostname, in.protocol(), m.ID)
+	b = append(append(append(b, "\tby "...), in.server.Hostname...), " with "...)
+	b = append(append(append(b, in.protocol()...), " id "...), m.ID...)
 	// RFC 5321 7.2: no recipient learns of another.
 	if len(m.Recipients) == 1 && m.Recipients[0].Address.IsASCII() {
-		fmt.Fprintf(&b, "\r\n\tfor <%s>", m.Recipients[0].Address)
+		b = append(append(append(b, "\r\n\tfor <"...), in.tx.to[0]...), '>')
 	}
-	fmt.Fprintf(&b, ";\r\n\t%s\r\n", m.AcceptedAt.Format(time.RFC1123Z))
-	return b.String()
+	return append(m.AcceptedAt.AppendFormat(append(b, ";\r\n\t"...), time.RFC1123Z), "\r\n"...)
 }
 
 // protocol is the word of RFC 3848, or of RFC 6531 4.3.
 func (in *intake) protocol() string {
-	word := "ESMTP"
-	if in.tx.utf8 {
-		word = "UTF8SMTP"
-	}
+	words := [...]string{"ESMTP", "ESMTPS", "ESMTPA", "ESMTPSA", "UTF8SMTP", "UTF8SMTPS", "UTF8SMTPA", "UTF8SMTPSA"}
+	word := 0
 	if in.session.tls != nil {
-		word += "S"
+		word |= 1
 	}
 	if in.tx.client.Authenticated() {
-		word += "A"
+		word |= 2
 	}
-	return word
+	if in.tx.utf8 {
+		word |= 4
+	}
+	return words[word]
+}
+
+// cleanHelo is what the client calls itself, safe to write anywhere.
+func (s *session) cleanHelo() string {
+	if said := s.conn.Hostname(); s.helo == "" || s.heloSaid != said {
+		s.heloSaid, s.helo = said, cleanHelo(said)
+	}
+	return s.helo
 }
 
 // cleanHelo makes what the client calls itself safe to write anywhere: the
