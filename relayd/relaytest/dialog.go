@@ -146,7 +146,7 @@ func (s *session) mailFrom(step Step) bool {
 	} else if action.positive() {
 		s.mail = &Message{
 			Connection: s.number, From: address, FromParams: params,
-			TLS: s.tls, User: s.user, Helo: s.helo,
+			TLS: s.tls, User: s.user, Helo: s.helo, Client: s.raw.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap(),
 		}
 	}
 	return s.perform(action)

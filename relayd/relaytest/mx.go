@@ -27,8 +27,10 @@ type Message struct {
 	TLS bool
 	// User is the login, empty without AUTH.
 	User string
-	// Helo is the name that the client gave.
-	Helo string
+	// Helo is the name that the client gave, Client the address that it came
+	// from.
+	Helo   string
+	Client netip.Addr
 }
 
 // Recipient is one accepted RCPT.

@@ -13,7 +13,7 @@ func authenticate(c *conn, creds queue.Credentials) *failure {
 	if creds == (queue.Credentials{}) {
 		return nil
 	}
-	if c.tls == "" && !c.loopback {
+	if c.tls == "" && !c.peer.Addr().IsLoopback() {
 		return loginFailure("the smarthost's password is not sent without TLS")
 	}
 	var r reply

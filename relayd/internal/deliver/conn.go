@@ -19,11 +19,10 @@ type conn struct {
 	out      []byte // commands that wait for send
 	timeouts Timeouts
 
-	host     string // "mx1.example.net[192.0.2.1]:25"
-	addr     netip.Addr
-	loopback bool
-	tls      string // version and verdict; empty for plain text
-	ext      extensions
+	host string // "mx1.example.net[192.0.2.1]:25"
+	peer netip.AddrPort
+	tls  string // version and verdict; empty for plain text
+	ext  extensions
 
 	// broken is set once the stream may be out of step with the server.
 	broken bool
@@ -47,7 +46,7 @@ func newConn(c net.Conn, t target, timeouts Timeouts, limit time.Time) *conn {
 	w := &wire{Conn: c, limit: limit}
 	return &conn{
 		wire: w, net: w, in: bufio.NewReaderSize(w, readBufferBytes), timeouts: timeouts,
-		host: t.String(), addr: t.addr.Addr(), loopback: t.addr.Addr().IsLoopback(), opened: time.Now(),
+		host: t.String(), peer: t.addr, opened: time.Now(),
 	}
 }
 

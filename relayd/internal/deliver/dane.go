@@ -25,7 +25,7 @@ func (s *Sender) withTLSA(ctx context.Context, h host, found ...answer) host {
 	bases, err := s.tlsaBases(ctx, h.name, found)
 	for _, base := range bases {
 		var a answer
-		a, err = s.dns.lookup(ctx, fmt.Sprintf("_%d._tcp.%s", s.port, base), dns.TypeTLSA)
+		a, err = s.dns.lookup(ctx, fmt.Sprintf("_%d._tcp.%s", h.port, base), dns.TypeTLSA)
 		if certain(err) || err == nil && !a.secure {
 			err = nil
 			continue

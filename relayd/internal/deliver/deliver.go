@@ -26,6 +26,9 @@ type Config struct {
 	// Hostname is the name given in EHLO: this edge's own, as the reverse
 	// lookup of its address says it.
 	Hostname string
+	// Sources are the addresses of this host that mail leaves from, at most one
+	// for IPv4 and one for IPv6. Where there is none the system chooses.
+	Sources []Source
 	// Resolvers are recursive DNS resolvers, asked in this order. Empty means
 	// those of /etc/resolv.conf.
 	Resolvers []netip.AddrPort
@@ -39,6 +42,9 @@ type Config struct {
 	// OwnAddresses are addresses that lead to this relay beside those of this
 	// host's interfaces, such as the outside of a NAT.
 	OwnAddresses []netip.Addr
+	// ListenAddresses are where this relay takes mail. Nothing is delivered
+	// there, AllowTargetNetworks or not. Empty means nowhere.
+	ListenAddresses []netip.AddrPort
 	// MXPort is the port of mail servers found by MX. 0 means 25.
 	MXPort uint16
 	// RootCAs verify certificates of mail servers and policy hosts, unless
@@ -121,7 +127,7 @@ func (t Timeouts) withDefaults() Timeouts {
 
 // Sender makes delivery attempts. It is safe for many goroutines.
 type Sender struct {
-	hostname string
+	sources  *sources
 	port     uint16
 	dns      *resolver
 	finder   *tlspolicy.Finder // nil: without memory
@@ -130,7 +136,7 @@ type Sender struct {
 	targets  *targets
 	roots    *x509.CertPool
 	timeouts Timeouts
-	dialer   *net.Dialer
+	dialer   *net.Dialer // for what is no mail
 	pool     *pool
 	log      *slog.Logger
 	metrics  *metrics
@@ -149,7 +155,12 @@ func New(c Config) (*Sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new sender: %w", err)
 	}
-	targets, err := newTargets(c.AllowTargetNetworks, c.OwnAddresses)
+	targets, err := newTargets(c.AllowTargetNetworks, c.OwnAddresses, c.ListenAddresses)
+	if err != nil {
+		return nil, fmt.Errorf("new sender: %w", err)
+	}
+	dialer := &net.Dialer{Timeout: timeouts.Dial}
+	sources, err := newSources(c.Sources, c.Hostname, dialer)
 	if err != nil {
 		return nil, fmt.Errorf("new sender: %w", err)
 	}
@@ -158,9 +169,9 @@ func New(c Config) (*Sender, error) {
 		return nil, fmt.Errorf("new sender: %w", err)
 	}
 	s := &Sender{
-		hostname: c.Hostname, port: c.MXPort, dns: dns, targets: targets, roots: c.RootCAs,
+		sources: sources, port: c.MXPort, dns: dns, targets: targets, roots: c.RootCAs,
 		timeouts: timeouts, log: c.Log, metrics: metrics,
-		dialer: &net.Dialer{Timeout: timeouts.Dial},
+		dialer: dialer,
 		pool:   newPool(c.IdleConnections, timeouts.Idle),
 		memory: c.Memory, allow: c.AllowPlainText,
 	}
@@ -228,7 +239,7 @@ func (s *Sender) reuse(ctx context.Context, job *queue.Job, out *outcome, setup 
 	if c == nil {
 		return false
 	}
-	if s.targets.judge(c.addr) != targetAllowed {
+	if s.targets.judge(c.peer) != targetAllowed {
 		c.close()
 		return false
 	}

@@ -48,10 +48,10 @@ func (s *Sender) open(ctx context.Context, t target, route queue.Route) (*conn, 
 // dial opens the TCP connection. The address is judged here, at the last
 // moment, whatever was decided before.
 func (s *Sender) dial(ctx context.Context, t target) (*conn, *failure) {
-	if s.targets.judge(t.addr.Addr()) != targetAllowed {
+	if s.targets.judge(t.addr) != targetAllowed {
 		return nil, temporary("4.4.4", t.String()+" is not on the public network", errForbiddenTarget)
 	}
-	raw, err := s.dialer.DialContext(ctx, "tcp", t.addr.String())
+	raw, err := s.sources.to(t.addr.Addr()).dialer.DialContext(ctx, "tcp", t.addr.String())
 	if err != nil {
 		f := temporary("4.4.1", "cannot connect to "+t.String(), err)
 		f.transport = true
@@ -93,7 +93,8 @@ func (s *Sender) prepare(ctx context.Context, c *conn, t target, route queue.Rou
 
 // hello says EHLO, and HELO to a server that does not know it.
 func (s *Sender) hello(c *conn) *failure {
-	r, f := c.command("EHLO", "EHLO "+s.hostname, s.timeouts.Hello)
+	hostname := s.sources.to(c.peer.Addr()).hostname
+	r, f := c.command("EHLO", "EHLO "+hostname, s.timeouts.Hello)
 	if f != nil {
 		return f
 	}
@@ -105,7 +106,7 @@ func (s *Sender) hello(c *conn) *failure {
 		return elsewhere(refusal(r, "EHLO"))
 	}
 	c.ext = extensions{}
-	r, f = c.command("HELO", "HELO "+s.hostname, s.timeouts.Hello)
+	r, f = c.command("HELO", "HELO "+hostname, s.timeouts.Hello)
 	if f != nil {
 		return f
 	}

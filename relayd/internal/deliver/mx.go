@@ -43,8 +43,11 @@ func (t target) String() string {
 type host struct {
 	name       string
 	preference uint16
+	port       uint16
 	addrs      []netip.Addr
 	err        error // why addrs is empty
+	// self says that the name is this relay's own.
+	self bool
 	// tied says that DNSSEC ties the name to the destination.
 	tied bool
 	// dane are the TLSA records of the host and the names that its certificate
@@ -60,9 +63,8 @@ type host struct {
 // why nowhere, or why one of its hosts is not among them.
 func (s *Sender) targetsFor(ctx context.Context, job *queue.Job) ([]target, *failure) {
 	if !job.Route.IsMX() {
-		port := cmp.Or(job.Route.Port, smtpPort)
-		h := s.resolveHost(ctx, host{name: job.Route.Host, demand: routeDemand(job)})
-		out, f := s.usable([]host{h}, port, job.Route.Host)
+		h := s.smarthost(ctx, job)
+		out, f := s.usable([]host{h}, job.Route.Host)
 		return demandForSecrets(out, job.Route), waitForRoute(f)
 	}
 	hosts, err := s.mailHosts(ctx, job.RecipientDomain)
@@ -77,7 +79,7 @@ func (s *Sender) targetsFor(ctx context.Context, job *queue.Job) ([]target, *fai
 	if f := s.demandOfHosts(ctx, job, hosts); f != nil {
 		return nil, f
 	}
-	return s.usable(hosts, s.port, job.RecipientDomain)
+	return s.usable(hosts, job.RecipientDomain)
 }
 
 // waitForRoute makes a failure to find a smarthost temporary: the setting is
@@ -96,7 +98,7 @@ func waitForRoute(f *failure) *failure {
 func (s *Sender) mailHosts(ctx context.Context, domain string) ([]host, error) {
 	found, err := s.dns.lookup(ctx, domain, dns.TypeMX)
 	if errors.Is(err, errNoRecords) {
-		return []host{{name: domain, tied: found.secure, names: []string{domain}}}, nil
+		return []host{s.mailHost(host{name: domain, tied: found.secure, names: []string{domain}})}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -107,7 +109,9 @@ func (s *Sender) mailHosts(ctx context.Context, domain string) ([]host, error) {
 		// A "." among others is an error of theirs that RFC 7505 3 leaves to us.
 		if ok && mx.Mx != "." {
 			name := strings.ToLower(strings.TrimSuffix(mx.Mx, "."))
-			hosts = append(hosts, host{name: name, preference: mx.Preference, tied: found.secure, names: []string{domain, found.name}})
+			hosts = append(hosts, s.mailHost(host{
+				name: name, preference: mx.Preference, tied: found.secure, names: []string{domain, found.name},
+			}))
 		}
 	}
 	if len(hosts) == 0 {
@@ -116,6 +120,27 @@ func (s *Sender) mailHosts(ctx context.Context, domain string) ([]host, error) {
 	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
 	slices.SortStableFunc(hosts, func(a, b host) int { return cmp.Compare(a.preference, b.preference) })
 	return hosts[:min(len(hosts), maxHosts)], nil
+}
+
+// smarthost is where a route leads. The operator named it, and so tied it to the
+// destination: where the route asks for TLS as it is offered, TLSA records count
+// (RFC 7672 2.2.2). Any other rule of the route stays as it is.
+func (s *Sender) smarthost(ctx context.Context, job *queue.Job) host {
+	h := host{
+		name: job.Route.Host, names: []string{job.Route.Host}, port: cmp.Or(job.Route.Port, smtpPort), demand: routeDemand(job),
+	}
+	h.tied = h.demand.level == ifOffered
+	h = s.resolveHost(ctx, h)
+	if h.tied {
+		h.demand = hostDemand(h.demand, h, tlspolicy.Policy{})
+	}
+	return h
+}
+
+// mailHost fills in what is so of every host that MX names.
+func (s *Sender) mailHost(h host) host {
+	h.port, h.self = s.port, s.sources.named(h.name)
+	return h
 }
 
 // resolveHost finds the host's addresses, IPv4 first. An address in place of
@@ -163,7 +188,7 @@ func certain(err error) bool {
 // usable keeps the addresses that may be dialled. From our own address on,
 // hosts of equal and lower rank are dropped: they would only send the mail
 // back to us (RFC 5321 5.1).
-func (s *Sender) usable(hosts []host, port uint16, name string) ([]target, *failure) {
+func (s *Sender) usable(hosts []host, name string) ([]target, *failure) {
 	hosts, loop := s.beforeOurselves(hosts)
 	var out []target
 	var unresolved error
@@ -178,11 +203,12 @@ func (s *Sender) usable(hosts []host, port uint16, name string) ([]target, *fail
 			unresolved = h.err
 		}
 		for _, addr := range h.addrs {
-			if s.targets.judge(addr) != targetAllowed {
+			at := netip.AddrPortFrom(addr, h.port)
+			if s.targets.judge(at) != targetAllowed {
 				forbidden = true
 				continue
 			}
-			out = append(out, target{host: h.name, addr: netip.AddrPortFrom(addr, port), demand: h.demand})
+			out = append(out, target{host: h.name, addr: at, demand: h.demand})
 		}
 	}
 	switch {
@@ -224,13 +250,15 @@ func spread(all []target) []target {
 	return out[:min(len(out), maxAddresses)]
 }
 
+// beforeOurselves keeps the hosts of better rank than this relay, which it knows
+// by its name, that holds behind a NAT too, and by its addresses.
 func (s *Sender) beforeOurselves(hosts []host) (kept []host, loop bool) {
 	for _, h := range hosts {
-		for _, addr := range h.addrs {
-			if s.targets.judge(addr) == targetOwn {
-				before := func(other host) bool { return other.preference >= h.preference }
-				return slices.DeleteFunc(hosts, before), true
-			}
+		if h.self || slices.ContainsFunc(h.addrs, func(addr netip.Addr) bool {
+			return s.targets.judge(netip.AddrPortFrom(addr, h.port)) == targetOwn
+		}) {
+			behind := func(other host) bool { return other.preference >= h.preference }
+			return slices.DeleteFunc(hosts, behind), true
 		}
 	}
 	return hosts, false

@@ -213,6 +213,57 @@ func TestARelayNeverSendsMailToItselfOrToLowerRanks(t *testing.T) {
 	}
 }
 
+// Matrix row 21; package relayd has the loop over two edges.
+func TestRow21TheRelayKnowsItselfAmongTheMailServersOfADomain(t *testing.T) {
+	mx := relaytest.StartMX(t, relaytest.Script{})
+	listen := func(addr string) []netip.AddrPort {
+		return []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:2525"), netip.AddrPortFrom(netip.MustParseAddr(addr), mx.Port())}
+	}
+	dns := relaytest.StartDNS(t, relaytest.Zone{
+		"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"},
+		"primary.test": {"MX 10 EDGE1.relay.test.", "MX 20 mx.y.test."}, "edge1.relay.test": {"A 127.0.0.1"},
+		"backup.test": {"MX 10 mx.y.test.", "MX 20 edge1.relay.test."},
+		"out4.test":   {"MX 10 out4.relay.test."}, "out4.relay.test": {"A 127.0.0.1"},
+		"loopback.test": {"A 127.200.0.1"},
+	})
+	for _, c := range []struct {
+		name, domain string
+		listen       []netip.AddrPort
+		want         string
+	}{
+		{name: "our name first, wherever it leads", domain: "primary.test", want: "permanent 0 5.4.6"},
+		{name: "our name behind another", domain: "backup.test", want: "delivered 250 2.0.0"},
+		{name: "the domain is our name", domain: "edge1.relay.test", want: "permanent 0 5.4.6"},
+		{name: "the name of a source address", domain: "out4.test", want: "permanent 0 5.4.6"},
+		{name: "where we take mail, though allowed", domain: "y.test", listen: listen("127.0.0.1"), want: "permanent 0 5.4.6"},
+		{name: "where we take mail on all addresses", domain: "y.test", listen: listen("::"), want: "permanent 0 5.4.6"},
+		{name: "a neighbour of where we take mail", domain: "y.test", listen: listen("127.0.0.2"), want: "delivered 250 2.0.0"},
+		{name: "all of loopback is this host", domain: "loopback.test", want: "permanent 0 5.4.6"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := mx.Connections()
+			s := newSender(t, func(conf *deliver.Config) {
+				conf.Resolvers, conf.MXPort, conf.ListenAddresses = []netip.AddrPort{dns.Addr()}, mx.Port(), c.listen
+				conf.AllowTargetNetworks = func() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")} }
+				conf.Sources = []deliver.Source{{Addr: netip.MustParseAddr("127.0.0.1"), Hostname: "out4.relay.test"}}
+			})
+			got := s.Attempt(t.Context(), jobByMX(mail, "b@"+c.domain))
+			if briefs(got) != c.want {
+				t.Errorf("got %s %q, want %s", briefs(got), got[0].Text, c.want)
+			}
+			if n := mx.Connections() - before; (n > 0) != (got[0].Class == queue.Delivered) {
+				t.Errorf("%d connections", n)
+			}
+			// A route waits for whoever set it.
+			if c.domain == "y.test" && got[0].Class == queue.PermFail {
+				if got := briefs(s.Attempt(t.Context(), jobTo(mx, mail, "b@y.test"))); got != "temporary 0 4.4.6" {
+					t.Errorf("as a smarthost: got %s", got)
+				}
+			}
+		})
+	}
+}
+
 func TestASmarthostThatCannotBeFoundNeverBouncesMail(t *testing.T) {
 	dns := relaytest.StartDNS(t, relaytest.Zone{"private.test": {"A 10.0.0.1"}})
 	s := newSender(t, func(c *deliver.Config) { c.Resolvers = []netip.AddrPort{dns.Addr()} })

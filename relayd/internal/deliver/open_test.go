@@ -63,14 +63,15 @@ func TestAPasswordIsNeverSentInPlainTextBeyondLoopback(t *testing.T) {
 
 func TestOnlyPublicAddressesAreDialled(t *testing.T) {
 	judge, err := newTargets(
-		func() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")} }, []netip.Addr{netip.MustParseAddr("198.18.5.5")})
+		func() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("10.9.0.0/16")} }, []netip.Addr{netip.MustParseAddr("198.18.5.5")},
+		[]netip.AddrPort{netip.MustParseAddrPort("10.9.3.3:25"), netip.MustParseAddrPort("[::]:587")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]verdict{
 		"8.8.8.8": targetAllowed, "2a00:1450::1": targetAllowed, "10.9.1.1": targetAllowed, "::ffff:10.9.1.1": targetAllowed,
 		"198.18.5.5": targetOwn, "127.0.0.1": targetOwn, "::1": targetOwn,
-		"127.0.0.2": targetForbidden, "10.8.0.1": targetForbidden, "172.16.0.1": targetForbidden,
+		"127.0.0.2": targetOwn, "10.8.0.1": targetForbidden, "172.16.0.1": targetForbidden,
 		"192.168.1.1": targetForbidden, "169.254.169.254": targetForbidden, "100.100.100.200": targetForbidden,
 		"168.63.129.16": targetForbidden, "0.0.0.0": targetForbidden, "255.255.255.255": targetForbidden,
 		"224.0.0.1": targetForbidden, "::": targetForbidden, "fe80::1": targetForbidden, "fd00:ec2::254": targetForbidden,
@@ -78,7 +79,7 @@ func TestOnlyPublicAddressesAreDialled(t *testing.T) {
 		"64:ff9b::a00:1": targetForbidden, "64:ff9b::808:808": targetAllowed, "2002:a00:1::1": targetForbidden,
 		"2001::1": targetForbidden, "fe80::1%eth0": targetForbidden,
 	} {
-		if got := judge.judge(netip.MustParseAddr(text)); got != want {
+		if got := judge.judge(netip.AddrPortFrom(netip.MustParseAddr(text), 25)); got != want {
 			t.Errorf("%s: verdict %d, want %d", text, got, want)
 		}
 	}

@@ -46,11 +46,12 @@ func (s *Sender) dialPolicyHost(ctx context.Context, network, address string) (n
 	}
 	var failed error
 	for _, addr := range h.addrs[:min(len(h.addrs), maxAddresses)] {
-		if s.targets.judge(addr) != targetAllowed {
+		at := netip.AddrPortFrom(addr, uint16(port))
+		if s.targets.judge(at) != targetAllowed {
 			failed = errors.Join(failed, fmt.Errorf("policy host at %s: %w", addr, errForbiddenTarget))
 			continue
 		}
-		c, err := s.dialer.DialContext(ctx, network, netip.AddrPortFrom(addr, uint16(port)).String())
+		c, err := s.dialer.DialContext(ctx, network, at.String())
 		if err == nil {
 			return c, nil
 		}

@@ -12,6 +12,7 @@ import (
 type targets struct {
 	allow  func() []netip.Prefix
 	own    map[netip.Addr]struct{}
+	listen []netip.AddrPort
 	forbid []netip.Prefix
 }
 
@@ -27,9 +28,9 @@ const (
 )
 
 // newTargets takes the configured own addresses and adds those of this host's
-// interfaces.
-func newTargets(allow func() []netip.Prefix, own []netip.Addr) (*targets, error) {
-	t := &targets{allow: allow, own: make(map[netip.Addr]struct{})}
+// interfaces. listen is where the relay itself takes mail.
+func newTargets(allow func() []netip.Prefix, own []netip.Addr, listen []netip.AddrPort) (*targets, error) {
+	t := &targets{allow: allow, own: make(map[netip.Addr]struct{}), listen: listen}
 	for _, a := range own {
 		t.own[a.Unmap()] = struct{}{}
 	}
@@ -82,13 +83,19 @@ func forbiddenNetworks() []string {
 	}
 }
 
-// judge says whether addr may be dialled. It is asked with the address that is
-// dialled, after all resolution, so that no second lookup can differ.
-func (t *targets) judge(addr netip.Addr) verdict {
+// judge says whether at may be dialled. It is asked with the address that is
+// dialled, after all resolution, so that no second lookup can differ. What the
+// operator allows is this relay all the same where it takes mail itself.
+func (t *targets) judge(at netip.AddrPort) verdict {
+	addr := at.Addr()
 	if addr.Zone() != "" {
 		return targetForbidden
 	}
 	addr = embedded(addr.Unmap())
+	own := t.isOwn(addr)
+	if own && t.takesMail(addr, at.Port()) {
+		return targetOwn
+	}
 	if t.allow != nil {
 		for _, p := range t.allow() {
 			if p.Contains(addr) {
@@ -96,7 +103,7 @@ func (t *targets) judge(addr netip.Addr) verdict {
 			}
 		}
 	}
-	if _, ok := t.own[addr]; ok {
+	if own {
 		return targetOwn
 	}
 	for _, p := range t.forbid {
@@ -105,6 +112,23 @@ func (t *targets) judge(addr netip.Addr) verdict {
 		}
 	}
 	return targetAllowed
+}
+
+// isOwn reports whether addr leads to this host.
+func (t *targets) isOwn(addr netip.Addr) bool {
+	_, ok := t.own[addr]
+	return ok || addr.IsLoopback()
+}
+
+// takesMail reports whether one of the relay's listeners is behind an address
+// of this host.
+func (t *targets) takesMail(addr netip.Addr, port uint16) bool {
+	for _, l := range t.listen {
+		if l.Port() == port && (l.Addr().IsUnspecified() || l.Addr().Unmap() == addr) {
+			return true
+		}
+	}
+	return false
 }
 
 // embedded returns the IPv4 address that a NAT64 (RFC 6052) or 6to4 (RFC 3056)
