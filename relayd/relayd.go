@@ -111,20 +111,26 @@ func (e *edge) build() (err error) {
 	if err != nil {
 		return err
 	}
+	sources, err := e.sources()
+	if err != nil {
+		return err
+	}
 	memory, err := tlspolicy.OpenMemory(tlspolicy.MemoryConfig{Journal: e.journal, RememberTLS: e.TLSMemory, Log: e.Log, Now: e.Now})
 	if err != nil {
 		return err
 	}
 	e.sender, err = deliver.New(deliver.Config{
 		Hostname: e.Hostname, Resolvers: resolvers, TrustResolvers: e.TrustResolvers, MXPort: e.MXPort, Log: e.Log, Metrics: e.metrics,
-		AllowTargetNetworks: e.allowedTargets, Memory: memory, AllowPlainText: e.allowsPlainText,
+		AllowTargetNetworks: e.allowedTargets, Memory: memory, AllowPlainText: e.allowsPlainText, Sources: sources,
+		ListenAddresses: e.ports.takeMail(),
 	})
 	if err != nil {
 		return err
 	}
 	e.queue, err = queue.New(queue.Config{
 		Spool: e.spool, Journal: e.journal, Courier: &passwords{vault: e.plane.vault, courier: e.sender}, Note: e.outbox.Append,
-		Route: routesOf(e.sync), Log: maillog.New(e.Log), Hostname: e.Hostname, Now: e.Now, Entropy: rand.Reader, Metrics: e.metrics,
+		Route: routesOf(e.sync), DestinationLimit: limitsOf(e.sync), Log: maillog.New(e.Log), Hostname: e.Hostname,
+		Now: e.Now, Entropy: rand.Reader, Metrics: e.metrics,
 	})
 	if err != nil {
 		return errors.Join(err, e.sender.Close())

@@ -34,13 +34,34 @@ func routesOf(sync *policysync.Syncer) queue.Router {
 }
 
 func wayOut(r policy.Route) queue.Route {
-	rule := map[api.TLSRule]queue.TLSRule{
-		api.TLSRuleOpportunistic: queue.TLSOpportunistic, api.TLSRuleRequired: queue.TLSRequired,
-		api.TLSRuleImplicit: queue.TLSImplicit, api.TLSRuleNone: queue.TLSNone,
-	}
 	return queue.Route{
-		Host: r.Host, Port: uint16(r.Port), TLS: rule[r.TLS],
+		Host: r.Host, Port: uint16(r.Port), TLS: ruleOf(r.TLS),
 		Credentials: queue.Credentials{Username: r.Username, SecretID: r.SecretID, SecretVersion: r.SecretVersion},
+	}
+}
+
+func ruleOf(r api.TLSRule) queue.TLSRule {
+	switch r {
+	case api.TLSRuleRequired:
+		return queue.TLSRequired
+	case api.TLSRuleImplicit:
+		return queue.TLSImplicit
+	case api.TLSRuleNone:
+		return queue.TLSNone
+	default:
+		return queue.TLSOpportunistic
+	}
+}
+
+// limitsOf is what the policy in force lets one destination get.
+func limitsOf(sync *policysync.Syncer) func(host string) queue.DestinationLimit {
+	return func(host string) queue.DestinationLimit {
+		platform := sync.Table().Platform()
+		if platform == nil {
+			return queue.DestinationLimit{}
+		}
+		limit := platform.DestinationLimit(host)
+		return queue.DestinationLimit{Attempts: limit.MaxConnections, PerMinute: limit.MessagesPerMinute}
 	}
 }
 

@@ -4,7 +4,7 @@
 //
 // Each event is a method, and each method's message is constant: "accepted",
 // "rejected", "deferred", "delivered", "bounced", "expired", "cancelled",
-// "on hold", "released", "held", "notified". Values come from strangers, so every one is made safe
+// "on hold", "released", "held", "notified", "not notified". Values come from strangers, so every one is made safe
 // before it is handed to the logger: no control bytes, no text direction
 // tricks, no endless text. The package knows no secrets and takes none.
 package maillog
@@ -172,6 +172,12 @@ func (l *Log) Released(m Message, to, ref string) {
 // is failed, delayed, relayed; notice is the id of the notification.
 func (l *Log) Notified(m Message, kind, notice string) {
 	l.log.Info("notified", m.attrs(), text(KeyReason, kind), text(KeyNotice, notice))
+}
+
+// NotNotified notes that the sender of m is not told, because the senders of his
+// domain were told too often.
+func (l *Log) NotNotified(m Message, kind string) {
+	l.log.Warn("not notified", m.attrs(), text(KeyReason, kind))
 }
 
 func (m Message) attrs() slog.Attr {

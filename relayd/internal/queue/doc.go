@@ -3,17 +3,26 @@
 // [Courier] makes the attempt.
 //
 // What is true is in the spool; the queue's memory is an index of it that is
-// built anew at every start. A message moves through three places:
+// built anew at every start, while attempts are already made. A message has an
+// entry (entry.go) of some hundred bytes, and nothing more until its turn comes:
+// a million wait in little room, whatever they wait for.
 //
-//	due.go      a heap of messages by when they are due
-//	lanes.go    what is due, by customer and destination, waiting for a slot
-//	attempt.go  what is under way
+//	place.go        where a message belongs just now
+//	entry.go        a heap of those that are due later
+//	lanes.go        what is due, by customer and destination, waiting for a slot
+//	attempt.go      what is under way
+//	destination.go  what each destination can take, and which ones are dead
+//	asleep.go       what is not tried because its destination is dead
+//	loop.go         what time brings; mail that comes in and goes out at once
+//	                does not meet it
 //
 // One slot is one attempt. Slots are handed out by turns: customers take turns,
 // and each customer's destinations take turns, within a limit for all, for one
 // destination and for one customer. So a destination that is dead or slow
 // holds up nobody but itself, and a customer who floods the queue waits mostly
-// for himself.
+// for himself; pace.go slows his sessions too. Whoever makes a unit startable
+// (mail that came in, an attempt that ended, a moment that came) hands it to a
+// worker; a worker that ends an attempt takes the next unit itself.
 //
 // operate.go is what operators do to what waits: retry, hold, release, cancel.
 // It changes envelopes in the same way and with the same care.
@@ -22,8 +31,14 @@
 // batch of the journal it updates or removes the envelope, notes the event, and
 // stores the notification that the sender gets. Every recipient comes to
 // exactly one final state, and the batch that says so is on the disk before
-// a notification leaves or the control plane hears of it. An attempt is recorded before it begins, so that a
-// message that kills the process is known by its count of attempts.
+// a notification leaves or the control plane hears of it.
+//
+// An attempt is recorded before it begins, so that a message that kills the
+// process is known; only the first one of a message that has just come in is
+// not, and one that is found untried at the start is taken for interrupted once.
+// Attempts that were interrupted in a row, by the end of the process or by a
+// panic, count: after two the message is tried only while no other such message
+// is, so that a crash is the doing of one, and the third sets it aside.
 //
 // What is lost in a crash is at most the knowledge that a message was
 // delivered: it is then delivered twice. It is never lost.

@@ -1,14 +1,14 @@
 package queue
 
-import "container/list"
+import "time"
 
-// unit is one message for one destination: what one attempt is about.
+// unit is one message for one destination, taken out of its lane with a slot:
+// what one attempt is about.
 type unit struct {
-	entry       *entry
-	customer    string // the sender domain that takes turns
-	destination string // Route.Destination
-	domain      string // the recipients' domain
-	recipients  []int  // indexes in the envelope
+	entry *entry
+	lane  *lane
+	// number counts what was started to the destination.
+	number uint64
 }
 
 // lanes hold the units that are due and hand them out by turns. A lane is what
@@ -17,143 +17,223 @@ type unit struct {
 // A customer whose turn it is gives the next of its open lanes. A lane whose
 // destination has no free slot is parked there and comes back when one is free,
 // so that a turn never walks past things that cannot start, however many there
-// are. All methods need Queue.mu.
+// are. A message in a lane takes the room of a pointer. All methods need
+// Queue.mu.
 type lanes struct {
 	limits          Limits
+	backlog         int                                // see Config.Backlog
+	limit           func(host string) DestinationLimit // nil = the default for all
+	random          func() float64
+	now             func() time.Time
 	customers       map[string]*customer
-	destinations    map[string]*destination
-	turns           *list.List // of *customer: those that could start something
+	destinations    map[way]*destination
+	turns           ring[*customer] // those that could start something
+	alarms          alarms          // destinations that open at a moment
+	asleep          ring[*entry]    // wait for a dead destination and are to be told so
+	refill          ring[*customer] // have room for what is in excess
+	wake            func()          // the loop looks at alarms and asleep
+	idle            int             // customers and destinations, about, that hold nothing
 	waiting, flying int
+	dead            int // destinations
 }
 
+// customer is a sender domain, which takes its turn.
 type customer struct {
-	name   string
-	flying int
-	open   *list.List // of *lane: not empty, not parked
-	lanes  map[string]*lane
-	turn   *list.Element // in lanes.turns; nil when not there
-}
-
-type destination struct {
-	name   string
-	flying int
-	lanes  int
-	parked *list.List // of *lane
+	name    string
+	flying  int
+	waiting int           // in lanes whose destination is not dead
+	lanes   int           // that are not empty
+	open    ring[*lane]   // not empty, not parked
+	queued  bool          // in lanes.turns
+	refills bool          // in lanes.refill
+	excess  ring[*entry]  // due, but for more destinations than a customer may fill
+	paced   chan struct{} // closed when waiting has become small; nil when nobody waits for that
 }
 
 type lane struct {
 	customer    *customer
 	destination *destination
-	units       []unit
+	units       ring[*entry]
 }
 
-func newLanes(l Limits) *lanes {
+// maxCustomerLanes is how many destinations one customer can have mail in turn
+// for. More waits unsorted: a lane takes more room than a message.
+const maxCustomerLanes = 2000
+
+// maxIdle is how many customers and destinations that hold nothing are kept,
+// about: most are needed again soon.
+const maxIdle = 2000
+
+func newLanes(c Config, wake func()) *lanes {
 	return &lanes{
-		limits: l, customers: make(map[string]*customer), destinations: make(map[string]*destination), turns: list.New(),
+		limits: c.Limits, backlog: c.Backlog, limit: c.DestinationLimit, random: c.Random, now: c.Now, wake: wake,
+		customers: make(map[string]*customer), destinations: make(map[way]*destination),
 	}
 }
 
-// push puts u at the end of its lane.
-func (l *lanes) push(u unit) {
-	c, d := l.customer(u.customer), l.destination(u.destination)
-	way := c.lanes[d.name]
+// push puts e at the end of a lane, unless it waits there already. It answers
+// false when the customer has mail for too many destinations.
+func (l *lanes) push(e *entry, c *customer, d *destination) bool {
+	way := d.lanes[c]
 	if way == nil {
 		way = &lane{customer: c, destination: d}
-		c.lanes[d.name] = way
-		d.lanes++
-		c.open.PushBack(way)
+		d.lanes[c] = way
 	}
-	way.units = append(way.units, u)
+	if e.sits(way) {
+		return true
+	}
+	if way.units.len() == 0 {
+		if c.lanes >= maxCustomerLanes {
+			return false
+		}
+		c.lanes++
+		d.busy++
+		c.open.pushBack(way)
+	}
+	e.sit(way)
+	way.units.pushBack(e)
 	l.waiting++
+	if !d.dead() {
+		c.waiting++
+	}
 	l.giveTurn(c)
+	return true
 }
 
 // pick takes out the unit whose turn it is, and its slot.
 func (l *lanes) pick() (unit, bool) {
-	for l.flying < l.limits.Attempts && l.turns.Len() > 0 {
-		c := l.turns.Remove(l.turns.Front()).(*customer)
-		c.turn = nil
-		way := c.open.Remove(c.open.Front()).(*lane)
+	for l.flying < l.limits.Attempts && l.turns.len() > 0 {
+		c := l.turns.popFront()
+		c.queued = false
+		way := c.open.popFront()
 		d := way.destination
-		if d.flying >= l.limits.PerDestination {
-			d.parked.PushBack(way)
+		if !l.mayStart(d) {
+			d.parked.pushBack(way)
 			l.giveTurn(c)
 			continue
 		}
-		u := way.units[0]
-		way.units = way.units[1:]
-		if len(way.units) > 0 {
-			c.open.PushBack(way)
+		e := way.units.popFront() // sits there until the attempt begins
+		if way.units.len() > 0 {
+			c.open.pushBack(way)
 		} else {
-			delete(c.lanes, d.name)
-			d.lanes--
+			d.busy--
+			l.emptied(c)
 		}
 		l.waiting--
+		if !d.dead() {
+			c.waiting--
+			l.pace(c)
+		}
 		l.flying++
 		c.flying++
-		d.flying++
+		l.start(d)
 		l.giveTurn(c)
-		return u, true
+		return unit{entry: e, lane: way, number: d.started}, true
 	}
 	return unit{}, false
 }
 
+// emptied is that c has a lane less.
+func (l *lanes) emptied(c *customer) {
+	c.lanes--
+	if c.excess.len() > 0 && !c.refills && c.lanes < maxCustomerLanes*3/4 {
+		c.refills = true
+		l.refill.pushBack(c)
+		l.wake()
+	}
+}
+
+// nextExcess takes out a message for which there is room in lanes now; nil when
+// there is none.
+func (l *lanes) nextExcess() *entry {
+	for l.refill.len() > 0 {
+		c := l.refill.at(0)
+		if c.excess.len() > 0 && c.lanes < maxCustomerLanes {
+			return c.excess.popFront()
+		}
+		l.refill.popFront().refills = false
+	}
+	return nil
+}
+
 // done gives back u's slot.
-func (l *lanes) done(u unit) {
-	c, d := l.customers[u.customer], l.destinations[u.destination]
+func (l *lanes) done(u unit, v verdict) {
+	c, d := u.lane.customer, u.lane.destination
 	l.flying--
 	c.flying--
 	d.flying--
+	l.learn(d, u.number, v)
 	l.giveTurn(c)
 	l.unpark(d)
-	l.forget(c, d)
+	l.retire(c, d)
 }
 
-// unpark lets lanes use a free slot of d: as many as it takes until one belongs
-// to a customer who may start it.
+// unpark lets lanes use free slots of d: as many as it takes until each has a
+// customer who may start it.
 func (l *lanes) unpark(d *destination) {
-	for d.parked.Len() > 0 && d.flying < l.limits.PerDestination {
-		way := d.parked.Remove(d.parked.Front()).(*lane)
+	for free := l.free(d); free > 0 && d.parked.len() > 0; {
+		way := d.parked.popFront()
 		// First of its customer's lanes: the slot stays idle until its turn.
-		way.customer.open.PushFront(way)
+		way.customer.open.pushFront(way)
 		l.giveTurn(way.customer)
-		if way.customer.turn != nil {
-			return
+		if way.customer.queued {
+			free--
 		}
 	}
 }
 
 // giveTurn queues c if it could start something and is not queued yet.
 func (l *lanes) giveTurn(c *customer) {
-	if c.turn == nil && c.open.Len() > 0 && c.flying < l.limits.PerCustomer {
-		c.turn = l.turns.PushBack(c)
+	if !c.queued && c.open.len() > 0 && c.flying < l.limits.PerCustomer {
+		c.queued = true
+		l.turns.pushBack(c)
 	}
 }
 
 func (l *lanes) customer(name string) *customer {
 	c := l.customers[name]
 	if c == nil {
-		c = &customer{name: name, open: list.New(), lanes: make(map[string]*lane)}
+		c = &customer{name: name}
 		l.customers[name] = c
 	}
 	return c
 }
 
-func (l *lanes) destination(name string) *destination {
-	d := l.destinations[name]
-	if d == nil {
-		d = &destination{name: name, parked: list.New()}
-		l.destinations[name] = d
+func (c *customer) empty() bool { return c.flying == 0 && c.lanes == 0 && c.excess.len() == 0 }
+
+// retire counts what holds nothing any more, and forgets it when it has become
+// much.
+func (l *lanes) retire(c *customer, d *destination) {
+	if c.empty() {
+		l.idle++
 	}
-	return d
+	if d.empty() {
+		l.idle++
+	}
+	if l.idle > maxIdle {
+		l.sweep()
+	}
 }
 
-// forget drops what holds nothing any more.
-func (l *lanes) forget(c *customer, d *destination) {
-	if c.flying == 0 && len(c.lanes) == 0 {
-		delete(l.customers, c.name)
+func (l *lanes) sweep() {
+	l.idle = 0
+	now := l.now()
+	for key, d := range l.destinations {
+		for c, way := range d.lanes {
+			if way.units.len() == 0 && (c.empty() || d.empty()) {
+				delete(d.lanes, c)
+			}
+		}
+		if d.empty() && !d.remembers(now) {
+			if d.dead() {
+				l.dead--
+			}
+			delete(l.destinations, key)
+		}
 	}
-	if d.flying == 0 && d.lanes == 0 {
-		delete(l.destinations, d.name)
+	for name, c := range l.customers {
+		if c.empty() && c.paced == nil {
+			delete(l.customers, name)
+		}
 	}
 }

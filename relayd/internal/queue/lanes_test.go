@@ -3,28 +3,43 @@ package queue
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
 
-// drawUnit makes a unit of a few customers and destinations.
-func drawUnit(t *rapid.T, n int) unit {
-	return unit{
-		entry:       &entry{id: fmt.Sprint(n)},
-		customer:    rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "customer"),
-		destination: rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "destination"),
-	}
+// part is a message with one destination, as the tests of lanes know it.
+type part struct {
+	entry                 *entry
+	customer, destination string
+	unit                  unit // once it has a slot
 }
 
-// startable says by brute force whether any waiting unit could start now.
-func startable(l Limits, waiting, flying []unit) bool {
+func (p part) push(l *lanes) {
+	l.push(p.entry, l.customer(p.customer), l.destination(way{domain: p.destination}))
+}
+
+func lanesOf(limits Limits) *lanes {
+	return newLanes(Config{Limits: limits, Now: time.Now, Random: func() float64 { return 0.5 }}, func() {})
+}
+
+// startable says by brute force whether any waiting part could start now.
+func startable(l *lanes, waiting, flying []part) bool {
 	perCustomer, perDestination := map[string]int{}, map[string]int{}
-	for _, u := range flying {
-		perCustomer[u.customer]++
-		perDestination[u.destination]++
+	for _, p := range flying {
+		perCustomer[p.customer]++
+		perDestination[p.destination]++
 	}
-	for _, u := range waiting {
-		if len(flying) < l.Attempts && perCustomer[u.customer] < l.PerCustomer && perDestination[u.destination] < l.PerDestination {
+	for _, p := range waiting {
+		d := l.destination(way{domain: p.destination})
+		if d.opens > l.now().UnixNano() {
+			continue
+		}
+		most := min(l.limits.PerDestination, int(d.window))
+		if d.dead() {
+			most = 1
+		}
+		if len(flying) < l.limits.Attempts && perCustomer[p.customer] < l.limits.PerCustomer && perDestination[p.destination] < most {
 			return true
 		}
 	}
@@ -35,13 +50,16 @@ func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := Limits{
 			Attempts:       rapid.IntRange(1, 8).Draw(t, "attempts"),
-			PerDestination: rapid.IntRange(1, 4).Draw(t, "per destination"),
+			PerDestination: rapid.IntRange(1, 7).Draw(t, "per destination"),
 			PerCustomer:    rapid.IntRange(1, 4).Draw(t, "per customer"),
 		}
-		l := newLanes(limits)
-		var waiting, flying []unit
+		l := lanesOf(limits)
+		clock := time.Unix(1e9, 0)
+		l.now = func() time.Time { return clock }
+		verdicts := rapid.SampledFrom([]verdict{{}, {kind: wasReached}, {kind: notReached}})
+		var waiting, flying []part
 		take := func() {
-			could := startable(limits, waiting, flying)
+			could := startable(l, waiting, flying)
 			u, ok := l.pick()
 			if ok != could {
 				t.Fatalf("pick said %v, and %v is right (waiting %d, flying %d)", ok, could, len(waiting), len(flying))
@@ -49,19 +67,24 @@ func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
 			if !ok {
 				return
 			}
-			for i := range waiting {
-				if waiting[i].entry == u.entry {
+			for i, p := range waiting {
+				if p.entry == u.entry {
+					p.unit = u
 					waiting = append(waiting[:i], waiting[i+1:]...)
+					flying = append(flying, p)
 					break
 				}
 			}
-			flying = append(flying, u)
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(t *rapid.T) {
-				u := drawUnit(t, len(waiting)+len(flying))
-				l.push(u)
-				waiting = append(waiting, u)
+				p := part{
+					entry:       &entry{index: -1},
+					customer:    rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "customer"),
+					destination: rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "destination"),
+				}
+				p.push(l)
+				waiting = append(waiting, p)
 			},
 			"pick": func(*rapid.T) { take() },
 			"done": func(t *rapid.T) {
@@ -69,14 +92,18 @@ func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
 					t.Skip("nothing under way")
 				}
 				i := rapid.IntRange(0, len(flying)-1).Draw(t, "which")
-				l.done(flying[i])
+				l.done(flying[i].unit, verdicts.Draw(t, "verdict"))
 				flying = append(flying[:i], flying[i+1:]...)
+			},
+			"time": func(*rapid.T) {
+				clock = clock.Add(20 * time.Second)
+				l.ring(clock.UnixNano())
 			},
 			"": func(t *rapid.T) {
 				perCustomer, perDestination := map[string]int{}, map[string]int{}
-				for _, u := range flying {
-					perCustomer[u.customer]++
-					perDestination[u.destination]++
+				for _, p := range flying {
+					perCustomer[p.customer]++
+					perDestination[p.destination]++
 				}
 				for name, n := range perCustomer {
 					if n > limits.PerCustomer {
@@ -95,30 +122,37 @@ func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
 		})
 		// Whatever happened, everything can still be finished.
 		for len(waiting)+len(flying) > 0 {
-			for startable(limits, waiting, flying) {
+			for startable(l, waiting, flying) {
 				take()
 			}
-			l.done(flying[0])
+			if len(flying) == 0 {
+				clock = clock.Add(lastProbe)
+				l.ring(clock.UnixNano())
+				continue
+			}
+			l.done(flying[0].unit, verdict{})
 			flying = flying[1:]
 		}
-		if len(l.customers)+len(l.destinations)+l.turns.Len() != 0 {
-			t.Fatalf("%d customers, %d destinations, %d turns are left over", len(l.customers), len(l.destinations), l.turns.Len())
+		clock = clock.Add(2 * time.Hour)
+		l.sweep()
+		if len(l.customers)+len(l.destinations)+l.turns.len()+l.dead != 0 {
+			t.Fatalf("%d customers, %d destinations, %d turns, %d dead are left over", len(l.customers), len(l.destinations), l.turns.len(), l.dead)
 		}
 	})
 }
 
 func TestCustomersTakeTurns(t *testing.T) {
-	l := newLanes(Limits{Attempts: 1000, PerDestination: 1000, PerCustomer: 1000})
+	l := lanesOf(Limits{Attempts: 1000, PerDestination: 1000, PerCustomer: 1000})
 	for i := range 50 {
-		l.push(unit{entry: &entry{id: fmt.Sprint(i)}, customer: "flood", destination: fmt.Sprint(i)})
+		part{entry: &entry{}, customer: "flood", destination: fmt.Sprint(i)}.push(l)
 	}
 	for _, c := range []string{"a", "b"} {
-		l.push(unit{entry: &entry{id: c}, customer: c, destination: "x"})
+		part{entry: &entry{}, customer: c, destination: "x"}.push(l)
 	}
 	var order []string
 	for range 4 {
 		u, _ := l.pick()
-		order = append(order, u.customer)
+		order = append(order, u.lane.customer.name)
 	}
 	if got := fmt.Sprint(order); got != "[flood a b flood]" {
 		t.Errorf("order %s", got)

@@ -4,45 +4,61 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"activerelay/relayd/internal/dsn"
 	"activerelay/relayd/internal/spool"
 )
 
+// notice is a notification in the batch of a settlement.
+type notice struct {
+	action  dsn.Action
+	message *spool.Message
+	writer  *spool.Writer // nil when it could not be made
+}
+
+// told are the fates that a sender is told of, in that order.
+var actionsTold = [3]dsn.Action{dsn.Failed, dsn.Delayed, dsn.Relayed}
+
 // tell puts r on the list of those whose fate the sender is told, if there is
-// a sender and he wants to know.
+// a sender and he wants to know. Mail from the null sender is answered to
+// nobody, so a notification that cannot be delivered ends there.
 func (s *settlement) tell(a dsn.Action, r *spool.Recipient, res Result) {
 	if s.m.From.IsNull() || !dsn.Wanted(r.Notify, a) {
 		return
 	}
-	s.told[a] = append(s.told[a], dsn.Recipient{
+	i := slices.Index(actionsTold[:], a)
+	s.told[i] = append(s.told[i], dsn.Recipient{
 		Address: r.Address, ORCPT: r.ORCPT, Status: res.Enhanced, Host: res.Host, Code: res.Code, Text: res.Text,
 		LastAttempt: r.LastAttempt, RetryUntil: s.m.AcceptedAt.Add(s.q.Lifetime),
 	})
 }
 
-// notify stages one notification for each kind of fate. The writers it returns
-// are discarded once the batch is committed or dropped.
-func (s *settlement) notify() (writers []*spool.Writer) {
-	for _, a := range []dsn.Action{dsn.Failed, dsn.Delayed, dsn.Relayed} {
-		if len(s.told[a]) == 0 || s.err != nil {
+// notify stages one notification for each kind of fate.
+func (s *settlement) notify() {
+	for i, a := range actionsTold {
+		if len(s.told[i]) == 0 || s.err != nil {
 			continue
 		}
-		w, notice, err := s.stage(a, s.told[a])
+		if !s.q.notices.allow(s.m.From.Domain, s.now) {
+			s.q.metrics.count(countUnnotified)
+			s.q.Log.NotNotified(logMessage(s.m), string(a))
+			continue
+		}
+		w, m, err := s.stage(a, s.told[i])
 		if w != nil {
-			writers = append(writers, w)
+			s.notices = append(s.notices, notice{action: a, message: m, writer: w})
 		}
 		if err != nil {
 			s.fail(fmt.Errorf("notification of %s: %w", a, err))
-			return writers
 		}
-		s.queued = append(s.queued, notice)
-		s.after = append(s.after, func() {
-			s.q.metrics.outcome("notified")
-			s.q.Log.Notified(logMessage(s.m), string(a), notice.ID)
-		})
 	}
-	return writers
+}
+
+func (s *settlement) discardNotices() {
+	for _, n := range s.notices {
+		_ = n.writer.Discard()
+	}
 }
 
 // stage composes a notification and puts it into the batch as a message of its

@@ -10,7 +10,10 @@ import (
 
 	"activerelay/api"
 	"activerelay/relayd/internal/journal"
+	"activerelay/relayd/internal/maillog"
 	"activerelay/relayd/internal/spool"
+
+	"github.com/oklog/ulid/v2"
 )
 
 // Action is what an operator does with recipients that wait.
@@ -128,13 +131,19 @@ func (s Selection) coversRecipient(r *spool.Recipient) bool {
 // operating is one batch of an operation. Nothing outside changes until it is
 // committed; the entries that it is about are locked meanwhile.
 type operating struct {
-	q      *Queue
-	op     Operation
-	now    time.Time
-	batch  *journal.Batch
-	tally  Tally
-	locked []*entry
-	after  []func()
+	q       *Queue
+	op      Operation
+	now     time.Time
+	batch   *journal.Batch
+	tally   Tally
+	locked  []*entry
+	changed []change
+}
+
+// change is a message as it will be.
+type change struct {
+	entry      *entry
+	settlement *settlement
 }
 
 // run changes the messages and commits. More than one entry is locked here and
@@ -161,18 +170,21 @@ func (o *operating) run(ids []string, record func() error) (err error) {
 	if err := o.q.Journal.Commit(o.batch); err != nil {
 		return err
 	}
-	for _, do := range o.after {
-		do()
+	for _, c := range o.changed {
+		c.settlement.tellLog()
+		o.q.put(c.entry, c.settlement.m, o.op.Action == Retry || o.op.Action == Release)
 	}
-	o.q.Wake()
 	return nil
 }
 
 // message changes the selected recipients of one message.
 func (o *operating) message(id string) error {
 	e := o.q.claim(id)
+	if e == nil {
+		return nil // no message has such an id
+	}
 	o.locked = append(o.locked, e)
-	if !o.q.knows(e) {
+	if e.gone {
 		return nil // settled since it was listed
 	}
 	stored, err := o.q.envelope(e)
@@ -189,8 +201,7 @@ func (o *operating) message(id string) error {
 	if o.op.covers(stored) {
 		for i := range s.m.Recipients {
 			r := &s.m.Recipients[i]
-			busy := o.q.isBusy(e, i)
-			if o.op.coversRecipient(r) && o.recipient(s, r, busy) {
+			if o.op.coversRecipient(r) && o.recipient(e, s, i) {
 				changed = append(changed, r.Address.Domain)
 			}
 		}
@@ -205,57 +216,62 @@ func (o *operating) message(id string) error {
 		if s.err != nil {
 			return s.err
 		}
-		o.after = append(o.after, s.after...)
 	}
-	o.after = append(o.after, func() { o.q.put(e, s.m) })
+	o.changed = append(o.changed, change{entry: e, settlement: s})
 	return nil
 }
 
-// recipient applies the action to one recipient and reports whether that
+// recipient applies the action to the i-th recipient and reports whether that
 // changed it.
-func (o *operating) recipient(s *settlement, r *spool.Recipient, busy bool) bool {
+func (o *operating) recipient(e *entry, s *settlement, i int) bool {
+	r := &s.m.Recipients[i]
+	flying := e.flying(i)
 	if r.Cancelling {
 		return false
 	}
-	to := r.Address.String()
 	switch o.op.Action {
 	case Retry:
-		if r.Held || busy || !o.q.recipientDue(r).After(o.now) {
+		if r.Held || flying || !o.q.recipientDue(e, r).After(o.now) {
 			return false
 		}
-		o.due(r, busy)
+		o.due(r, flying)
 	case Hold:
 		if r.Held {
 			return false
 		}
 		r.Held = true
-		s.after = append(s.after, func() { s.q.Log.OnHold(logMessage(s.m), to, o.op.ID) })
+		o.log(s, i, countOnHold)
 	case Release:
 		if !r.Held {
 			return false
 		}
 		r.Held = false
-		o.due(r, busy)
-		s.after = append(s.after, func() { s.q.Log.Released(logMessage(s.m), to, o.op.ID) })
+		o.due(r, flying)
+		o.log(s, i, countReleased)
 	case Cancel:
-		if busy && r.LastReply == underWay {
+		if flying {
 			r.Cancelling = true
 			return true
 		}
-		s.cancelled(r, Result{})
+		s.cancel(i, Result{}, "operator")
 	default:
 		return false
 	}
 	return true
 }
 
-// due makes r due now, unless it is already on its way to an attempt.
-func (o *operating) due(r *spool.Recipient, busy bool) {
-	if busy {
+func (o *operating) log(s *settlement, i int, what counted) {
+	to := maillog.Attempt{To: s.m.Recipients[i].Address.String()}
+	s.outcomes = append(s.outcomes, outcome{state: what, recipient: i, log: to, ref: o.op.ID})
+}
+
+// due makes r due now, unless an attempt is under way.
+func (o *operating) due(r *spool.Recipient, flying bool) {
+	if flying {
 		return
 	}
 	r.NextAttempt = o.now
-	if r.LastReply == underWay {
+	if r.LastReply == spool.UnderWay {
 		r.LastReply = ""
 	}
 }
@@ -280,15 +296,19 @@ func (o *operating) note(s *settlement, destinations []string) {
 	s.fail(s.q.Note(s.batch, e))
 }
 
-// claim returns the entry of a message with its mu held. One that the queue
-// does not know yet, because it was accepted a moment ago or is still to be
-// read at the start, becomes known.
+// claim returns the entry of a message with its mu held; nil for what is no id.
+// A message that the queue does not know yet, because it was accepted a moment
+// ago or is still to be read at the start, becomes known.
 func (q *Queue) claim(id string) *entry {
+	key, err := ulid.ParseStrict(id)
+	if err != nil {
+		return nil
+	}
 	q.mu.Lock()
-	e, known := q.entries[id]
+	e, known := q.entries[key]
 	if !known {
-		e = &entry{id: id, index: -1}
-		q.entries[id] = e
+		e = &entry{id: key, index: -1, loaded: true}
+		q.entries[key] = e
 	}
 	q.mu.Unlock()
 	e.mu.Lock()
@@ -300,34 +320,34 @@ func (q *Queue) claim(id string) *entry {
 func (q *Queue) unclaim(e *entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.entries[e.id] == e && e.index < 0 && len(e.busy) == 0 && !e.rests {
-		q.dueAt(e, q.Now().Add(troublePause))
+	if !e.gone && e.index < 0 && e.lane == nil && e.flight == nil && !e.rests {
+		q.due.set(e, q.Now().Add(troublePause).UnixNano())
+		q.Wake()
 	}
 }
 
-// forget drops the entry of a message that is not in the spool.
+// forget drops the entry of a message that is not in the spool. The entry's mu
+// is held.
 func (q *Queue) forget(e *entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.drop(e)
 }
 
-// put makes m the envelope of e and schedules it anew. The entry's mu is held.
-func (q *Queue) put(e *entry, m *spool.Message) {
+// put makes m the envelope of e and puts e where it belongs. The entry's mu is
+// held. An operator who wants it tried now wants to know whether a dead
+// destination is alive.
+func (q *Queue) put(e *entry, m *spool.Message, probe bool) {
+	e.message = m
+	var p plan
+	q.plan(&p, e, m, q.Now())
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	e.message = nil
-	if len(e.busy) > 0 {
-		e.message = m
+	q.place(&p, e, m)
+	if probe {
+		q.lanes.probe(e)
 	}
-	q.schedule(e, m)
-}
-
-func (q *Queue) isBusy(e *entry, recipient int) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	_, busy := e.busy[recipient]
-	return busy
+	q.dispatch()
 }
 
 // endCancelled ends the recipients whose cancelling an attempt outlived, in
@@ -340,18 +360,15 @@ func (q *Queue) endCancelled(e *entry, m *spool.Message) (*spool.Message, error)
 	defer s.batch.Discard()
 	for i := range s.m.Recipients {
 		r := &s.m.Recipients[i]
-		if r.Cancelling && !q.isBusy(e, i) && !r.State.Final() {
-			s.cancelled(r, Result{})
+		if r.Cancelling && !e.flying(i) && !r.State.Final() {
+			s.cancel(i, Result{}, "operator")
 		}
 	}
 	if !s.final {
 		return m, nil
 	}
-	if err := s.commit(); err != nil {
+	if err := s.conclude(); err != nil {
 		return nil, fmt.Errorf("cancel %s: %w", m.ID, err)
-	}
-	for _, do := range s.after {
-		do()
 	}
 	return s.m, nil
 }

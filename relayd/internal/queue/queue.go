@@ -14,6 +14,7 @@ import (
 	"activerelay/relayd/internal/maillog"
 	"activerelay/relayd/internal/spool"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -47,6 +48,17 @@ type Config struct {
 	// WarnAfter is when a sender is told, once, that his message is late.
 	// 0 means 4 hours; negative means never.
 	WarnAfter time.Duration
+	// DestinationLimit bounds what one destination gets: host is a recipient
+	// domain, or the host of the smarthost that its mail goes to. It is asked
+	// before every attempt and must not block. nil means the defaults.
+	DestinationLimit func(host string) DestinationLimit
+	// Backlog is how many messages of one customer may wait for their first or
+	// next attempt before Admit slows his sessions. 0 means 10,000. Mail for dead
+	// destinations is not counted.
+	Backlog int
+	// NoticesPerHour is how many notifications the senders of one domain get in
+	// an hour. 0 means 1,000. More are counted and logged, and not sent.
+	NoticesPerHour int
 	// Drain is how long attempts under way may go on after Run's context has
 	// ended. 0 means 25 s.
 	Drain time.Duration
@@ -80,6 +92,8 @@ func (c Config) withDefaults() Config {
 	fill(&c.Lifetime, 5*24*time.Hour)
 	fill(&c.WarnAfter, 4*time.Hour)
 	fill(&c.Drain, 25*time.Second)
+	fill(&c.Backlog, 10_000)
+	fill(&c.NoticesPerHour, 1000)
 	fill(&c.Limits.Attempts, 400)
 	fill(&c.Limits.PerDestination, 20)
 	fill(&c.Limits.PerCustomer, max(1, c.Limits.Attempts/4))
@@ -97,36 +111,26 @@ func fill[T comparable](value *T, byDefault T) {
 type Queue struct {
 	Config
 	metrics *metrics
-	wake    chan struct{}
+	notices *notices
+	wakeup  chan struct{}
 	workers sync.WaitGroup
 	ids     sync.Mutex // guards Entropy
 	// operations lets operators act one after the other. It is taken before the
 	// mu of an entry.
 	operations sync.Mutex
+	attempts   context.Context // of all attempts; set when Run begins
 
 	mu      sync.Mutex
-	entries map[string]*entry // every message that the queue knows
+	entries map[ulid.ULID]*entry // every message that the queue knows
 	due     dueHeap
 	lanes   *lanes
+	idle    []*worker
 	held    int  // entries that rest
-	closed  bool // nothing new is started
-}
-
-// entry is one message in the queue's memory. What it lacks is in the spool.
-type entry struct {
-	id string
-
-	// Guarded by Queue.mu.
-	due    time.Time
-	index  int              // in the heap; -1 when not there
-	rests  bool             // all recipients that wait are held
-	busy   map[int]struct{} // recipients that wait in lanes or are under way
-	flying int              // units under way
-	panics int
-
-	// mu serialises changes of the envelope. It is taken before Queue.mu.
-	mu      sync.Mutex
-	message *spool.Message // nil unless needed soon
+	running bool // attempts may be begun
+	// settled are the messages that ended while the spool is still being read, or
+	// a moment ago: what is read may be older, and what is handed over was perhaps
+	// read before. nil from settledMemory after the reading on.
+	settled map[ulid.ULID]struct{}
 }
 
 // New checks the configuration. Messages are read when Run begins.
@@ -139,8 +143,10 @@ func New(c Config) (*Queue, error) {
 	}
 	c = c.withDefaults()
 	q := &Queue{
-		Config: c, wake: make(chan struct{}, 1), entries: make(map[string]*entry), lanes: newLanes(c.Limits),
+		Config: c, wakeup: make(chan struct{}, 1), entries: make(map[ulid.ULID]*entry), notices: newNotices(c.NoticesPerHour),
+		settled: make(map[ulid.ULID]struct{}),
 	}
+	q.lanes = newLanes(c, q.Wake)
 	var err error
 	if q.metrics, err = newMetrics(c.Metrics, q); err != nil {
 		return nil, fmt.Errorf("new queue: %w", err)
@@ -151,24 +157,30 @@ func New(c Config) (*Queue, error) {
 // Add takes in a message that is in the spool, as it is there, and due now. It
 // does not block. Nobody changes m afterwards. Adding a message again does
 // nothing.
-func (q *Queue) Add(m *spool.Message) { q.add(m.ID, m, q.Now(), false) }
-
-// add takes in the message id; m may be nil.
-func (q *Queue) add(id string, m *spool.Message, due time.Time, held bool) {
-	q.mu.Lock()
-	if _, known := q.entries[id]; !known {
-		e := &entry{id: id, due: due, index: -1}
-		if q.lanes.waiting < keepEnvelopes && q.due.Len() < keepEnvelopes {
-			e.message = m
-		}
-		q.entries[id] = e
-		q.rest(e, held)
-		if !held {
-			q.due.push(e)
-		}
+func (q *Queue) Add(m *spool.Message) {
+	id, err := ulid.ParseStrict(m.ID)
+	if err != nil {
+		return // the spool takes no such message
 	}
-	q.mu.Unlock()
-	q.Wake()
+	e := &entry{id: id, message: m, index: -1}
+	var p plan
+	q.plan(&p, e, m, m.AcceptedAt)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.knows(id) {
+		return
+	}
+	q.entries[id] = e
+	q.place(&p, e, m)
+	q.dispatch()
+}
+
+// knows reports whether a message is in the queue, or was since it began to
+// work. Queue.mu is held.
+func (q *Queue) knows(id ulid.ULID) bool {
+	_, known := q.entries[id]
+	_, settled := q.settled[id]
+	return known || settled
 }
 
 // rest keeps account of messages that wait for an operator alone. Queue.mu is
@@ -183,12 +195,16 @@ func (q *Queue) rest(e *entry, rests bool) {
 	e.rests = rests
 }
 
-// drop forgets e. Queue.mu is held.
+// drop forgets e. Both mutexes are held.
 func (q *Queue) drop(e *entry) {
 	q.rest(e, false)
 	q.due.remove(e)
+	e.gone, e.message = true, nil
 	if q.entries[e.id] == e {
 		delete(q.entries, e.id)
+	}
+	if q.settled != nil {
+		q.settled[e.id] = struct{}{}
 	}
 }
 
@@ -196,7 +212,7 @@ func (q *Queue) drop(e *entry) {
 // and for routes that were changed. It is never needed for correctness.
 func (q *Queue) Wake() {
 	select {
-	case q.wake <- struct{}{}:
+	case q.wakeup <- struct{}{}:
 	default:
 	}
 }
@@ -205,34 +221,34 @@ func (q *Queue) Wake() {
 type Stats struct {
 	// Messages are all that the queue knows; Waiting are parts of messages
 	// that are due and wait for a slot; Attempts are under way; Held are
-	// messages that wait for an operator alone.
-	Messages, Waiting, Attempts, Held int
+	// messages that wait for an operator alone; Dead are destinations.
+	Messages, Waiting, Attempts, Held, Dead int
 }
 
 // Stats returns the queue's figures.
 func (q *Queue) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return Stats{Messages: len(q.entries), Waiting: q.lanes.waiting, Attempts: q.lanes.flying, Held: q.held}
+	return Stats{Messages: len(q.entries), Waiting: q.lanes.waiting, Attempts: q.lanes.flying, Held: q.held, Dead: q.lanes.dead}
 }
-
-// maxSleep bounds how long a clock that was set goes unnoticed.
-const maxSleep = time.Minute
 
 // Run works on the queue until ctx ends, then lets the attempts under way
 // finish for at most Drain and returns nil. When the journal fails it stops at
 // once and returns why: an outcome that cannot be recorded must not be caused.
-// Run is called once.
+// Attempts begin while the spool is still being read. Run is called once.
 func (q *Queue) Run(ctx context.Context) error {
 	attempts, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	if err := q.load(ctx); err != nil {
-		return fmt.Errorf("read the queue: %w", err)
-	}
-	err := q.loop(ctx, attempts)
 	q.mu.Lock()
-	q.closed = true
+	q.attempts, q.running = attempts, true
+	q.dispatch()
 	q.mu.Unlock()
+	read := make(chan error, 1)
+	reading, stopReading := context.WithCancel(ctx)
+	q.workers.Go(func() { read <- q.load(reading) })
+	err := q.loop(ctx, read)
+	stopReading()
+	q.end()
 	stop := time.AfterFunc(q.Drain, cancel)
 	defer stop.Stop()
 	if err != nil {
@@ -242,42 +258,13 @@ func (q *Queue) Run(ctx context.Context) error {
 	return err
 }
 
-func (q *Queue) loop(ctx, attempts context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		q.promote(ctx)
-		q.dispatch(attempts)
-		timer.Reset(q.untilDue())
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-q.Journal.Failed():
-			return fmt.Errorf("queue stopped: %w", q.Journal.Err())
-		case <-q.wake:
-		case <-timer.C:
-		}
-	}
-}
-
-// load builds the index from the spool.
-func (q *Queue) load(ctx context.Context) error {
-	return q.Spool.Each(func(m *spool.Message) error {
-		if err := ctx.Err(); err != nil {
-			return nil // Run notices
-		}
-		due, found := q.firstDue(m, nil)
-		q.add(m.ID, nil, due, !found)
-		return nil
-	})
-}
-
-// untilDue is how long the loop may sleep.
-func (q *Queue) untilDue() time.Duration {
+// end lets nothing begin any more.
+func (q *Queue) end() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.due.Len() == 0 {
-		return maxSleep
+	q.running = false
+	for _, w := range q.idle {
+		close(w.units)
 	}
-	return min(maxSleep, max(0, q.due.first().due.Sub(q.Now())))
+	q.idle = nil
 }

@@ -30,6 +30,7 @@ type edge struct {
 	spool   *spool.Spool
 	courier *courier
 	change  func(*queue.Config)
+	faults  func(op, path string) error // the journal's; nil = none
 
 	queue *queue.Queue
 	stop  context.CancelFunc
@@ -37,12 +38,13 @@ type edge struct {
 
 	mu     sync.Mutex
 	events []api.EdgeEvent
+	stored map[string]*spool.Message
 }
 
 // newEdge opens an edge whose queue is not running yet.
 func newEdge(t testing.TB, change func(*queue.Config)) *edge {
 	t.Helper()
-	e := &edge{t: t, dir: t.TempDir(), courier: &courier{}, change: change}
+	e := &edge{t: t, dir: t.TempDir(), courier: &courier{}, change: change, stored: make(map[string]*spool.Message)}
 	e.open()
 	return e
 }
@@ -50,7 +52,7 @@ func newEdge(t testing.TB, change func(*queue.Config)) *edge {
 func (e *edge) open() {
 	e.t.Helper()
 	var err error
-	if e.journal, err = journal.Open(journal.Config{Dir: e.dir + "/journal"}); err != nil {
+	if e.journal, err = journal.Open(journal.Config{Dir: e.dir + "/journal", Faults: e.faults}); err != nil {
 		e.t.Fatal(err)
 	}
 	if e.spool, err = spool.Open(spool.Config{Dir: e.dir + "/spool", Journal: e.journal}); err != nil {
@@ -133,6 +135,9 @@ func (e *edge) storeWith(change func(*spool.Message), from string, to ...string)
 	if err := w.Discard(); err != nil {
 		e.t.Fatal(err)
 	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stored[id] = m
 	return id
 }
 
@@ -146,10 +151,9 @@ func (e *edge) add(from string, to ...string) string {
 // enqueue hands over a stored message as the session does.
 func (e *edge) enqueue(id string) {
 	e.t.Helper()
-	m, err := e.spool.Load(id)
-	if err != nil {
-		e.t.Fatal(err)
-	}
+	e.mu.Lock()
+	m := e.stored[id]
+	e.mu.Unlock()
 	e.queue.Add(m)
 }
 

@@ -88,19 +88,40 @@ func (r Route) Address() string {
 	return net.JoinHostPort(r.Host, strconv.Itoa(int(port)))
 }
 
-// Destination returns the name under which concurrency is counted: the
-// smarthost and its user, or the recipient domain.
-func (r Route) Destination(recipientDomain string) string {
-	if r.Unknown != "" {
-		return "unknown:" + recipientDomain
+// way is a destination as a key: what attempts that share a fate have in common.
+type way struct {
+	kind    wayKind
+	port    uint16
+	suspect bool   // for messages that may be what ends the process
+	host    string // of a smarthost
+	user    string
+	domain  string // of the recipients
+}
+
+type wayKind uint8
+
+const (
+	wayMX wayKind = iota
+	waySmarthost
+	wayUnknown
+)
+
+func (r Route) way(recipientDomain string) way {
+	switch {
+	case r.Unknown != "":
+		return way{kind: wayUnknown, domain: recipientDomain}
+	case r.Host == "":
+		return way{domain: recipientDomain}
 	}
-	if r.IsMX() {
-		return "mx:" + recipientDomain
+	return way{kind: waySmarthost, host: r.Host, port: r.Port, user: r.Credentials.Username}
+}
+
+// limited is what Config.DestinationLimit knows the destination by.
+func (w way) limited() string {
+	if w.kind == waySmarthost {
+		return w.host
 	}
-	if r.Credentials.Username == "" {
-		return "route:" + r.Address()
-	}
-	return "route:" + r.Credentials.Username + "@" + r.Address()
+	return w.domain
 }
 
 // RouteByMX is the Router that knows no smarthosts.

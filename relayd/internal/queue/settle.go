@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,170 +21,232 @@ type settlement struct {
 	m     *spool.Message // a copy, changed as the results say
 	batch *journal.Batch
 	now   time.Time
-	// interrupted says that the attempt was ended by our own going down.
-	interrupted bool
+	// interrupted says that the attempt was ended by our own going down, untried
+	// that none was made.
+	interrupted, untried bool
 
-	final  bool     // a recipient reached its final state
-	events int      // noted in the batch
-	after  []func() // what follows once the batch is durable: log, metrics
-	told   map[dsn.Action][]dsn.Recipient
-	queued []*spool.Message // notifications
-	err    error            // the first failure; the batch is then dropped
+	sender   string // From as text, once it is needed
+	final    bool   // a recipient reached its final state
+	events   int    // noted in the batch
+	outcomes []outcome
+	space    [1]outcome
+	told     [3][]dsn.Recipient // by the index of its action in actions
+	notices  []notice
+	err      error // the first failure; the batch is then dropped
+}
+
+// outcome is what is logged and counted once the batch is committed.
+type outcome struct {
+	state     counted
+	recipient int
+	log       maillog.Attempt
+	reason    delay  // of deferred
+	ref       string // of held, released, cancelled
 }
 
 // settle makes the results of an attempt true, all or none. After an error
 // nothing has changed. The entry's mu is held.
-func (q *Queue) settle(u unit, results []Result, interrupted bool) error {
-	batch := q.Journal.NewBatch()
-	defer batch.Discard()
-	stored, err := q.envelope(u.entry)
-	if err != nil {
-		return fmt.Errorf("settle %s: %w", u.entry.id, err)
+func (q *Queue) settle(f *flight, results []Result, interrupted, panicked bool) error {
+	e := f.entry
+	s := settlement{q: q, m: clone(e.message), batch: q.Journal.NewBatch(), now: q.Now(), interrupted: interrupted}
+	s.outcomes = s.space[:0]
+	defer s.batch.Discard()
+	for k, i := range f.recipients {
+		r := &s.m.Recipients[i]
+		if !f.recorded {
+			r.Attempts++
+			r.LastAttempt = f.began
+		}
+		if panicked {
+			r.Interrupted++
+		} else {
+			r.Interrupted = 0
+		}
+		s.recipient(i, results[k])
 	}
-	s := &settlement{
-		q: q, m: clone(stored), batch: batch, now: q.Now(), interrupted: interrupted,
-		told: make(map[dsn.Action][]dsn.Recipient),
-	}
-	for k, i := range u.recipients {
-		s.recipient(&s.m.Recipients[i], results[k])
-	}
-	writers := s.notify()
-	for _, w := range writers {
-		defer func() { _ = w.Discard() }()
-	}
-	if err := s.commit(); err != nil {
+	if err := s.conclude(); err != nil {
 		return fmt.Errorf("settle %s: %w", s.m.ID, err)
 	}
-	u.entry.message = s.m
-	for _, do := range s.after {
-		do()
+	e.message = s.m
+	return nil
+}
+
+// conclude stages the notifications and commits; then it logs and counts, and
+// hands the notifications on.
+func (s *settlement) conclude() error {
+	defer s.discardNotices()
+	s.notify()
+	if err := s.commit(); err != nil {
+		return err
 	}
-	for _, m := range s.queued {
-		q.Add(m)
+	s.tellLog()
+	for _, n := range s.notices {
+		s.q.Add(n.message)
 	}
 	return nil
 }
 
-// recipient applies one result.
-func (s *settlement) recipient(r *spool.Recipient, res Result) {
+// recipient applies one result to the i-th recipient.
+func (s *settlement) recipient(i int, res Result) {
+	r := &s.m.Recipients[i]
 	if r.State.Final() {
 		return
 	}
 	r.LastReply = replyText(res)
 	switch {
 	case res.Class == Delivered:
-		s.delivered(r, res)
+		s.end(i, spool.Delivered, api.EdgeEventKindMessageDelivered, res, "")
+		if !res.StatusPassedOn {
+			s.tell(dsn.Relayed, r, res)
+		}
 	case r.Cancelling:
-		s.cancelled(r, res)
+		s.cancel(i, res, "operator")
 	case res.Class == PermFail:
-		s.bounced(r, res)
+		s.end(i, spool.Bounced, api.EdgeEventKindMessageBounced, res, bounceReason(res))
+		s.tell(dsn.Failed, r, res)
 	case s.interrupted && !res.Uncertain:
 		// Not the destination's doing: due again as soon as we are back.
 		r.NextAttempt = s.now
-		s.deferred(r, res)
+		s.postpone(i, res)
 	case !r.Held && !s.now.Before(s.m.AcceptedAt.Add(s.q.Lifetime)):
-		s.expired(r, res)
+		text := dsn.GaveUp(s.q.Lifetime, strings.TrimSpace(res.Host+" "+replyText(res)))
+		s.end(i, spool.Expired, api.EdgeEventKindMessageExpired, res, reason.DeliveryExpired)
+		s.tell(dsn.Failed, r, Result{Enhanced: expiredStatus(), Text: text})
 	default:
-		// One last attempt is made when the lifetime ends.
-		next := s.now.Add(s.q.Backoff(r.Attempts, s.q.Random()))
-		if end := s.m.AcceptedAt.Add(s.q.Lifetime); next.After(end) && s.now.Before(end) {
-			next = end
-		}
-		r.NextAttempt = next
-		s.deferred(r, res)
+		r.NextAttempt = s.next(r)
+		s.postpone(i, res)
 	}
 }
 
-func (s *settlement) delivered(r *spool.Recipient, res Result) {
-	s.end(r, spool.Delivered, api.EdgeEventKindMessageDelivered, res, "")
-	if !res.StatusPassedOn {
-		s.tell(dsn.Relayed, r, res)
+// next is when r is tried again. One last attempt is made when the lifetime
+// ends.
+func (s *settlement) next(r *spool.Recipient) time.Time {
+	random := s.q.Random()
+	wait := time.Duration(0)
+	if s.untried {
+		wait = untilUntried(r, s.now.Sub(s.m.AcceptedAt), s.q.Backoff, random)
+	} else {
+		wait = s.q.Backoff(r.Attempts, random)
 	}
-	delay := s.now.Sub(s.m.AcceptedAt)
-	log := s.attemptLog(*r, res)
-	s.after = append(s.after, func() {
-		s.q.metrics.delay.Observe(delay.Seconds())
-		s.q.Log.Delivered(logMessage(s.m), log)
-	})
+	next := s.now.Add(wait)
+	if end := s.m.AcceptedAt.Add(s.q.Lifetime); next.After(end) && s.now.Before(end) {
+		return end
+	}
+	return next
 }
 
-func (s *settlement) bounced(r *spool.Recipient, res Result) {
-	s.end(r, spool.Bounced, api.EdgeEventKindMessageBounced, res, bounceReason(res))
-	s.tell(dsn.Failed, r, res)
-	log := s.attemptLog(*r, res)
-	s.after = append(s.after, func() { s.q.Log.Bounced(logMessage(s.m), log) })
-}
-
-func (s *settlement) expired(r *spool.Recipient, res Result) {
-	log := s.attemptLog(*r, res)
-	text := dsn.GaveUp(s.q.Lifetime, strings.TrimSpace(res.Host+" "+replyText(res)))
-	s.end(r, spool.Expired, api.EdgeEventKindMessageExpired, res, reason.DeliveryExpired)
-	s.tell(dsn.Failed, r, Result{Enhanced: expiredStatus(), Text: text})
-	s.after = append(s.after, func() { s.q.Log.Expired(logMessage(s.m), log) })
-}
-
-// cancelled ends r at an operator's word; nobody is notified.
-func (s *settlement) cancelled(r *spool.Recipient, res Result) {
+// cancel ends a recipient at an operator's word; nobody is notified.
+func (s *settlement) cancel(i int, res Result, by string) {
+	r := &s.m.Recipients[i]
 	r.Held, r.Cancelling = false, false
-	s.end(r, spool.Cancelled, api.EdgeEventKindMessageCancelled, res, "")
-	to := r.Address.String()
-	s.after = append(s.after, func() { s.q.Log.Cancelled(logMessage(s.m), to, "operator") })
+	s.end(i, spool.Cancelled, api.EdgeEventKindMessageCancelled, res, "")
+	s.outcomes[len(s.outcomes)-1].ref = by
 }
 
-// deferred leaves r in the queue. Every time is an event: from them the control
-// plane knows the queue.
-func (s *settlement) deferred(r *spool.Recipient, res Result) {
-	s.note(api.EdgeEventKindMessageDeferred, *r, res, "")
+// postpone leaves a recipient in the queue. Every time is an event: from them
+// the control plane knows the queue.
+func (s *settlement) postpone(i int, res Result) {
+	r := &s.m.Recipients[i]
+	why := s.delayOf(res)
+	log := s.attemptLog(r, res)
+	s.note(api.EdgeEventKindMessageDeferred, r, log.To, res, "", why)
 	late := s.q.WarnAfter > 0 && !s.now.Before(s.m.AcceptedAt.Add(s.q.WarnAfter))
 	if late && !r.DelayNoticed {
 		r.DelayNoticed = true
 		s.tell(dsn.Delayed, r, res)
 	}
-	log, next := s.attemptLog(*r, res), r.NextAttempt
-	s.after = append(s.after, func() {
-		s.q.metrics.outcome("deferred")
-		s.q.Log.Deferred(logMessage(s.m), log, next)
-	})
+	s.outcomes = append(s.outcomes, outcome{state: countDeferred, recipient: i, log: log, reason: why})
 }
 
-// end gives r its final state.
-func (s *settlement) end(r *spool.Recipient, state spool.State, kind api.EdgeEventKind, res Result, why reason.Slug) {
+// end gives a recipient its final state.
+func (s *settlement) end(i int, state spool.State, kind api.EdgeEventKind, res Result, why reason.Slug) {
+	r := &s.m.Recipients[i]
 	r.State, r.NextAttempt = state, time.Time{}
 	s.final = true
-	s.note(kind, *r, res, why)
-	s.after = append(s.after, func() { s.q.metrics.outcome(string(state)) })
+	log := s.attemptLog(r, res)
+	s.note(kind, r, log.To, res, why, "")
+	s.outcomes = append(s.outcomes, outcome{state: countedAs(state), recipient: i, log: log})
 }
 
 // note writes the event into the batch. Mail that the relay itself sends is
 // nobody's and makes none.
-func (s *settlement) note(kind api.EdgeEventKind, r spool.Recipient, res Result, why reason.Slug) {
+func (s *settlement) note(kind api.EdgeEventKind, r *spool.Recipient, to string, res Result, why reason.Slug, wait delay) {
 	if s.m.Notice {
 		return
 	}
+	// One piece of memory for what the event points to.
+	v := &struct {
+		recipients, attempts               int64
+		next                               time.Time
+		recipient, reply, sender, host     string
+		tls, reason, detail, delay, domain string
+	}{recipients: 1, recipient: to, reply: replyText(res), sender: s.from(), host: res.Host, tls: res.TLS, reason: string(why), delay: string(wait)}
 	e := api.EdgeEvent{
-		Kind: kind, Time: s.now.UTC(), MessageID: &s.m.ID, Domain: &s.m.Domain,
-		Recipient: new(r.Address.String()), Recipients: new(int64(1)),
-	}
-	if reply := replyText(res); reply != "" {
-		e.Reply = &reply
+		Kind: kind, Time: s.now.UTC(), MessageID: &s.m.ID, Domain: &s.m.Domain, Recipient: &v.recipient, Recipients: &v.recipients,
+		Reply: unlessEmpty(&v.reply), Sender: unlessEmpty(&v.sender), RemoteHost: unlessEmpty(&v.host), TLS: unlessEmpty(&v.tls),
+		Reason: unlessEmpty(&v.reason), DelayReason: unlessEmpty(&v.delay),
 	}
 	if kind == api.EdgeEventKindMessageDeferred {
-		e.Attempts, e.NextAttemptAt = new(int64(r.Attempts)), new(r.NextAttempt.UTC())
+		v.attempts, v.next = int64(r.Attempts), r.NextAttempt.UTC()
+		e.Attempts, e.NextAttemptAt = &v.attempts, &v.next
 	}
-	if !s.m.From.IsNull() {
-		e.Sender = new(s.m.From.String())
+	switch {
+	case res.Uncertain:
+		v.detail = "the reply after the final dot was lost: the message may arrive twice"
+	case s.interrupted && wait != "":
+		v.detail = "the relay ended during the attempt"
 	}
-	if res.Host != "" {
-		e.RemoteHost = &res.Host
-	}
-	if why != "" {
-		e.Reason = new(string(why))
-	}
-	if res.Uncertain {
-		e.Detail = new("the reply after the final dot was lost: the message may arrive twice")
-	}
+	e.Detail = unlessEmpty(&v.detail)
 	s.events++
 	s.fail(s.q.Note(s.batch, e))
+}
+
+func unlessEmpty(text *string) *string {
+	if *text == "" {
+		return nil
+	}
+	return text
+}
+
+// from is the envelope sender as text.
+func (s *settlement) from() string {
+	if s.sender == "" && !s.m.From.IsNull() {
+		s.sender = s.m.From.String()
+	}
+	return s.sender
+}
+
+// tellLog writes the mail log and counts, once everything is true.
+func (s *settlement) tellLog() {
+	q := s.q
+	m := logMessage(s.m)
+	for i := range s.outcomes {
+		o := &s.outcomes[i]
+		r := &s.m.Recipients[o.recipient]
+		q.metrics.count(o.state)
+		switch o.state {
+		case countDelivered:
+			q.metrics.delay.Observe(o.log.Delay.Seconds())
+			q.Log.Delivered(m, o.log)
+		case countBounced:
+			q.Log.Bounced(m, o.log)
+		case countExpired:
+			q.Log.Expired(m, o.log)
+		case countCancelled:
+			q.Log.Cancelled(m, o.log.To, o.ref)
+		case countDeferred:
+			q.metrics.deferred(o.reason)
+			q.Log.Deferred(m, o.log, r.NextAttempt)
+		case countOnHold:
+			q.Log.OnHold(m, o.log.To, o.ref)
+		case countReleased:
+			q.Log.Released(m, o.log.To, o.ref)
+		}
+	}
+	for i := range s.notices {
+		q.metrics.count(countNotified)
+		q.Log.Notified(m, string(s.notices[i].action), s.notices[i].message.ID)
+	}
 }
 
 func (s *settlement) fail(err error) {
@@ -204,7 +267,7 @@ func (s *settlement) commit() error {
 	if err := s.write(); err != nil {
 		return err
 	}
-	if len(s.queued) > 0 || s.final && s.events == 0 {
+	if len(s.notices) > 0 || s.final && s.events == 0 {
 		return s.q.Journal.Commit(s.batch)
 	}
 	return s.q.Journal.CommitLazy(s.batch)
@@ -224,7 +287,7 @@ func replyText(res Result) string {
 	if res.Code == 0 {
 		return strings.TrimSpace(res.Enhanced + " " + res.Text)
 	}
-	return strings.TrimSpace(fmt.Sprintf("%d %s %s", res.Code, res.Enhanced, res.Text))
+	return strings.TrimSpace(strconv.Itoa(res.Code) + " " + res.Enhanced + " " + res.Text)
 }
 
 // bounceReason is the registry's entry for a permanent failure.
@@ -251,7 +314,7 @@ func expiredStatus() string {
 	return "5.4.7"
 }
 
-func (s *settlement) attemptLog(r spool.Recipient, res Result) maillog.Attempt {
+func (s *settlement) attemptLog(r *spool.Recipient, res Result) maillog.Attempt {
 	return maillog.Attempt{
 		To: r.Address.String(), Number: r.Attempts, Host: res.Host, TLS: res.TLS, Code: res.Code,
 		Enhanced: res.Enhanced, Reply: res.Text, Cause: res.Err, Delay: s.now.Sub(s.m.AcceptedAt), Uncertain: res.Uncertain,

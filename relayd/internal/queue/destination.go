@@ -1,0 +1,285 @@
+package queue
+
+import (
+	"container/heap"
+	"strings"
+	"time"
+)
+
+// DestinationLimit bounds what one destination gets; 0 means the default.
+type DestinationLimit struct {
+	// Attempts is how many attempts may be under way at once. 0 means
+	// Limits.PerDestination.
+	Attempts int
+	// PerMinute is how many attempts may begin in a minute, evenly spaced. 0
+	// means no bound.
+	PerMinute int
+}
+
+// destination is where attempts go that share a fate: a smarthost with its
+// user, or the mail servers of a domain. What it can take is learned from what
+// comes of attempts.
+//
+// The window is how many attempts may be under way, from 1 to the limit. It
+// begins at firstWindow. An attempt that reached the server adds the reciprocal
+// of the window, so one more after a window full of successes. One that found no
+// connection, or was answered 421, halves it, but once for all that were under
+// way together: they tell of the same moment. After that it grows slower by
+// regrowth, since the server has shown how much it takes.
+//
+// deadAfter failures in a row, and the destination is dead: its mail is deferred
+// without being tried, for the cause of the last failure, and only one probe at a
+// time is made, with a wait that doubles from firstProbe to lastProbe. A probe
+// that reaches the server opens the destination, and all that waits for it is
+// due.
+type destination struct {
+	way     way
+	lanes   map[*customer]*lane
+	parked  ring[*lane]
+	flying  int
+	busy    int // lanes that are not empty
+	started uint64
+
+	window   float64
+	narrowed uint64  // what was started up to it narrows the window no more
+	growth   float64 // for each success, divided by the window
+	failures int     // in a row
+	died     uint64  // what was started after it is a probe
+	probes   int     // in a row that failed
+	cause    Result  // of the last failure
+	opens    int64   // nothing starts before, in nanoseconds of Unix time; 0 = open
+	used     int64   // when it was last heard of
+	alarmed  bool    // in lanes.alarms
+	alone    bool    // one at a time, whatever is learned
+}
+
+const (
+	firstWindow = 5
+	regrowth    = 0.1
+	deadAfter   = 5
+	firstProbe  = 30 * time.Second
+	lastProbe   = 16 * time.Minute
+	// memory is for how long what was learned is kept without mail.
+	memory = int64(time.Hour)
+)
+
+// verdict is what an attempt says about its destination.
+type verdict struct {
+	kind   verdictKind
+	result Result // of a failure
+}
+
+type verdictKind uint8
+
+const (
+	saysNothing verdictKind = iota
+	wasReached
+	notReached
+)
+
+// judge sees what an attempt says about its destination.
+func judge(results []Result) (v verdict) {
+	for i := range results {
+		r := &results[i]
+		switch {
+		case r.Class == Delivered, r.Code != 0 && r.Code != 421:
+			return verdict{kind: wasReached}
+		case r.Code == 421, strings.HasPrefix(r.Enhanced, "4.4.") && r.Class == TempFail:
+			v = verdict{kind: notReached, result: *r}
+		}
+	}
+	return v
+}
+
+func (d *destination) dead() bool { return d.failures >= deadAfter }
+
+func (d *destination) empty() bool { return d.flying == 0 && d.busy == 0 }
+
+// remembers reports whether d knows something that a new one would not.
+func (d *destination) remembers(now time.Time) bool {
+	if d.opens > now.UnixNano() {
+		return true
+	}
+	return (d.failures > 0 || d.growth < 1) && now.UnixNano()-d.used < memory
+}
+
+func (l *lanes) destination(w way) *destination {
+	d := l.destinations[w]
+	if d == nil {
+		d = &destination{way: w, lanes: make(map[*customer]*lane), window: firstWindow, growth: 1, alone: w.suspect}
+		l.destinations[w] = d
+	}
+	return d
+}
+
+// limitOf is what d may get at most.
+func (l *lanes) limitOf(d *destination) DestinationLimit {
+	var limit DestinationLimit
+	if l.limit != nil && !d.alone {
+		limit = l.limit(d.way.limited())
+	}
+	if limit.Attempts <= 0 {
+		limit.Attempts = l.limits.PerDestination
+	}
+	if d.alone || d.dead() {
+		limit.Attempts = 1
+	}
+	return limit
+}
+
+func (l *lanes) mayStart(d *destination) bool { return l.free(d) > 0 }
+
+// free is how many attempts to d may begin now. If the moment is what forbids
+// it, an alarm is set for when it does not.
+func (l *lanes) free(d *destination) int {
+	if d.opens != 0 {
+		if l.now().UnixNano() < d.opens {
+			l.setAlarm(d)
+			return 0
+		}
+		d.opens = 0
+	}
+	limit := l.limitOf(d)
+	free := min(int(d.window), limit.Attempts) - d.flying
+	if limit.PerMinute > 0 {
+		free = min(free, 1)
+	}
+	return free
+}
+
+// start takes a slot of d.
+func (l *lanes) start(d *destination) {
+	d.flying++
+	d.started++
+	if l.limit == nil || d.alone {
+		return
+	}
+	if rate := l.limit(d.way.limited()).PerMinute; rate > 0 {
+		d.opens = l.now().Add(time.Minute / time.Duration(rate)).UnixNano()
+	}
+}
+
+// learn changes what is thought of d after an attempt, the number-th that was
+// started.
+func (l *lanes) learn(d *destination, number uint64, v verdict) {
+	switch v.kind {
+	case wasReached:
+		if d.failures > 0 {
+			if d.dead() {
+				l.revive(d)
+			}
+			d.failures, d.probes, d.cause = 0, 0, Result{}
+		}
+		d.window = min(d.window+d.growth/d.window, float64(max(l.limitOf(d).Attempts, 1)))
+	case notReached:
+		now := l.now()
+		d.used, d.cause = now.UnixNano(), v.result
+		if number > d.narrowed {
+			d.window, d.growth, d.narrowed = max(1, d.window/2), regrowth, d.started
+		}
+		switch {
+		case d.alone:
+		case !d.dead():
+			if d.failures++; d.dead() {
+				l.bury(d, now)
+			}
+		case number > d.died:
+			d.probes++
+			d.opens = now.Add(l.untilProbe(d.probes)).UnixNano()
+		}
+	}
+}
+
+// untilProbe is the wait before the next probe, with a jitter of a fifth: what
+// fails together does not come back together.
+func (l *lanes) untilProbe(failed int) time.Duration {
+	wait := firstProbe << min(failed, 10)
+	return time.Duration(float64(min(wait, lastProbe)) * (0.8 + 0.4*l.random()))
+}
+
+// bury is the beginning of d being dead: all that waits for it is deferred.
+func (l *lanes) bury(d *destination, now time.Time) {
+	l.dead++
+	d.died, d.probes = d.started, 0
+	d.opens = now.Add(l.untilProbe(0)).UnixNano()
+	for c, way := range d.lanes {
+		c.waiting -= way.units.len()
+		l.pace(c)
+		for i := range way.units.len() {
+			l.asleep.pushBack(way.units.at(i))
+		}
+	}
+	if l.asleep.len() > 0 || d.busy > 0 {
+		l.setAlarm(d)
+		l.wake()
+	}
+}
+
+// revive is the end of d being dead. What waits for it goes on in its lanes.
+func (l *lanes) revive(d *destination) {
+	l.dead--
+	d.opens = 0
+	for c, way := range d.lanes {
+		c.waiting += way.units.len()
+	}
+}
+
+// probe lets the dead destinations that e waits for be probed now.
+func (l *lanes) probe(e *entry) {
+	if e.lane == nil {
+		return
+	}
+	for s := (&seat{lane: e.lane, next: e.seats}); s != nil; s = s.next {
+		if d := s.lane.destination; d.dead() {
+			d.opens = 0
+			l.unpark(d)
+		}
+	}
+}
+
+// alarms are destinations by when they open.
+type alarms []alarm
+
+type alarm struct {
+	at          int64
+	destination *destination
+}
+
+func (l *lanes) setAlarm(d *destination) {
+	if d.alarmed {
+		return
+	}
+	d.alarmed = true
+	heap.Push(&l.alarms, alarm{at: d.opens, destination: d})
+	if l.alarms[0].destination == d {
+		l.wake()
+	}
+}
+
+// ring lets the destinations whose moment has come go on.
+func (l *lanes) ring(now int64) {
+	for len(l.alarms) > 0 && l.alarms[0].at <= now {
+		d := heap.Pop(&l.alarms).(alarm).destination
+		d.alarmed = false
+		l.unpark(d) // sets another alarm if the moment was put off
+	}
+}
+
+// Len implements heap.Interface.
+func (a alarms) Len() int { return len(a) }
+
+// Less implements heap.Interface.
+func (a alarms) Less(i, j int) bool { return a[i].at < a[j].at }
+
+// Swap implements heap.Interface.
+func (a alarms) Swap(i, j int) { a[i], a[j] = a[j], a[i] }
+
+// Push implements heap.Interface.
+func (a *alarms) Push(x any) { *a = append(*a, x.(alarm)) }
+
+// Pop implements heap.Interface.
+func (a *alarms) Pop() any {
+	last := (*a)[len(*a)-1]
+	*a = (*a)[:len(*a)-1]
+	return last
+}

@@ -1,0 +1,135 @@
+package queue
+
+import (
+	"slices"
+	"time"
+
+	"activerelay/relayd/internal/spool"
+)
+
+// plan is where a message belongs just now.
+type plan struct {
+	ways  []way // destinations for which it is due
+	next  int64 // when another recipient is due, in nanoseconds of Unix time; 0 = none
+	open  bool  // not all recipients have their final state
+	busy  bool  // an attempt is under way
+	space [2]way
+}
+
+// plan looks at every recipient of m. The entry's mu is held, or nobody else
+// knows the entry yet.
+func (q *Queue) plan(p *plan, e *entry, m *spool.Message, now time.Time) {
+	p.ways, p.busy = p.space[:0], e.flight != nil
+	for i := range m.Recipients {
+		r := &m.Recipients[i]
+		if r.State.Final() {
+			continue
+		}
+		p.open = true
+		if e.flying(i) {
+			continue
+		}
+		if r.Held && !r.Cancelling {
+			continue
+		}
+		if due := q.recipientDue(e, r); due.After(now) {
+			if at := due.UnixNano(); p.next == 0 || at < p.next {
+				p.next = at
+			}
+			continue
+		}
+		if w := q.wayOf(e, m, r); !slices.Contains(p.ways, w) {
+			p.ways = append(p.ways, w)
+		}
+	}
+}
+
+// wayOf is the destination of one recipient.
+func (q *Queue) wayOf(e *entry, m *spool.Message, r *spool.Recipient) way {
+	if interrupted(e, r) >= suspectAfter {
+		return way{suspect: true}
+	}
+	return q.Route(m.Domain, r.Address.Domain).way(r.Address.Domain)
+}
+
+// place puts e where its recipients want it: into lanes, into the heap, or out
+// of the queue when nobody is left. Both mutexes are held, or nobody else knows
+// the entry yet.
+func (q *Queue) place(p *plan, e *entry, m *spool.Message) {
+	if !p.open {
+		q.drop(e)
+		return
+	}
+	if len(p.ways) > 0 {
+		q.seat(p, e, m)
+	}
+	if p.next != 0 {
+		q.due.set(e, p.next)
+		if q.due.first() == e {
+			q.Wake()
+		}
+	} else {
+		q.due.remove(e)
+	}
+	q.rest(e, len(p.ways) == 0 && p.next == 0 && !p.busy)
+	if !p.busy && (len(p.ways) == 0 || q.lanes.waiting > keepEnvelopes) {
+		e.message = nil
+	}
+}
+
+// seat puts e into the lanes of what it is due for.
+func (q *Queue) seat(p *plan, e *entry, m *spool.Message) {
+	c := q.lanes.customer(customerOf(m))
+	for _, w := range p.ways {
+		d := q.lanes.destination(w)
+		if !q.lanes.push(e, c, d) {
+			c.excess.pushBack(e)
+			return
+		}
+		if d.dead() {
+			q.lanes.asleep.pushBack(e)
+			q.Wake()
+		}
+	}
+}
+
+// customerOf names whose turn a message takes. Notifications take the turn of
+// the domain they go to.
+func customerOf(m *spool.Message) string {
+	switch {
+	case m.Domain != "":
+		return m.Domain
+	case !m.From.IsNull():
+		return m.From.Domain
+	}
+	return m.Recipients[0].Address.Domain
+}
+
+const (
+	// suspectAfter is after how many interrupted attempts in a row a message is
+	// tried only while no other such message is: a crash is then the doing of
+	// one.
+	suspectAfter = 2
+	// poisonAfter is the interrupted attempt after which a message is set aside.
+	poisonAfter = 3
+)
+
+// interrupted counts the attempts in a row that ended with a panic or with the
+// process. The entry's mu is held.
+func interrupted(e *entry, r *spool.Recipient) int {
+	if e.loaded && (r.LastReply == spool.UnderWay || r.Attempts == 0) {
+		return r.Interrupted + 1
+	}
+	return r.Interrupted
+}
+
+// recipientDue is when an attempt on r is due.
+func (q *Queue) recipientDue(e *entry, r *spool.Recipient) time.Time {
+	if r.Cancelling {
+		return time.Time{} // there is nothing to wait for
+	}
+	if r.LastReply == spool.UnderWay && e.loaded && interrupted(e, r) >= suspectAfter {
+		return r.LastAttempt.Add(Backoff(r.Interrupted, 0.5))
+	}
+	return r.NextAttempt
+}
