@@ -134,8 +134,8 @@ func TestAnInstructionOfAnUnknownKindIsReportedAndDoesNotBlockTheNext(t *testing
 	if err != nil || e.runner.Acknowledged() != 2 || len(e.queued) != 1 {
 		t.Fatalf("err %v, acknowledged %d, queued %v", err, e.runner.Acknowledged(), e.queued)
 	}
-	batch, err := e.outbox.Next(10)
-	if err != nil || len(batch.Events) != 2 || batch.Events[0].Kind != api.EdgeEventKindInstructionUnknown || batch.Events[1].Kind != api.EdgeEventKindNoticeQueued {
-		t.Fatalf("events %+v, %v", batch.Events, err)
+	events := e.events(t)
+	if len(events) != 2 || events[0].Kind != api.EdgeEventKindInstructionUnknown || events[1].Kind != api.EdgeEventKindNoticeQueued {
+		t.Fatalf("events %+v", events)
 	}
 }

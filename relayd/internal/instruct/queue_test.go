@@ -3,6 +3,7 @@ package instruct_test
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"io"
 	"slices"
@@ -49,15 +50,25 @@ func queueOperation(number int64, kind api.InstructionKind) api.Instruction {
 	return api.Instruction{Number: number, Kind: kind, Queue: &api.QueueInstruction{OperationID: "qop_1", Domain: &domain}}
 }
 
-// reported lists the events so far by kind, and the last one that says that an operation is done.
-func (e *edge) reported(t *testing.T) (kinds map[api.EdgeEventKind]int, done api.EdgeEvent) {
+// events are what the control plane would hear.
+func (e *edge) events(t *testing.T) []api.EdgeEvent {
 	t.Helper()
 	batch, err := e.outbox.Next(1000)
+	var sent api.EventBatch
+	if err == nil && batch.Events > 0 {
+		err = json.Unmarshal(batch.Body, &sent)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	return sent.Events
+}
+
+// reported lists the events so far by kind, and the last one that says that an operation is done.
+func (e *edge) reported(t *testing.T) (kinds map[api.EdgeEventKind]int, done api.EdgeEvent) {
+	t.Helper()
 	kinds = map[api.EdgeEventKind]int{}
-	for _, event := range batch.Events {
+	for _, event := range e.events(t) {
 		kinds[event.Kind]++
 		if event.Kind == api.EdgeEventKindQueueOperationDone {
 			done = event

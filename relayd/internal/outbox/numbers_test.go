@@ -38,7 +38,7 @@ func stored(t fataler, j *journal.Journal) map[int64]string {
 	all := map[int64]string{}
 	err := j.Scan([]byte("oe"), func(key, value []byte) error {
 		var e api.EdgeEvent
-		if err := json.Unmarshal(value, &e); err != nil {
+		if err := json.Unmarshal(append([]byte(`{"sequence":1`), value...), &e); err != nil {
 			return err
 		}
 		all[int64(binary.BigEndian.Uint64(key[2:]))] = *e.Detail
@@ -48,6 +48,25 @@ func stored(t fataler, j *journal.Journal) map[int64]string {
 		t.Fatal(err)
 	}
 	return all
+}
+
+// sent decodes a batch as the control plane does, and holds what is said of it
+// to what is in it.
+func sent(t fataler, batch outbox.Batch) []api.EdgeEvent {
+	t.Helper()
+	if batch.Events == 0 {
+		return nil
+	}
+	var decoded api.EventBatch
+	if err := json.Unmarshal(batch.Body, &decoded); err != nil {
+		t.Fatalf("%v: %s", err, batch.Body)
+	}
+	n := len(decoded.Events)
+	if decoded.Generation != batch.Generation || decoded.FirstKept != batch.FirstKept || n != batch.Events ||
+		decoded.Events[0].Sequence != batch.First || decoded.Events[n-1].Sequence != batch.Last {
+		t.Fatalf("batch %+v is not as told: %s", batch, batch.Body)
+	}
+	return decoded.Events
 }
 
 // model is an outbox beside what it must hold. Events are named by the order
@@ -122,10 +141,10 @@ func (m *model) send(t *rapid.T) {
 		t.Fatal(err)
 	}
 	want := min(int64(limit), int64(len(m.names))-m.acked)
-	if int64(len(batch.Events)) != want || batch.FirstKept != m.pruned+1 {
-		t.Fatalf("%d events from %d on, want %d from %d on", len(batch.Events), batch.FirstKept, want, m.pruned+1)
+	if int64(batch.Events) != want || batch.FirstKept != m.pruned+1 {
+		t.Fatalf("%d events from %d on, want %d from %d on", batch.Events, batch.FirstKept, want, m.pruned+1)
 	}
-	for i, e := range batch.Events {
+	for i, e := range sent(t, batch) {
 		if n := m.acked + 1 + int64(i); e.Sequence != n || *e.Detail != m.names[n-1] {
 			t.Fatalf("event %d is %s, want %d, %s", e.Sequence, *e.Detail, n, m.names[n-1])
 		}
@@ -192,9 +211,7 @@ func (m *model) firstKept(t *rapid.T) int64 {
 		t.Fatal(err)
 	}
 	m.synced = int64(len(m.names))
-	if len(batch.Events) == 1 {
-		m.sent = max(m.sent, batch.Events[0].Sequence)
-	}
+	m.sent = max(m.sent, batch.Last)
 	return batch.FirstKept
 }
 
@@ -288,9 +305,9 @@ func TestConcurrentBatchesAreNumberedOneAfterTheOther(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if n := len(batch.Events); n > 0 {
-				got = append(got, batch.Events...)
-				if err := d.outbox.Ack(batch.Events[n-1].Sequence); err != nil {
+			if batch.Events > 0 {
+				got = append(got, sent(t, batch)...)
+				if err := d.outbox.Ack(batch.Last); err != nil {
 					t.Error(err)
 				}
 			}
@@ -393,11 +410,15 @@ func childSends(o *outbox.Outbox, say func(...any)) error {
 		if err != nil {
 			return err
 		}
-		for _, e := range batch.Events {
+		var decoded api.EventBatch
+		if err := json.Unmarshal(batch.Body, &decoded); batch.Events > 0 && err != nil {
+			return err
+		}
+		for _, e := range decoded.Events {
 			say("sent", e.Sequence, *e.Detail)
 		}
-		if n := len(batch.Events); n > 1 {
-			if err := o.Ack(batch.Events[n/2].Sequence); err != nil {
+		if n := batch.Events; n > 1 {
+			if err := o.Ack(batch.First + int64(n/2)); err != nil {
 				return err
 			}
 		}

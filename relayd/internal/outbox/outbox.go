@@ -3,6 +3,9 @@
 // true, so there is no accepted message without its event and no event of a
 // message that was not accepted.
 //
+// An event is encoded once, when it is appended, as it goes over the wire; a
+// request's body is put together from those bytes, which nobody decodes here.
+//
 // Events are numbered from 1 without gaps. The number is given at the moment
 // when the batch takes its place in the journal (journal.Batch.Ordered): a
 // batch that is dropped before that used no number, one that fails after that
@@ -17,7 +20,7 @@
 //
 // Records:
 //
-//	'o' 'e' number   one event: JSON, its sequence left out
+//	'o' 'e' number   one event: the JSON of the wire from behind its sequence on
 //	'o' 'm'          state: generation, acknowledged, pruned, times
 package outbox
 
@@ -38,7 +41,7 @@ import (
 // KeepFor is how long an acknowledged event is kept, at least.
 const KeepFor = 24 * time.Hour
 
-// BatchBytes bounds the events of one batch as stored: with the sequence and
+// BatchBytes bounds the events of one batch as stored: with the sequences and
 // the frame added it stays below the 1 MiB that the API takes.
 const BatchBytes = 768 << 10
 
@@ -60,6 +63,7 @@ type Outbox struct {
 	journal *journal.Journal
 	now     func() time.Time
 	wake    chan struct{}
+	dropped prometheus.Counter
 
 	mu       sync.Mutex
 	state    state
@@ -94,6 +98,9 @@ var (
 	eventPrefix = []byte("oe")
 )
 
+// eventBytes is what an event takes, most often.
+const eventBytes = 480
+
 func eventKey(n int64) []byte {
 	return binary.BigEndian.AppendUint64([]byte("oe"), uint64(n))
 }
@@ -110,12 +117,16 @@ func Open(c Config) (*Outbox, error) {
 	if o.assigned > o.state.Acknowledged {
 		o.signal()
 	}
+	o.dropped = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "relayd_outbox_dropped_total",
+		Help: "Events that the control plane refused for good, and that are lost.",
+	})
 	if c.Metrics != nil {
 		gauge := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "relayd_outbox_backlog",
 			Help: "Events that the control plane has not acknowledged yet.",
 		}, func() float64 { return float64(o.Backlog()) })
-		if err := c.Metrics.Register(gauge); err != nil {
+		if err := errors.Join(c.Metrics.Register(gauge), c.Metrics.Register(o.dropped)); err != nil {
 			return nil, fmt.Errorf("open outbox: %w", err)
 		}
 	}
@@ -132,7 +143,8 @@ func (o *Outbox) load() error {
 			return fmt.Errorf("state: %w", err)
 		}
 	}
-	o.assigned = o.state.Pruned
+	// The last event may be gone: see Drop.
+	o.assigned = max(o.state.Pruned, o.state.Acknowledged)
 	last, err := o.journal.Last(eventPrefix)
 	if err == nil {
 		o.assigned = max(o.assigned, int64(binary.BigEndian.Uint64(last[len(eventPrefix):])))
@@ -148,9 +160,7 @@ func (o *Outbox) load() error {
 // Append adds e to b. Its number is given when b is committed; e.Sequence is
 // ignored.
 func (o *Outbox) Append(b *journal.Batch, e api.EdgeEvent) error {
-	e.Sequence = 0
-	bound(&e)
-	text, err := json.Marshal(e)
+	text, err := appendEvent(make([]byte, 0, eventBytes), &e)
 	if err != nil {
 		return fmt.Errorf("append event: %w", err)
 	}

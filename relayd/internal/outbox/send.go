@@ -4,56 +4,102 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"activerelay/api"
 	"activerelay/relayd/internal/journal"
 )
 
+// Batch is a request to the control plane.
+type Batch struct {
+	Generation int64
+	// FirstKept is the first event that the edge still has, or the first behind a
+	// gap that begins with the next event that the control plane waits for.
+	FirstKept int64
+	// Events is how many there are; First and Last are the numbers of the outer
+	// ones, 0 where there are none.
+	Events      int
+	First, Last int64
+	// Body is the JSON of the contract's EventBatch.
+	Body []byte
+}
+
 // Next is the batch to send: the events after the acknowledged one, at most
 // limit of them and BatchBytes. No events: there is nothing to send. The same
 // events come again until they are acknowledged.
-func (o *Outbox) Next(limit int) (api.EventBatch, error) {
+func (o *Outbox) Next(limit int) (Batch, error) {
 	last, err := o.sendable()
 	if err != nil {
-		return api.EventBatch{}, fmt.Errorf("next events: %w", err)
+		return Batch{}, fmt.Errorf("next events: %w", err)
 	}
 	o.mu.Lock()
 	s := o.state
 	o.mu.Unlock()
-	batch := api.EventBatch{Generation: s.Generation, FirstKept: s.Pruned + 1, Events: []api.EdgeEvent{}}
-	bytes := 0
-	err = o.journal.ScanFrom(eventKey(s.Acknowledged+1), eventKey(last+1), func(key, text []byte) error {
-		bytes += len(text)
-		if len(batch.Events) == limit || (bytes > BatchBytes && len(batch.Events) > 0) {
+	batch, size, before := Batch{Generation: s.Generation, FirstKept: s.Pruned + 1}, 0, int64(0)
+	// From the last that was acknowledged on: if it is not there, it was dropped, and the control plane waits for it.
+	err = o.journal.ScanFrom(eventKey(s.Acknowledged), eventKey(last+1), func(key, record []byte) error {
+		n := int64(binary.BigEndian.Uint64(key[len(eventPrefix):]))
+		if n == s.Acknowledged {
+			before = n
+			return nil
+		}
+		size += len(record)
+		switch {
+		case batch.Events == limit:
+			return journal.ErrStop
+		case batch.Events == 0:
+			if n != before+1 {
+				batch.FirstKept = n
+			}
+			batch.begin(n, min(limit, int(last-n)+1))
+		case size > BatchBytes, n != batch.Last+1:
 			return journal.ErrStop
 		}
-		e, err := decode(key, text)
-		if err != nil {
-			return err
-		}
-		batch.Events = append(batch.Events, e)
-		return nil
+		return batch.add(n, record)
 	})
 	if err != nil {
-		return api.EventBatch{}, fmt.Errorf("next events: %w", err)
+		return Batch{}, fmt.Errorf("next events: %w", err)
 	}
-	if n := len(batch.Events); n > 0 {
-		o.mu.Lock()
-		o.sent = max(o.sent, batch.Events[n-1].Sequence)
-		o.mu.Unlock()
-	}
+	batch.Body = append(batch.Body, "]}"...)
+	o.mu.Lock()
+	o.sent = max(o.sent, batch.Last)
+	o.mu.Unlock()
 	return batch, nil
 }
 
-func decode(key, text []byte) (api.EdgeEvent, error) {
-	var e api.EdgeEvent
-	n := int64(binary.BigEndian.Uint64(key[len(eventPrefix):]))
-	if err := json.Unmarshal(text, &e); err != nil {
-		return e, fmt.Errorf("event %d: %w", n, err)
+// begin writes what stands before the events, the first of which is n.
+func (b *Batch) begin(n int64, events int) {
+	b.First = n
+	b.Body = make([]byte, 0, (events+1)*eventBytes)
+	b.Body = append(b.Body, `{"generation":`...)
+	b.Body = strconv.AppendInt(b.Body, b.Generation, 10)
+	b.Body = append(b.Body, `,"first_kept":`...)
+	b.Body = strconv.AppendInt(b.Body, b.FirstKept, 10)
+	b.Body = append(b.Body, `,"events":[`...)
+}
+
+func (b *Batch) add(n int64, record []byte) error {
+	if b.Events > 0 {
+		b.Body = append(b.Body, ',')
 	}
-	e.Sequence = n
-	return e, nil
+	b.Events, b.Last = b.Events+1, n
+	b.Body = append(b.Body, `{"sequence":`...)
+	b.Body = strconv.AppendInt(b.Body, n, 10)
+	if len(record) == 0 || record[0] != '{' {
+		b.Body = append(b.Body, record...)
+		return nil
+	}
+	// Journals of before have whole objects, with a sequence of 0 in them.
+	var e api.EdgeEvent
+	err := json.Unmarshal(record, &e)
+	if err == nil {
+		b.Body, err = appendEvent(b.Body, &e)
+	}
+	if err != nil {
+		return fmt.Errorf("event %d: %w", n, err)
+	}
+	return nil
 }
 
 // sendable is the last event that a crash cannot take back. If there are newer
@@ -108,6 +154,28 @@ func (s *state) note(now time.Time) {
 		kept = append(kept, mark{Sequence: s.Acknowledged, Until: until})
 	}
 	s.Marks = kept
+}
+
+// Drop gives up event n, the first that is not acknowledged: the control plane
+// refuses it for good, and it would hold up all behind it. The next batch
+// declares the gap. What was acknowledged before it is kept as long as ever.
+func (o *Outbox) Drop(n int64) error {
+	o.stateMu.Lock()
+	defer o.stateMu.Unlock()
+	o.mu.Lock()
+	next := o.state
+	o.mu.Unlock()
+	if n <= next.Acknowledged {
+		return nil
+	}
+	next.Acknowledged = n
+	b := o.journal.NewBatch()
+	b.Delete(eventKey(n))
+	if err := o.save(b, next, o.journal.Commit); err != nil {
+		return fmt.Errorf("drop event %d: %w", n, err)
+	}
+	o.dropped.Inc()
+	return nil
 }
 
 // Prune removes events acknowledged more than KeepFor ago.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -173,7 +174,11 @@ func (e *edge) events() []api.EdgeEvent {
 	e.must(e.journal.Sync())
 	batch, err := e.outbox.Next(1000)
 	e.must(err)
-	return batch.Events
+	var sent api.EventBatch
+	if batch.Events > 0 {
+		e.must(json.Unmarshal(batch.Body, &sent))
+	}
+	return sent.Events
 }
 
 // below is the part of a stored text below the fields that we added.

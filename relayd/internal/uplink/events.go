@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -27,6 +28,9 @@ type EventSender struct {
 	Log    *slog.Logger
 	// OnReply is told the outcome of each call, for readiness. May be nil.
 	OnReply func(error)
+
+	// atMost is how many events the next call carries; 0 means eventsPerCall.
+	atMost int
 }
 
 // Run sends events until ctx ends.
@@ -87,18 +91,20 @@ func (s *EventSender) Flush(ctx context.Context) error {
 }
 
 func (s *EventSender) sendOne(ctx context.Context) (int, error) {
-	batch, err := s.Outbox.Next(eventsPerCall)
-	if err != nil || len(batch.Events) == 0 {
+	limit := eventsPerCall
+	if s.atMost > 0 {
+		limit = s.atMost
+	}
+	batch, err := s.Outbox.Next(limit)
+	if err != nil || batch.Events == 0 {
 		return 0, err
 	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	reply, err := s.Client.ReportEventsWithResponse(call, batch)
+	reply, err := s.Client.ReportEventsWithBodyWithResponse(call, "application/json", bytes.NewReader(batch.Body))
 	var refused *problem.Problem
-	if errors.As(err, &refused) && refused.Reason == reason.EdgeFenced {
-		// The control plane knows a later generation than this disk does, which therefore went back in time.
-		s.Log.ErrorContext(ctx, "events are of a generation that is over; starting a new one", "generation", batch.Generation)
-		return 0, errors.Join(err, s.Outbox.StartGeneration(batch.Generation+1))
+	if errors.As(err, &refused) {
+		return 0, s.refused(ctx, batch, refused)
 	}
 	if err != nil {
 		return 0, err
@@ -106,12 +112,39 @@ func (s *EventSender) sendOne(ctx context.Context) (int, error) {
 	if reply.JSON200 == nil {
 		return 0, errUnexpected(reply.Status())
 	}
-	return len(batch.Events), s.acknowledge(reply.JSON200, batch)
+	s.atMost = min(2*s.atMost, eventsPerCall)
+	return batch.Events, s.acknowledge(reply.JSON200, batch)
+}
+
+// refused decides what a refusal means for the batch.
+//
+// One that is about the content would come again for ever, and everything behind it would wait. The batch is halved until the
+// event that is meant stands alone, and that one is given up. Only the control plane itself, which gives each request an id,
+// can condemn an event; what a proxy between says is about the size or the way. Each event that is given up is an error that Run
+// waits after, so that a control plane that has lost its mind costs an event every few seconds and not the whole backlog.
+func (s *EventSender) refused(ctx context.Context, batch outbox.Batch, why *problem.Problem) error {
+	switch {
+	case why.Reason == reason.EdgeFenced:
+		// The control plane knows a later generation than this disk does, which therefore went back in time.
+		s.Log.ErrorContext(ctx, "events are of a generation that is over; starting a new one", "generation", batch.Generation)
+		return errors.Join(why, s.Outbox.StartGeneration(batch.Generation+1))
+	case why.Reason != reason.InvalidRequest && why.Reason != reason.BodyTooLarge:
+		return why
+	case batch.Events > 1:
+		s.atMost = batch.Events / 2
+		return nil
+	case why.RequestID == "":
+		return why
+	}
+	s.Log.ErrorContext(ctx, "event lost: the control plane refuses it", "error", why, "request_id", why.RequestID, "number", batch.First,
+		"body", string(batch.Body))
+	s.atMost = 1 // there may be more of its kind
+	return errors.Join(why, s.Outbox.Drop(batch.First))
 }
 
 // acknowledge records how far the control plane has come. One that knows more than this edge ever sent saw a disk that
 // has since gone back in time: everything is then sent again under the next generation.
-func (s *EventSender) acknowledge(ack *api.EventAck, batch api.EventBatch) error {
+func (s *EventSender) acknowledge(ack *api.EventAck, batch outbox.Batch) error {
 	err := s.Outbox.Ack(ack.Acknowledged)
 	if errors.Is(err, outbox.ErrAhead) {
 		s.Log.Error("control plane has events that this disk does not; starting a new generation", "acknowledged", ack.Acknowledged)

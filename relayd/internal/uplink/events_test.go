@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -292,6 +295,103 @@ func TestAnEdgeWhoseDiskWentBackStartsANewGeneration(t *testing.T) {
 				if got := r.outbox.Generation(); got != generation+1 || r.outbox.Backlog() != 0 {
 					t.Errorf("generation %d, want %d; backlog %d", got, generation+1, r.outbox.Backlog())
 				}
+			})
+		})
+	}
+}
+
+// unacceptable makes a plane refuse some events by their detail. It is asked under the plane's lock.
+func unacceptable(why *problem.Problem, details ...string) func(api.EdgeEvent) *problem.Problem {
+	return func(e api.EdgeEvent) *problem.Problem {
+		if slices.Contains(details, *e.Detail) {
+			return why
+		}
+		return nil
+	}
+}
+
+// condemned is a refusal by the control plane itself.
+func condemned() *problem.Problem {
+	p := problem.Malformed("it is not of the contract")
+	p.RequestID = "01KAQ7M2"
+	return p
+}
+
+func TestAnEventThatIsRefusedIsFoundAndLostAndHoldsUpNoOther(t *testing.T) {
+	p, dir := newPlane(t), t.TempDir()
+	p.refuses = unacceptable(condemned(), "1", "777", "778", "2500")
+	synctest.Test(t, func(t *testing.T) {
+		r := newReporter(t, p, dir)
+		defer r.close()
+		var log strings.Builder
+		r.sender.Log = slog.New(slog.NewTextHandler(&log, nil))
+		r.happen(2500)
+		stop := r.run()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		stop()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(p.events) != 2496 || r.outbox.Backlog() != 0 {
+			t.Errorf("%d events arrived, want 2496; backlog %d", len(p.events), r.outbox.Backlog())
+		}
+		if got := strings.Count(log.String(), "event lost"); got != 4 || !strings.Contains(log.String(), "number=777") {
+			t.Errorf("%d losses in the log, want 4:\n%s", got, log.String())
+		}
+		if p.calls["events"] > 100 {
+			t.Errorf("%d calls", p.calls["events"])
+		}
+	})
+}
+
+// A control plane that has lost its mind, or that expects another contract, is sent an event every few seconds until somebody looks.
+func TestAControlPlaneThatRefusesEverythingCostsFewEvents(t *testing.T) {
+	p, dir := newPlane(t), t.TempDir()
+	p.refuses = func(api.EdgeEvent) *problem.Problem { return condemned() }
+	synctest.Test(t, func(t *testing.T) {
+		r := newReporter(t, p, dir)
+		defer r.close()
+		r.happen(2000)
+		stop := r.run()
+		defer func() { stop() }()
+		time.Sleep(time.Minute)
+		if lost := 2000 - r.outbox.Backlog(); lost < 5 || lost > 40 {
+			t.Errorf("%d events lost in a minute", lost)
+		}
+		p.set(func() { p.refuses = nil })
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if n := r.outbox.Backlog(); n != 0 {
+			t.Errorf("backlog %d ten seconds after it came to its senses", n)
+		}
+	})
+}
+
+func TestWhatTheControlPlaneDidNotSayItselfCostsNoEvent(t *testing.T) {
+	for name, why := range map[string]*problem.Problem{
+		"a proxy that takes no long body": problem.BodyTooLarge(1000),
+		"a proxy that answers 400":        problem.Decode(400, "text/html", strings.NewReader("<h1>Bad request</h1>")),
+		"a proxy that answers 404":        problem.Decode(404, "text/html", strings.NewReader("<h1>Not found</h1>")),
+		"a wrong credential":              problem.Unauthenticated(),
+		"too many requests":               problem.RateLimited(time.Second),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, dir := newPlane(t), t.TempDir()
+			p.refuses = unacceptable(why, "3")
+			synctest.Test(t, func(t *testing.T) {
+				r := newReporter(t, p, dir)
+				defer r.close()
+				r.happen(20)
+				stop := r.run()
+				defer func() { stop() }()
+				time.Sleep(time.Hour)
+				if n := r.outbox.Backlog(); n < 18 {
+					t.Errorf("%d of 20 events are there", n)
+				}
+				p.set(func() { p.refuses = nil })
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				p.has(t, 20)
 			})
 		})
 	}

@@ -59,6 +59,8 @@ type plane struct {
 
 	generation, acked int64
 	events            []api.EdgeEvent // taken, in order
+	// refuses says which events it refuses, and so every batch with one of them; nil refuses none.
+	refuses func(api.EdgeEvent) *problem.Problem
 }
 
 type secret struct {
@@ -206,6 +208,11 @@ func (p *plane) take(r *http.Request) (int, any) {
 	var batch api.EventBatch
 	if err := json.NewDecoder(r.Body).Decode(&batch); err != nil {
 		return 0, problem.Malformed("no batch")
+	}
+	for _, e := range batch.Events {
+		if p.refuses != nil && p.refuses(e) != nil {
+			return 0, p.refuses(e)
+		}
 	}
 	if batch.Generation < p.generation {
 		return 0, problem.EdgeFenced("old generation")
