@@ -1,7 +1,7 @@
 package e2e
 
 import (
-	"fmt"
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,79 +9,84 @@ import (
 	"testing"
 )
 
-// exim is an Exim that takes every message and keeps it. Debian's package does not go with Postfix's, so it is unpacked into
-// a temporary directory and runs with a configuration, and an /etc/passwd, of its own.
+// exim is an Exim of its own: Debian's package does not go with Postfix's, so it is unpacked and sees an /etc/passwd of its own.
 type exim struct {
-	dir  string
-	port string
+	*apart
+	binary, library string
+	port            string
 }
 
-// startExim starts Exim, which has to be root for its own /etc/passwd; without root, or where the package cannot be had, the
-// test is skipped by name.
-func startExim(t *testing.T) *exim {
+// startExim starts Exim with extra lines for the main part of its configuration. Without a smarthost it keeps what it takes;
+// with one, host:port, it hands everything on as a customer's mail server does.
+func startExim(t *testing.T, smarthost string, main ...string) *exim {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skipf("SKIPPED %s: an Exim of its own needs root", t.Name())
-	}
-	dir, err := os.MkdirTemp("/tmp", "exim")
-	must(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	must(t, os.Chmod(dir, 0o755))
-	e := &exim{dir: dir, port: freePort(t)}
-	e.unpack(t, "exim4-daemon-light", "exim4-base", "libidn12")
-	for _, file := range []struct{ name, from, line string }{
-		{name: "passwd", from: "/etc/passwd", line: "Debian-exim:x:130:130::/nonexistent:/usr/sbin/nologin\n"},
-		{name: "group", from: "/etc/group", line: "Debian-exim:x:130:\n"},
-	} {
-		text, err := os.ReadFile(file.from)
-		must(t, err)
-		must(t, os.WriteFile(filepath.Join(dir, file.name), append(text, file.line...), 0o644))
-	}
+	dir := openDir(t, "exim")
+	e := &exim{apart: newApart(t, dir, "Debian-exim"), port: freePort(t)}
+	root := unpacked(t, "exim4-daemon-light", "exim4-base", "libidn12")
+	e.binary, e.library = filepath.Join(root, "usr/sbin/exim4"), filepath.Join(root, "usr/lib/x86_64-linux-gnu")
 	must(t, os.Mkdir(filepath.Join(dir, "spool"), 0o755))
 	must(t, os.Chown(filepath.Join(dir, "spool"), 130, 130))
-	binary := filepath.Join(dir, "root/usr/sbin/exim4")
-	must(t, os.WriteFile(filepath.Join(dir, "exim.conf"), []byte(strings.Join([]string{
+	config := append([]string{
 		"primary_hostname = exim.example",
-		"exim_path = " + binary,
+		"exim_path = " + e.binary,
 		"spool_directory = " + dir + "/spool",
 		"log_file_path = " + dir + "/spool/%slog",
 		"acl_smtp_mail = accept",
 		"acl_smtp_rcpt = accept",
 		"acl_smtp_data = accept",
-		"queue_only = true",
 		"host_lookup =",
 		"rfc1413_query_timeout = 0s",
-		"tls_advertise_hosts =",
 		"keep_environment = LD_LIBRARY_PATH",
 		"local_interfaces = 127.0.0.1",
 		"daemon_smtp_ports = " + e.port,
 		"smtp_accept_max = 50",
 		"never_users =",
-	}, "\n")+"\n"), 0o644))
-	script := fmt.Sprintf("mount --bind %[1]s/passwd /etc/passwd && mount --bind %[1]s/group /etc/group && exec %[2]s -C %[1]s/exim.conf -bdf", dir, binary)
-	cmd := exec.Command("unshare", "-m", "sh", "-c", script)
-	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+dir+"/root/usr/lib/x86_64-linux-gnu")
-	start(t, cmd)
+		"untrusted_set_sender = *",
+	}, main...)
+	mode := []string{"-bdf"}
+	if smarthost == "" {
+		config = append(config, "queue_only = true")
+	} else {
+		mode = append(mode, "-q1s")
+		host, port, _ := strings.Cut(smarthost, ":")
+		config = append(config, "queue_run_max = 5", "begin routers", "smart:", "driver = manualroute", "transport = out", "self = send",
+			"route_list = * "+host, "begin transports", "out:", "driver = smtp", "port = "+port, "hosts_try_auth =",
+			"message_linelength_limit = 100000", "allow_localhost = true", "begin retry", "* * F,1h,1s")
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "exim.conf"), []byte(strings.Join(config, "\n")+"\n"), 0o644))
+	start(t, e.exim(mode...))
 	waitListening(t, e.addr())
 	return e
 }
 
-// unpack gets packages from Debian's archive without installing them.
-func (e *exim) unpack(t *testing.T, packages ...string) {
-	t.Helper()
-	download := exec.Command("apt-get", append([]string{"download", "-q"}, packages...)...)
-	download.Dir = e.dir
-	if out, err := download.CombinedOutput(); err != nil {
-		t.Skipf("SKIPPED %s: Exim's packages cannot be had: %v\n%s", t.Name(), err, out)
-	}
-	files, err := filepath.Glob(filepath.Join(e.dir, "*.deb"))
-	must(t, err)
-	for _, file := range files {
-		run(t, "dpkg-deb", "-x", file, filepath.Join(e.dir, "root"))
-	}
+// exim is the program with its configuration.
+func (e *exim) exim(args ...string) *exec.Cmd {
+	cmd := e.command(e.binary, append([]string{"-C", filepath.Join(e.dir, "exim.conf")}, args...)...)
+	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+e.library)
+	return cmd
 }
 
 func (e *exim) addr() string { return "127.0.0.1:" + e.port }
+
+// submit hands a message to Exim as a local program would.
+func (e *exim) submit(t *testing.T, from, to string, message []byte) {
+	t.Helper()
+	cmd := e.exim("-i", "-f", from, to)
+	cmd.Stdin = bytes.NewReader(message)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("exim: %v\n%s", err, out)
+	}
+}
+
+// log answers what Exim has logged so far.
+func (e *exim) log(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(e.dir, "spool/mainlog"))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return string(text)
+}
 
 // kept answers the texts of the messages that Exim has taken.
 func (e *exim) kept(t *testing.T) []string {

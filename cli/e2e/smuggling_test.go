@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Matrix row 12 at real next hops: as many messages arrive at Postfix and at Exim as the edge accepted, each of them one that
-// was sent, though each is followed by what would be a second one if its end were found too early.
-func TestRow12PostfixAndEximTakeAsManyMessagesAsTheEdgeAccepted(t *testing.T) {
+// Matrix row 12 at real next hops: as many messages arrive at Postfix, Exim, OpenSMTPD and aiosmtpd as the edge accepted, each of
+// them one that was sent, though each is followed by what would be a second one if its end were found too early.
+func TestRow12FourMailServersTakeAsManyMessagesAsTheEdgeAccepted(t *testing.T) {
 	for _, mode := range []string{"refuse", "normalise"} {
 		t.Run(mode, func(t *testing.T) {
 			sink, inbox := smtpSink(t)
@@ -25,33 +25,48 @@ func TestRow12PostfixAndEximTakeAsManyMessagesAsTheEdgeAccepted(t *testing.T) {
 			s.seed(hop.addr())
 			s.ctl("settings", "update", "--bare-newline", mode, "--quota-floor", "100000")
 			s.synced()
-			accepted := smuggle(t, edge.relay, "bob@example.net", tails())
+			accepted := smuggle(t, edge.relay, "bob@example.net", tails(4))
 			eventually(t, fmt.Sprintf("%d whole messages behind Postfix", accepted), func() bool { return whole(received(t, inbox, accepted)) })
 			checkArrivals(t, "Postfix", toStrings(received(t, inbox, accepted)), accepted)
 			if got := strings.Count(hop.log(t), ": client="); got != accepted {
 				t.Errorf("Postfix took %d messages, want %d", got, accepted)
 			}
-			t.Run("Exim", func(t *testing.T) {
-				hop := startExim(t)
-				s.ctl("route", "create", "--domain", "example.com", "--recipient-domain", "exim.example", "--host", "127.0.0.1", "--port", hop.port, "--tls", "none")
-				s.synced()
-				accepted := smuggle(t, edge.relay, "bob@exim.example", tails())
-				eventually(t, fmt.Sprintf("%d messages at Exim", accepted), func() bool { return len(hop.kept(t)) >= accepted })
-				checkArrivals(t, "Exim", hop.kept(t), accepted)
+			others := func(name string, hop func(t *testing.T) (port string, texts func() []string)) {
+				t.Run(name, func(t *testing.T) {
+					port, texts := hop(t)
+					to := strings.ToLower(name) + ".example"
+					s.ctl("route", "create", "--domain", "example.com", "--recipient-domain", to, "--host", "127.0.0.1", "--port", port, "--tls", "none")
+					s.synced()
+					accepted := smuggle(t, edge.relay, "bob@"+to, tails(3))
+					eventually(t, fmt.Sprintf("%d messages at %s", accepted, name), func() bool { return len(texts()) >= accepted })
+					checkArrivals(t, name, texts(), accepted)
+				})
+			}
+			others("Exim", func(t *testing.T) (string, func() []string) {
+				hop := startExim(t, "", "tls_advertise_hosts =")
+				return hop.port, func() []string { return hop.kept(t) }
+			})
+			others("OpenSMTPD", func(t *testing.T) (string, func() []string) {
+				behind := keepingSink(t)
+				return startOpenSMTPD(t, behind.addr).port, func() []string { return kept(t, behind.dir) }
+			})
+			others("aiosmtpd", func(t *testing.T) (string, func() []string) {
+				port, dir := startAiosmtpd(t)
+				return port, func() []string { return kept(t, dir) }
 			})
 		})
 	}
 }
 
-// tails are the ends of data that servers have disagreed about, and every string of up to four of the letters that they are
+// tails are the ends of data that servers have disagreed about, and every string of up to so many of the letters that they are
 // made of.
-func tails() []string {
+func tails(letters int) []string {
 	all := []string{
 		"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r.\n", "\r\n.\r", "\n.\r", "\r\n\x00.\r\n", "\r\n.\x00\r\n",
 		"\r\n.\r\r\n", "\r\r\n.\r\n", "\r\n.\r\r\n.\r\n", "\n\r.\n\r", "\r\n .\r\n", "\r\n. \r\n", "\r\n..\r\n", "\r\n..\n", "\n..\r\n",
 	}
 	short := []string{""}
-	for range 4 {
+	for range letters {
 		for _, s := range short {
 			for _, letter := range []string{"\r", "\n", ".", "a"} {
 				all = append(all, s+letter)
