@@ -127,8 +127,6 @@ func (q *inquiry) maySend(domain *policy.Domain) bool {
 
 // clientMaySend is the check of a client that is known by its address.
 func (q *inquiry) clientMaySend(domain *policy.Domain) bool {
-	address := q.client.Address.Unmap().WithZone("").String()
-	args := reason.Args{Domain: domain.Name, Client: address}
 	found, answer := domain.Client(q.client.Address)
 	if answer == policy.Unknown {
 		return q.unreadable(CheckClient, domain, "a relay IP of the domain cannot be read")
@@ -138,6 +136,8 @@ func (q *inquiry) clientMaySend(domain *policy.Domain) bool {
 		q.verdict.note(CheckClient, Passed, found.Prefix.String())
 		return true
 	}
+	address := q.client.Address.Unmap().WithZone("").String()
+	args := reason.Args{Domain: domain.Name, Client: address}
 	if found.State == policy.ClientAbusive {
 		q.verdict.note(CheckClient, q.failed(), address+" is disabled after complaints")
 		args.Subject = address

@@ -123,6 +123,9 @@ func (v Verdict) Detail() string {
 
 // note adds a line to the receipt.
 func (v *Verdict) note(name CheckName, outcome Outcome, detail string) {
+	if v.Checks == nil {
+		v.Checks = make([]Check, 0, 4) // as many as ordinary mail passes
+	}
 	v.Checks = append(v.Checks, Check{Name: name, Outcome: outcome, Detail: detail})
 }
 

@@ -33,6 +33,9 @@ var (
 	ErrNoScanner = errors.New("no content scanner is configured")
 )
 
+// errNone is said for every message of an edge without a scanner.
+var errNone = fmt.Errorf("scan: %w: %w", ErrUnavailable, ErrNoScanner)
+
 // Scanner examines one message. The rules:
 //
 //  1. Scan is called from many goroutines at once.
@@ -103,7 +106,7 @@ func (c Chain) Name() string { return "chain" }
 // Scan implements Scanner.
 func (c Chain) Scan(ctx context.Context, m Message) (Verdict, error) {
 	if len(c) == 0 {
-		return Verdict{}, fmt.Errorf("scan: %w: %w", ErrUnavailable, ErrNoScanner)
+		return Verdict{}, errNone
 	}
 	for _, s := range c {
 		v, err := s.Scan(ctx, m)

@@ -117,16 +117,24 @@ func (in *intake) message() *spool.Message {
 	}
 }
 
-// event is what the control plane hears of the message.
+// told is what an event of a message points to.
+type told struct {
+	client, user, sender, recipient string
+	recipients                      int64
+}
+
+// event is what the control plane hears of the message. It points into in.
 func (in *intake) event(m *spool.Message, kind api.EdgeEventKind) api.EdgeEvent {
+	t := &in.told
+	t.recipients = int64(len(m.Recipients))
 	e := api.EdgeEvent{
 		Kind: kind, Time: m.AcceptedAt, MessageID: &m.ID, Domain: &m.Domain,
-		ClientAddress: optional(m.Client.String(), 50), User: optional(m.User, 254),
-		Sender: optional(in.tx.fromText, 320), Recipients: new(int64(len(m.Recipients))),
+		ClientAddress: optionalAt(&t.client, in.session.peerText, 50), User: optionalAt(&t.user, m.User, 254),
+		Sender: optionalAt(&t.sender, in.tx.fromText, 320), Recipients: &t.recipients,
 		SizeBytes: &m.Size, Units: &m.Units, DayStart: &m.DayStart,
 	}
 	if len(m.Recipients) == 1 {
-		e.Recipient = optional(in.tx.to[0], 320)
+		e.Recipient = optionalAt(&t.recipient, in.tx.to[0], 320)
 	}
 	if m.PolicyRevision > 0 {
 		e.PolicyRevision = &m.PolicyRevision

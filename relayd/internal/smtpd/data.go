@@ -34,6 +34,7 @@ type intake struct {
 	lines  newlines
 	header header
 	fields []byte // that go above the message
+	told   told
 
 	// began is when the stage that the message is in began.
 	began time.Time

@@ -52,7 +52,7 @@ func (l stockLog) Printf(format string, args ...any) { fmt.Fprintf(l.w, format, 
 func (l stockLog) Println(args ...any)               { fmt.Fprintln(l.w, args...) }
 
 // talk says all at once, hangs up and returns what came of it: the codes of the
-// replies and the messages that were stored.
+// replies and the messages that were stored, in the order of acceptance.
 func (e *edge) talk(says string) string {
 	e.t.Helper()
 	c := e.connect()
@@ -73,8 +73,12 @@ func (e *edge) talk(says string) string {
 		out = append(out, got[:3])
 	}
 	messages, texts := e.stored()
+	lines := map[string]string{}
 	for i, m := range messages {
-		out = append(out, fmt.Sprintf("<%s> %v %q", m.From, m.Recipients[0].Address, below(e.t, texts[i])))
+		lines[m.ID] = fmt.Sprintf("<%s> %v %q", m.From, m.Recipients[0].Address, below(e.t, texts[i]))
+	}
+	for range messages { // ids of one millisecond have no order: the queue has
+		out = append(out, lines[<-e.queued])
 	}
 	return strings.Join(out, "\n")
 }

@@ -155,7 +155,10 @@ func (s *Server) report(r *refusal, m maillog.Message, reply reason.Reply) error
 
 // optional is a property of an event: safe to print, within its length, absent
 // when empty.
-func optional(s string, limit int) *string {
+func optional(s string, limit int) *string { return optionalAt(new(string), s, limit) }
+
+// optionalAt is optional with a place for the text.
+func optionalAt(place *string, s string, limit int) *string {
 	if s == "" {
 		return nil
 	}
@@ -163,7 +166,8 @@ func optional(s string, limit int) *string {
 	if len(s) > limit {
 		s = strings.ToValidUTF8(s[:limit], "")
 	}
-	return &s
+	*place = s
+	return place
 }
 
 // firstLine is the line for people, as the client saw it.

@@ -36,7 +36,9 @@ type session struct {
 	conn   conn
 	kind   Kind
 	peer   netip.Addr
-	tls    *tls.ConnectionState // nil without TLS
+	// peerText is peer as text.
+	peerText string
+	tls      *tls.ConnectionState // nil without TLS
 
 	user     mailaddr.Address // null until AUTH succeeded
 	userText string
@@ -53,6 +55,7 @@ var _ smtpwire.Announcer = (*session)(nil)
 
 func (s *Server) newSession(kind Kind, c conn) *session {
 	ses := &session{server: s, conn: c, kind: kind, peer: addressOf(c.Conn())}
+	ses.peerText = ses.peer.String()
 	if state, ok := c.TLSConnectionState(); ok {
 		ses.tls = &state
 	}

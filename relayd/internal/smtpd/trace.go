@@ -15,7 +15,7 @@ import (
 func (in *intake) traceFields(m *spool.Message) (err error) {
 	in.fields = in.appendReceived(in.fields[:0], m)
 	in.fields, err = in.server.sealer.AppendField(in.fields, &feedback.Claims{
-		MessageID: m.ID, Domain: m.Domain, User: m.User, ClientAddress: m.Client.String(), Sender: in.tx.fromText,
+		MessageID: m.ID, Domain: m.Domain, User: m.User, ClientAddress: in.session.peerText, Sender: in.tx.fromText,
 	})
 	return err
 }

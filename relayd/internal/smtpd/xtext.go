@@ -12,6 +12,9 @@ import (
 
 // xtext encodes as RFC 3461 4 says.
 func xtext(s string) string {
+	if s == "" {
+		return ""
+	}
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c >= '!' && c <= '~' && c != '+' && c != '=' {

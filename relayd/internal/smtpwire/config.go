@@ -97,7 +97,7 @@ const (
 	maxSkippedBytes = 64 << 10 // of a line that is too long already
 	maxHelloBytes   = 255
 	smallBuffer     = 512
-	bigBuffer       = 16 << 10 // more than maxAuthBytes
+	bigBuffer       = 32 << 10 // more than maxAuthBytes
 	flushBytes      = 4 << 10  // replies that are held back at most
 	lingerTime      = 250 * time.Millisecond
 	lingerBytes     = 64 << 10

@@ -38,10 +38,15 @@ type Conn struct {
 	authing bool // a line of AUTH comes next
 	inMail  bool
 	rcpts   int
+	// The options of the command in hand; lent to the session.
+	mailOptions smtp.MailOptions
+	rcptOptions smtp.RcptOptions
 
 	errors, junk, authFailures int
 	ended                      bool // nothing is read any more
 	clean                      bool // and nothing is left to read
+
+	look *look // at the socket; nil until the first
 
 	mu sync.Mutex
 	// waiting: for a command, so that Shutdown may interrupt.
@@ -138,7 +143,7 @@ func (c *Conn) mayGoOn() bool {
 	switch {
 	case c.server.closing.Load():
 		c.hangUp(reason.StageConnect, reason.ShuttingDown)
-	case time.Now().After(c.until()):
+	case c.now.After(c.until()):
 		c.hangUp(reason.StageConnect, reason.SessionLimit)
 	}
 	return !c.ended

@@ -75,7 +75,7 @@ func (c *Conn) dataBroken(err, broken error) {
 		return // nobody is there
 	}
 	if reply, ok := errors.AsType[*smtp.SMTPError](err); ok && reply.Code/100 == 4 {
-		c.write(answerOf(reply))
+		c.writeError(reply)
 		return
 	}
 	c.say(Refusal{

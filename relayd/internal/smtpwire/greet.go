@@ -2,6 +2,7 @@ package smtpwire
 
 import (
 	"errors"
+	"net"
 	"syscall"
 	"time"
 
@@ -42,32 +43,41 @@ const (
 	peekEnd // the client has closed its side, or the connection is broken
 )
 
-// peek looks at what has come without taking it.
-func (c *Conn) peek() peek {
-	socket, ok := capability[syscall.Conn](c.raw)
-	if !ok {
-		return peekUnclear
+// look is what peek needs, made once for each connection.
+type look struct {
+	socket syscall.RawConn // nil: not a socket
+	read   func(fd uintptr) (done bool)
+	first  [1]byte
+	seen   peek
+}
+
+func newLook(conn net.Conn) *look {
+	l := &look{}
+	if socket, ok := capability[syscall.Conn](conn); ok {
+		l.socket, _ = socket.SyscallConn() // nil when it fails
 	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return peekUnclear
-	}
-	var first [1]byte
-	seen := peekUnclear
-	err = raw.Read(func(fd uintptr) (done bool) {
-		n, _, err := syscall.Recvfrom(int(fd), first[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	l.read = func(fd uintptr) bool {
+		n, _, err := syscall.Recvfrom(int(fd), l.first[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		switch {
 		case n > 0:
-			seen = peekBytes
+			l.seen = peekBytes
 		case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EINTR):
-			seen = peekNothing
+			l.seen = peekNothing
 		default:
-			seen = peekEnd
+			l.seen = peekEnd
 		}
 		return true
-	})
-	if err != nil {
-		return peekUnclear // closed by us, or the deadline of an earlier read has passed
 	}
-	return seen
+	return l
+}
+
+// peek looks at what has come without taking it.
+func (c *Conn) peek() peek {
+	if c.look == nil {
+		c.look = newLook(c.raw)
+	}
+	if c.look.socket == nil || c.look.socket.Read(c.look.read) != nil {
+		return peekUnclear // no socket, closed by us, or the deadline of an earlier read has passed
+	}
+	return c.look.seen
 }

@@ -25,7 +25,8 @@ func (c *Conn) mail(arg []byte) {
 		c.badSyntax(stage, problem)
 		return
 	}
-	opts := &smtp.MailOptions{}
+	opts := &c.mailOptions
+	*opts = smtp.MailOptions{}
 	if slug, detail := c.mailParams(params, opts); slug != "" {
 		c.refuse(Refusal{Stage: stage, Slug: slug, Args: reason.Args{Detail: detail}})
 		return
@@ -54,7 +55,8 @@ func (c *Conn) rcpt(arg []byte) {
 		c.badSyntax(stage, problem)
 		return
 	}
-	opts := &smtp.RcptOptions{}
+	opts := &c.rcptOptions
+	*opts = smtp.RcptOptions{}
 	if slug, detail := c.rcptParams(params, opts); slug != "" {
 		c.refuse(Refusal{Stage: stage, Slug: slug, Args: reason.Args{Detail: detail}})
 		return

@@ -34,8 +34,18 @@ func cutParam(list []byte) (key []byte, value string, hasValue bool, rest []byte
 	return key, string(raw), hasValue, rest
 }
 
+// parameters are those that are known.
+func parameters() [9]string {
+	return [...]string{"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "REQUIRETLS", "AUTH", "NOTIFY", "ORCPT"}
+}
+
 // upper is a keyword in capitals. What is not one becomes "".
 func upper(word []byte) string {
+	for _, known := range parameters() { // which costs no memory
+		if string(word) == known {
+			return known
+		}
+	}
 	const longest = 24
 	if len(word) == 0 || len(word) > longest {
 		return ""

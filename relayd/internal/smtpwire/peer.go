@@ -25,7 +25,8 @@ var (
 )
 
 // Backend makes sessions, one at the first EHLO or HELO of a connection and
-// another at the first after STARTTLS.
+// another at the first after STARTTLS. A session must not keep the options that
+// Mail and Rcpt are given: the next command's are in the same place.
 type Backend interface {
 	NewSession(c *Conn) (smtp.Session, error)
 }

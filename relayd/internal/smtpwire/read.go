@@ -21,6 +21,7 @@ type input struct {
 	scanned int  // of buf[r:w], known to hold no line end
 	full    bool // the last read filled the buffer: more is coming
 
+	now      time.Time // of the last read
 	body     *Body     // the message that is being read, or nil
 	lineEnds time.Time // deadline of the command line; zero before its first read
 }
@@ -143,7 +144,7 @@ func (c *Conn) fillBody() error {
 	}
 	before := c.w
 	err := c.read()
-	c.body.waited += time.Since(began)
+	c.body.waited += c.now.Sub(began)
 	c.body.raw += int64(c.w - before)
 	return err
 }
@@ -155,6 +156,7 @@ const maxEmptyReads = 100
 func (c *Conn) read() error {
 	for range maxEmptyReads {
 		n, err := c.conn.Read(c.buf[c.w:])
+		c.now = time.Now()
 		c.w += n
 		c.full = c.w == len(c.buf)
 		if n > 0 {

@@ -14,9 +14,10 @@ import (
 
 // output is what has been said and not yet sent.
 type output struct {
-	out    []byte
-	broken error       // of the last write: nothing more is sent
-	after  func(error) // to be told when the last reply is out
+	out       []byte
+	broken    error       // of the last write: nothing more is sent
+	after     func(error) // to be told when the last reply is out
+	writeEnds time.Time   // deadline of writes
 }
 
 // What the engine says when all is well. RFC 2034 3: no enhanced code in the
@@ -35,13 +36,6 @@ const (
 	maxReplyText = reason.MaxLineBytes - len("250-") - len("\r\n")
 )
 
-// answer is one reply, from the registry or from a session.
-type answer struct {
-	code     int
-	enhanced string   // "" for none
-	lines    []string // with or without the enhanced code in front
-}
-
 // put holds a finished reply back until flush.
 func (c *Conn) put(reply string) {
 	c.out = append(c.out, reply...)
@@ -58,7 +52,7 @@ func (c *Conn) flush() {
 	// A write to a client that has left succeeds all the same.
 	left := c.after != nil && c.peek() == peekEnd
 	if c.broken == nil {
-		_ = c.conn.SetWriteDeadline(time.Now().Add(c.server.limits.Write)) // the write fails too
+		c.armWrite()
 		if _, c.broken = c.conn.Write(c.out); c.broken != nil {
 			c.ended = true
 		}
@@ -71,6 +65,16 @@ func (c *Conn) flush() {
 	c.undelivered(err)
 }
 
+// armWrite gives the client time to read. The deadline stands until it is too near, so that replies do not move it each time:
+// a write may take at most an eighth longer than the limit.
+func (c *Conn) armWrite() {
+	limit, now := c.server.limits.Write, time.Now()
+	if c.writeEnds.Sub(now) < limit {
+		c.writeEnds = now.Add(limit + limit/8)
+		_ = c.conn.SetWriteDeadline(c.writeEnds) // the write fails too
+	}
+}
+
 var errLeft = errors.New("the client had closed the connection")
 
 // undelivered tells whoever waits for the last reply; err is nil when it is out.
@@ -81,21 +85,24 @@ func (c *Conn) undelivered(err error) {
 	}
 }
 
-// write renders an answer, each line with code and enhanced code.
-func (c *Conn) write(a answer) {
-	for i, line := range a.lines {
-		c.out = strconv.AppendInt(c.out, int64(a.code), 10)
-		if i == len(a.lines)-1 {
-			c.out = append(c.out, ' ')
-		} else {
+// write says a reply, from the registry or from a session: each line with code and enhanced code.
+func (c *Conn) write(code int, enhanced smtp.EnhancedCode, text string) {
+	for more := true; more; {
+		var line string
+		line, text, more = strings.Cut(text, "\n")
+		c.out = strconv.AppendInt(c.out, int64(code), 10)
+		if more {
 			c.out = append(c.out, '-')
-		}
-		text := a.enhanced
-		if text != "" {
-			c.out = append(c.out, text...)
+		} else {
 			c.out = append(c.out, ' ')
 		}
-		c.out = appendClean(c.out, line, maxReplyText-len(text)-len(" "))
+		before := len(c.out)
+		if enhanced != smtp.NoEnhancedCode {
+			c.out = append(strconv.AppendInt(c.out, int64(enhanced[0]), 10), '.')
+			c.out = append(strconv.AppendInt(c.out, int64(enhanced[1]), 10), '.')
+			c.out = append(strconv.AppendInt(c.out, int64(enhanced[2]), 10), ' ')
+		}
+		c.out = appendClean(c.out, line, maxReplyText-(len(c.out)-before))
 		c.out = append(c.out, '\r', '\n')
 	}
 	if len(c.out) >= flushBytes {
@@ -124,7 +131,7 @@ func (c *Conn) refuse(r Refusal) {
 // say is refuse without counting.
 func (c *Conn) say(r Refusal) {
 	reply := c.server.config.Refuse(c, r)
-	c.write(answer{code: reply.Code, enhanced: reply.Enhanced.String(), lines: reply.Lines})
+	c.write(reply.Code, smtp.EnhancedCode(reply.Enhanced), reply.Message())
 	if reply.Code == 421 {
 		c.ended = true
 	}
@@ -188,7 +195,7 @@ func (c *Conn) fail(stage reason.Stage, err error) (success bool) {
 		c.say(Refusal{Stage: stage, Slug: reason.Internal, Cause: err})
 		return false
 	}
-	c.write(answerOf(reply))
+	c.writeError(reply)
 	if reply.Code == 421 {
 		c.ended = true
 	}
@@ -198,17 +205,14 @@ func (c *Conn) fail(stage reason.Stage, err error) (success bool) {
 	return reply.Code < 300
 }
 
-// splitLines is a message as lines. There is always one.
-func splitLines(s string) []string { return strings.Split(s, "\n") }
-
-func answerOf(e *smtp.SMTPError) answer {
-	a := answer{code: e.Code, lines: splitLines(e.Message)}
+// writeError says what a session says. RFC 2034 3: no enhanced code in 3yz.
+func (c *Conn) writeError(e *smtp.SMTPError) {
+	enhanced := e.EnhancedCode
 	switch {
-	case e.EnhancedCode == smtp.NoEnhancedCode, e.Code/100 == 3:
-	case e.EnhancedCode == smtp.EnhancedCodeNotSet:
-		a.enhanced = strconv.Itoa(e.Code/100) + ".0.0"
-	default:
-		a.enhanced = reason.Enhanced(e.EnhancedCode).String()
+	case e.Code/100 == 3:
+		enhanced = smtp.NoEnhancedCode
+	case enhanced == smtp.EnhancedCodeNotSet:
+		enhanced = smtp.EnhancedCode{e.Code / 100, 0, 0}
 	}
-	return a
+	c.write(e.Code, enhanced, e.Message)
 }

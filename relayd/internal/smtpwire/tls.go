@@ -32,6 +32,7 @@ func (c *Conn) armHandshake() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiting = true // Shutdown may interrupt
+	c.writeEnds = time.Time{}
 	return !c.server.closing.Load() && c.raw.SetDeadline(time.Now().Add(c.server.limits.Handshake)) == nil
 }
 
