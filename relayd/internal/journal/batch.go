@@ -15,6 +15,9 @@ type Batch struct {
 	ordered []func(*Batch)
 	durable []func()
 	done    bool
+
+	ordinal uint64 // place in the log, once it has one
+	turn    turn   // in the group that is synced together
 }
 
 // NewBatch starts an empty batch. One that is never committed must be
@@ -26,12 +29,26 @@ func (j *Journal) NewBatch() *Batch {
 // Set gives key a value. Both are copied.
 func (b *Batch) Set(key, value []byte) { _ = b.inner.Set(key, value, nil) }
 
+// SetBuilt is Set of a value of size bytes that build writes into its place, so
+// that a large one is not put together elsewhere first. build must fill all of it.
+func (b *Batch) SetBuilt(key []byte, size int, build func(value []byte)) {
+	op := b.inner.SetDeferred(len(key), size)
+	copy(op.Key, key)
+	build(op.Value)
+	_ = op.Finish()
+}
+
 // Append adds suffix to the end of key's value, as if an empty one were there
 // when there is none. It reads nothing, so it costs what suffix costs.
 func (b *Batch) Append(key, suffix []byte) { _ = b.inner.Merge(key, suffix, nil) }
 
 // Delete removes key; a key that does not exist is no error.
 func (b *Batch) Delete(key []byte) { _ = b.inner.Delete(key, nil) }
+
+// DeleteOnce is Delete for a key that was Set at most once and is never Set again:
+// both then vanish as soon as they meet, where a Delete goes on being carried
+// through the tables. For any other key what is there afterwards is undefined.
+func (b *Batch) DeleteOnce(key []byte) { _ = b.inner.SingleDelete(key, nil) }
 
 // DeleteRange removes every key k with start <= k < end.
 func (b *Batch) DeleteRange(start, end []byte) { _ = b.inner.DeleteRange(start, end, nil) }
@@ -96,90 +113,37 @@ func (j *Journal) commit(b *Batch, sync bool) error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	began := time.Now()
-	var ordinal uint64
 	err := j.admit()
-	if err == nil {
-		ordinal, err = j.enter(b, sync)
-	}
-	if err == nil {
-		err = j.await(b, sync)
+	switch {
+	case err != nil:
+		b.Discard()
+	case sync:
+		err = j.group.commit(j, b)
+	default:
+		err = j.commitNow(b)
 	}
 	j.gate.leave()
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	j.metrics.committed(sync, time.Since(began))
-	j.runDurable(ordinal, b.durable, sync)
+	j.runDurable(b, sync)
 	return nil
 }
 
-// enter gives the batch its place: hooks, log and memory table, but not the
-// wait for the disk, which happens outside the lock and is shared.
-func (j *Journal) enter(b *Batch, sync bool) (ordinal uint64, err error) {
-	j.order.Lock()
-	defer j.order.Unlock()
-	if err := j.Err(); err != nil {
-		b.Discard()
-		return 0, err
-	}
-	// The engine panics where it cannot go on. guard.go leaves it no reason
-	// to; should it find one, that is a failed journal, not a dead process.
-	defer func() {
-		if r := recover(); r != nil {
-			j.Fail(fmt.Errorf("engine panic: %v", r))
-			err = j.Err()
-		}
-	}()
-	b.done = true
-	for _, fn := range b.ordered {
-		fn(b)
-	}
-	if sync && b.inner.Empty() {
-		// The engine would pass an empty batch over, without the sync that lazy
-		// batches before it are promised.
-		_ = b.inner.LogData(nil, nil)
-	}
-	j.ordinal++
-	if sync {
-		err = j.db.ApplyNoSyncWait(b.inner, pebble.Sync)
-	} else {
-		err = j.db.Apply(b.inner, pebble.NoSync)
-	}
-	if err != nil {
-		j.Fail(err)
-		return 0, j.Err()
-	}
-	return j.ordinal, nil
-}
-
-// await returns nil only if the batch is safe: the engine's word does not
-// count (see guard.go), the journal's own failure flag does, and that is set
-// before the engine hears of any sync.
-func (j *Journal) await(b *Batch, sync bool) error {
-	if sync {
-		if err := b.inner.SyncWait(); err != nil {
-			j.Fail(err)
-		}
-	}
-	if err := j.Err(); err != nil {
-		return err // the engine may still hold the batch: leave it to the collector
-	}
-	return b.inner.Close()
-}
-
-func (j *Journal) runDurable(ordinal uint64, own []func(), sync bool) {
+func (j *Journal) runDurable(b *Batch, sync bool) {
 	if !sync {
-		if len(own) > 0 {
+		if len(b.durable) > 0 {
 			j.lazyMu.Lock()
-			j.lazy = append(j.lazy, durableHook{ordinal: ordinal, fns: own})
+			j.lazy = append(j.lazy, durableHook{ordinal: b.ordinal, fns: b.durable})
 			j.lazyMu.Unlock()
 		}
 		return
 	}
-	for _, fn := range own {
+	for _, fn := range b.durable {
 		fn()
 	}
-	for _, h := range j.coveredBy(ordinal) {
+	for _, h := range j.coveredBy(b.ordinal) {
 		for _, fn := range h.fns {
 			fn()
 		}
@@ -190,6 +154,9 @@ func (j *Journal) runDurable(ordinal uint64, own []func(), sync bool) {
 func (j *Journal) coveredBy(ordinal uint64) []durableHook {
 	j.lazyMu.Lock()
 	defer j.lazyMu.Unlock()
+	if len(j.lazy) == 0 {
+		return nil
+	}
 	var covered, rest []durableHook
 	for _, h := range j.lazy {
 		if h.ordinal < ordinal {

@@ -8,8 +8,7 @@
 //
 // What a nil error from Commit means: the batch is on the disk, whole, and
 // survives kill -9 and a power cut. Sessions that commit at the same time share
-// one sync of the log (the sync in progress gathers the next group; nobody
-// waits for a timer). Batches enter the log one after the other, and what a
+// one sync of the log (see group; nobody waits for a timer). Batches enter the log one after the other, and what a
 // crash leaves is always a prefix of that order. Two things follow which
 // others build on:
 //
@@ -91,8 +90,8 @@ type Config struct {
 	Log *slog.Logger
 	// Metrics registers the journal's own figures. Nil registers nothing.
 	Metrics prometheus.Registerer
-	// MemtableBytes bounds one in-memory table; up to four exist under load.
-	// 0 means 16 MiB.
+	// MemtableBytes bounds one in-memory table; two exist under load, up to four
+	// while the disk cannot keep up. 0 means 8 MiB.
 	MemtableBytes int
 	// Faults, when set, is asked before every operation that changes a file
 	// and can make it fail: op is one of "create", "write", "sync", "syncdir",
@@ -119,6 +118,7 @@ type Journal struct {
 
 	order   sync.Mutex // held while a batch takes its place in the log
 	ordinal uint64     // place of the last batch; guarded by order
+	group   group
 
 	lazyMu sync.Mutex
 	lazy   []durableHook // hooks of lazy batches that no sync has covered yet
@@ -137,7 +137,7 @@ func Open(c Config) (*Journal, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.MemtableBytes == 0 {
-		c.MemtableBytes = 16 << 20
+		c.MemtableBytes = 8 << 20
 	}
 	if err := makeDir(c.Dir); err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", c.Dir, err)

@@ -30,19 +30,21 @@ const (
 	inFile    = 1
 )
 
-func (w *Writer) record() []byte {
+// setBody adds the body record to b; the text is copied once, into its place.
+func (w *Writer) setBody(b *journal.Batch, id string) {
 	place, text := byte(inFile), []byte(nil)
 	if w.file == nil {
 		place, text = inJournal, *w.memory
 	}
-	r := make([]byte, 0, bodyHeadBytes+len(w.header)+len(text))
-	r = append(r, bodyVersion, place)
-	r = binary.BigEndian.AppendUint32(r, uint32(len(w.header)))
-	r = binary.BigEndian.AppendUint32(r, crc32.Checksum(w.header, castagnoli))
-	r = binary.BigEndian.AppendUint64(r, uint64(w.size))
-	r = binary.BigEndian.AppendUint32(r, w.sum)
-	r = append(r, w.header...)
-	return append(r, text...)
+	b.SetBuilt(bodyKey(id), bodyHeadBytes+len(w.header)+len(text), func(value []byte) {
+		r := append(value[:0], bodyVersion, place)
+		r = binary.BigEndian.AppendUint32(r, uint32(len(w.header)))
+		r = binary.BigEndian.AppendUint32(r, crc32.Checksum(w.header, castagnoli))
+		r = binary.BigEndian.AppendUint64(r, uint64(w.size))
+		r = binary.BigEndian.AppendUint32(r, w.sum)
+		r = append(r, w.header...)
+		_ = append(r, text...)
+	})
 }
 
 // bodyHead is the decoded front of a body record.

@@ -45,7 +45,7 @@ func setEnvelope(b *journal.Batch, m *Message) {
 // the batch is durable, so that no crash leaves a message without its text.
 func (s *Spool) Remove(b *journal.Batch, id string) {
 	b.Delete(envelopeKey(id))
-	b.Delete(bodyKey(id))
+	b.DeleteOnce(bodyKey(id)) // set by Stage and by nobody else
 	s.mu.Lock()
 	_, isFile := s.files[id]
 	s.mu.Unlock()

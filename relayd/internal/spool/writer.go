@@ -140,7 +140,7 @@ func (s *Spool) Stage(b *journal.Batch, m *Message, w *Writer) error {
 		}
 	}
 	setEnvelope(b, m)
-	b.Set(bodyKey(m.ID), w.record())
+	w.setBody(b, m.ID)
 	// From its place in the journal on, the text is no longer ours to drop,
 	// even if the sync behind it fails: the next process may find the record.
 	b.Ordered(func(*journal.Batch) { w.kept = true })
