@@ -1,6 +1,7 @@
 package relayd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"activerelay/api/client"
 	"activerelay/api/mailaddr"
 	"activerelay/api/setting"
+	"activerelay/relayd/internal/deliver"
 )
 
 // defaultTLSMemory is a quarter: longer than the outages and holidays of most, shorter than for ever.
@@ -40,6 +42,7 @@ type Config struct {
 	TLSMemory        time.Duration
 	AllowPlainText   []string
 	MXPort           uint16
+	SourceAddresses  []string
 	Clamd            string
 	MaxConnections   int
 	MaxPerAddress    int
@@ -88,6 +91,7 @@ func newSettings(c *Config) *setting.Set {
 	f.DurationVar(&c.TLSMemory, "tls-memory", defaultTLSMemory, "for how long a destination that took TLS is not sent mail in plain text, by MX; 0 = do not remember")
 	f.StringSliceVar(&c.AllowPlainText, "allow-plain-text", nil, "recipient `domains` that may be sent plain text though they took TLS before, several with commas")
 	f.Uint16Var(&c.MXPort, "mx-port", 25, "`port` of the mail servers that MX records name; another than 25 is for tests")
+	f.StringSliceVar(&c.SourceAddresses, "source-address", nil, "`address` that mail leaves from, one for IPv4 and one for IPv6; 192.0.2.25=out4.relay.example.com says hello by that name; empty = as the host chooses, by its own name")
 	f.StringVar(&c.Clamd, "clamd", "", "clamd's socket, as unix:/path or `host:port`; empty = no scanner: mail is deferred unless the platform allows unscanned mail")
 	f.IntVar(&c.MaxConnections, "max-connections", 2000, "SMTP `connections` at once over all listeners; more are answered 421")
 	f.IntVar(&c.MaxPerAddress, "max-connections-per-address", 100, "SMTP `connections` at once from one client address; more are answered 421")
@@ -127,7 +131,7 @@ func (c *Config) complete() error {
 		c.checkServer(), c.checkNames(),
 		c.checkListener("listen", c.Listen), c.checkListener("submission-listen", c.SubmissionListen),
 		c.checkListener("tls-listen", c.TLSListen), c.checkListener("admin-listen", c.AdminListen),
-		c.checkAnyListener(), c.checkTLS(), c.checkDNS(), c.checkTLSMemory(), c.checkClamd(),
+		c.checkAnyListener(), c.checkTLS(), c.checkDNS(), c.checkSources(), c.checkTLSMemory(), c.checkClamd(),
 		positive("max-connections", c.MaxConnections), positive("max-connections-per-address", c.MaxPerAddress),
 	)
 }
@@ -211,6 +215,38 @@ func (c *Config) resolvers() ([]netip.AddrPort, error) {
 			return nil, fmt.Errorf("resolver: %q is no address and port; want e.g. 127.0.0.1:53", r)
 		}
 		all = append(all, addr)
+	}
+	return all, nil
+}
+
+// checkSources refuses addresses that mail could not leave from.
+func (c *Config) checkSources() error {
+	sources, err := c.sources()
+	for _, s := range sources {
+		if err == nil {
+			err = s.Check(context.Background())
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("source-address: %w", err)
+	}
+	return err
+}
+
+// sources are the addresses that mail leaves from.
+func (c *Config) sources() ([]deliver.Source, error) {
+	var all []deliver.Source
+	for _, text := range c.SourceAddresses {
+		s, err := deliver.ParseSource(text)
+		if err != nil {
+			return nil, err
+		}
+		if s.Hostname != "" {
+			if s.Hostname, err = mailaddr.ParseDomain(s.Hostname); err != nil {
+				return nil, fmt.Errorf("%q: %w", text, err)
+			}
+		}
+		all = append(all, s)
 	}
 	return all, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"activerelay/api/keypair"
 	"activerelay/relayd/internal/smtpd"
@@ -67,6 +68,20 @@ func (p *ports) addresses() Addresses {
 		return l.Addr().String()
 	}
 	return Addresses{Relay: at(p.relay), Submission: at(p.submission), TLS: at(p.tls), Admin: at(p.admin)}
+}
+
+// takeMail are the addresses of the listeners for mail.
+func (p *ports) takeMail() []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, l := range []net.Listener{p.relay, p.submission, p.tls} {
+		if l == nil {
+			continue
+		}
+		if at, ok := l.Addr().(*net.TCPAddr); ok {
+			all = append(all, at.AddrPort())
+		}
+	}
+	return all
 }
 
 // serveMail accepts mail on every listener until the server is shut down.
