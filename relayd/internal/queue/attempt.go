@@ -34,8 +34,9 @@ type flight struct {
 
 // worker makes attempts, one after the other.
 type worker struct {
-	flight flight
-	units  chan unit
+	flight     flight
+	settlement settlement
+	units      chan unit
 }
 
 // dispatch hands out the units whose turn it is. Queue.mu is held.
@@ -96,7 +97,7 @@ func (q *Queue) attempt(w *worker) (unit, bool) {
 	case damaged != nil:
 		q.leave(e, "damaged", damaged)
 	default:
-		if err := q.settle(f, results, interrupted, panicked != nil); err != nil {
+		if err := q.settle(w, results, interrupted, panicked != nil); err != nil {
 			q.pause(f)
 		}
 	}
@@ -302,7 +303,17 @@ func corrupt(results []Result) error {
 	return nil
 }
 
+// clone copies what an outcome changes.
 func clone(m *spool.Message) *spool.Message {
+	if len(m.Recipients) == 1 {
+		c := &struct {
+			message spool.Message
+			one     [1]spool.Recipient
+		}{message: *m}
+		c.one[0] = m.Recipients[0]
+		c.message.Recipients = c.one[:]
+		return &c.message
+	}
 	c := *m
 	c.Recipients = slices.Clone(m.Recipients)
 	return &c

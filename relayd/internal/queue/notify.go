@@ -42,7 +42,7 @@ func (s *settlement) notify() {
 		}
 		if !s.q.notices.allow(s.m.From.Domain, s.now) {
 			s.q.metrics.count(countUnnotified)
-			s.q.Log.NotNotified(logMessage(s.m), string(a))
+			s.q.Log.NotNotified(logMessage(s.m, s.from()), string(a))
 			continue
 		}
 		w, m, err := s.stage(a, s.told[i])

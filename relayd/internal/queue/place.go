@@ -9,17 +9,27 @@ import (
 
 // plan is where a message belongs just now.
 type plan struct {
-	ways  []way // destinations for which it is due
-	next  int64 // when another recipient is due, in nanoseconds of Unix time; 0 = none
-	open  bool  // not all recipients have their final state
-	busy  bool  // an attempt is under way
-	space [2]way
+	way  way   // a destination for which it is due
+	due  bool  // there is one
+	more []way // the others
+	next int64 // when another recipient is due, in nanoseconds of Unix time; 0 = none
+	open bool  // not all recipients have their final state
+	busy bool  // an attempt is under way
+}
+
+func (p *plan) add(w way) {
+	switch {
+	case !p.due:
+		p.way, p.due = w, true
+	case p.way != w && !slices.Contains(p.more, w):
+		p.more = append(p.more, w)
+	}
 }
 
 // plan looks at every recipient of m. The entry's mu is held, or nobody else
 // knows the entry yet.
 func (q *Queue) plan(p *plan, e *entry, m *spool.Message, now time.Time) {
-	p.ways, p.busy = p.space[:0], e.flight != nil
+	p.busy = e.flight != nil
 	for i := range m.Recipients {
 		r := &m.Recipients[i]
 		if r.State.Final() {
@@ -38,9 +48,7 @@ func (q *Queue) plan(p *plan, e *entry, m *spool.Message, now time.Time) {
 			}
 			continue
 		}
-		if w := q.wayOf(e, m, r); !slices.Contains(p.ways, w) {
-			p.ways = append(p.ways, w)
-		}
+		p.add(q.wayOf(e, m, r))
 	}
 }
 
@@ -60,7 +68,7 @@ func (q *Queue) place(p *plan, e *entry, m *spool.Message) {
 		q.drop(e)
 		return
 	}
-	if len(p.ways) > 0 {
+	if p.due {
 		q.seat(p, e, m)
 	}
 	if p.next != 0 {
@@ -71,8 +79,8 @@ func (q *Queue) place(p *plan, e *entry, m *spool.Message) {
 	} else {
 		q.due.remove(e)
 	}
-	q.rest(e, len(p.ways) == 0 && p.next == 0 && !p.busy)
-	if !p.busy && (len(p.ways) == 0 || q.lanes.waiting > keepEnvelopes) {
+	q.rest(e, !p.due && p.next == 0 && !p.busy)
+	if !p.busy && (!p.due || q.lanes.waiting > keepEnvelopes) {
 		e.message = nil
 	}
 }
@@ -80,7 +88,8 @@ func (q *Queue) place(p *plan, e *entry, m *spool.Message) {
 // seat puts e into the lanes of what it is due for.
 func (q *Queue) seat(p *plan, e *entry, m *spool.Message) {
 	c := q.lanes.customer(customerOf(m))
-	for _, w := range p.ways {
+	w := p.way
+	for i := 0; ; i++ {
 		d := q.lanes.destination(w)
 		if !q.lanes.push(e, c, d) {
 			c.excess.pushBack(e)
@@ -90,6 +99,10 @@ func (q *Queue) seat(p *plan, e *entry, m *spool.Message) {
 			q.lanes.asleep.pushBack(e)
 			q.Wake()
 		}
+		if i == len(p.more) {
+			return
+		}
+		w = p.more[i]
 	}
 }
 

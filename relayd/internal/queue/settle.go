@@ -29,7 +29,6 @@ type settlement struct {
 	final    bool   // a recipient reached its final state
 	events   int    // noted in the batch
 	outcomes []outcome
-	space    [1]outcome
 	told     [3][]dsn.Recipient // by the index of its action in actions
 	notices  []notice
 	err      error // the first failure; the batch is then dropped
@@ -46,10 +45,11 @@ type outcome struct {
 
 // settle makes the results of an attempt true, all or none. After an error
 // nothing has changed. The entry's mu is held.
-func (q *Queue) settle(f *flight, results []Result, interrupted, panicked bool) error {
+func (q *Queue) settle(w *worker, results []Result, interrupted, panicked bool) error {
+	f, s := &w.flight, &w.settlement
 	e := f.entry
-	s := settlement{q: q, m: clone(e.message), batch: q.Journal.NewBatch(), now: q.Now(), interrupted: interrupted}
-	s.outcomes = s.space[:0]
+	*s = settlement{q: q, m: clone(e.message), batch: q.Journal.NewBatch(), now: q.Now(), interrupted: interrupted, outcomes: s.outcomes[:0]}
+	defer s.clear()
 	defer s.batch.Discard()
 	for k, i := range f.recipients {
 		r := &s.m.Recipients[i]
@@ -69,6 +69,12 @@ func (q *Queue) settle(f *flight, results []Result, interrupted, panicked bool) 
 	}
 	e.message = s.m
 	return nil
+}
+
+// clear lets go of what was settled, but for the room for outcomes.
+func (s *settlement) clear() {
+	clear(s.outcomes)
+	*s = settlement{outcomes: s.outcomes[:0]}
 }
 
 // conclude stages the notifications and commits; then it logs and counts, and
@@ -176,11 +182,14 @@ func (s *settlement) note(kind api.EdgeEventKind, r *spool.Recipient, to string,
 	}
 	// One piece of memory for what the event points to.
 	v := &struct {
-		recipients, attempts               int64
-		next                               time.Time
-		recipient, reply, sender, host     string
-		tls, reason, detail, delay, domain string
-	}{recipients: 1, recipient: to, reply: replyText(res), sender: s.from(), host: res.Host, tls: res.TLS, reason: string(why), delay: string(wait)}
+		recipients, attempts           int64
+		next                           time.Time
+		recipient, reply, sender, host string
+		tls, reason, detail, delay     string
+	}{recipients: 1, recipient: to, sender: s.from(), host: res.Host, tls: res.TLS, reason: string(why), delay: string(wait)}
+	if res.Enhanced != "" {
+		v.reply = r.LastReply
+	}
 	e := api.EdgeEvent{
 		Kind: kind, Time: s.now.UTC(), MessageID: &s.m.ID, Domain: &s.m.Domain, Recipient: &v.recipient, Recipients: &v.recipients,
 		Reply: unlessEmpty(&v.reply), Sender: unlessEmpty(&v.sender), RemoteHost: unlessEmpty(&v.host), TLS: unlessEmpty(&v.tls),
@@ -219,7 +228,7 @@ func (s *settlement) from() string {
 // tellLog writes the mail log and counts, once everything is true.
 func (s *settlement) tellLog() {
 	q := s.q
-	m := logMessage(s.m)
+	m := logMessage(s.m, s.from())
 	for i := range s.outcomes {
 		o := &s.outcomes[i]
 		r := &s.m.Recipients[o.recipient]
@@ -321,9 +330,9 @@ func (s *settlement) attemptLog(r *spool.Recipient, res Result) maillog.Attempt 
 	}
 }
 
-func logMessage(m *spool.Message) maillog.Message {
+// logMessage names a message in the mail log; from is its sender as text.
+func logMessage(m *spool.Message, from string) maillog.Message {
 	return maillog.Message{
-		ID: m.ID, Partner: m.Partner, Domain: m.Domain, From: m.From.String(), Client: m.Client, User: m.User,
-		SizeBytes: m.Size,
+		ID: m.ID, Partner: m.Partner, Domain: m.Domain, From: from, Client: m.Client, User: m.User, SizeBytes: m.Size,
 	}
 }

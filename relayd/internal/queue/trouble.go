@@ -76,7 +76,7 @@ func (q *Queue) leave(e *entry, why string, err error) {
 	if m == nil {
 		m = &spool.Message{ID: e.id.String()}
 	}
-	q.Log.Held(logMessage(m), why, err)
+	q.Log.Held(logMessage(m, m.From.String()), why, err)
 	q.metrics.count(countHeld)
 	if !errors.Is(err, spool.ErrNotFound) || why == "damaged" {
 		q.noteQuarantine(m)
