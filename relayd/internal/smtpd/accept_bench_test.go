@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -36,6 +37,13 @@ func BenchmarkAccept(b *testing.B) {
 				letter := letterOf(size)
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
+				var syncs atomic.Int64
+				e.faults.Store(func(op, _ string) error {
+					if op == "sync" {
+						syncs.Add(1)
+					}
+					return nil
+				})
 				before := processorTime()
 				b.ResetTimer()
 				var senders sync.WaitGroup
@@ -50,6 +58,7 @@ func BenchmarkAccept(b *testing.B) {
 				}
 				senders.Wait()
 				b.StopTimer()
+				b.ReportMetric(float64(syncs.Load())/float64(b.N), "syncs/op")
 				b.ReportMetric(float64((processorTime()-before).Microseconds())/float64(b.N), "cpu-µs/op")
 			})
 		}

@@ -2,8 +2,11 @@ package smtpd
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -185,5 +188,35 @@ func TestHeloIsSafeToWrite(t *testing.T) {
 		if got := cleanHelo(in); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)
 		}
+	}
+}
+
+func TestRoomOnTheDiskIsRememberedForAMomentAndOnlyForWhatWasAskedFor(t *testing.T) {
+	e := startEdge(t, nil)
+	var asked atomic.Int64
+	var failure atomic.Value
+	e.faults.Store(func(op, _ string) error {
+		if op != "statfs" {
+			return nil
+		}
+		asked.Add(1)
+		err, _ := failure.Load().(error)
+		return err
+	})
+	var r room
+	began := time.Now()
+	for range 1000 {
+		e.must(r.check(e.spool, 1000, 1<<20))
+	}
+	if limit := 1 + int64(time.Since(began)/roomMemory); asked.Load() > limit {
+		t.Errorf("the kernel was asked %d times, want at most %d", asked.Load(), limit)
+	}
+	failure.Store(syscall.EIO)
+	if err := r.check(e.spool, 2<<20, 1<<20); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a larger message than was asked about found %v, want EIO", err)
+	}
+	r.until = time.Time{}
+	if err := r.check(e.spool, 1000, 1<<20); !errors.Is(err, syscall.EIO) {
+		t.Errorf("when the moment is over there is %v, want EIO", err)
 	}
 }

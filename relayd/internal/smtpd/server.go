@@ -108,6 +108,7 @@ type Server struct {
 	sealer *feedback.Sealer
 	// transactions that are over, for their memory.
 	transactions sync.Pool
+	room         room
 
 	stressed atomic.Bool
 

@@ -131,26 +131,6 @@ func (s *session) checkEntitled() error {
 	return nil
 }
 
-// checkRoom asks whether the disk can take the message, whose size is not
-// always announced.
-func (s *session) checkRoom(tx *transaction, size int64) error {
-	if size == 0 {
-		size = tx.view.Table.Platform().MaxMessageBytes
-	}
-	err := s.server.Journal.Err()
-	if err == nil {
-		err = s.server.Spool.Room(size)
-	}
-	if err == nil {
-		return nil
-	}
-	slug := reason.DiskTrouble
-	if errors.Is(err, spool.ErrFull) {
-		slug = reason.QueueFull
-	}
-	return s.refuse(refusal{stage: reason.StageMail, slug: slug, tx: tx, cause: err})
-}
-
 // Rcpt implements smtp.Session.
 func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 	tx := s.tx
