@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"net/url"
@@ -54,8 +55,10 @@ type Config struct {
 
 	// Version is what health replies and the control plane are told. Empty means "unversioned".
 	Version string
-	// Log gets the log and the mail log. Nil discards both.
+	// Log gets the log. Nil discards it.
 	Log *slog.Logger
+	// MailLog gets the mail log, each line in one Write, in LogFormat. Nil discards it.
+	MailLog io.Writer
 	// Now is the clock of every decision and record. Nil means time.Now. Deadlines of connections keep to the real one.
 	Now func() time.Time
 	// Listening is told once mail is accepted, and where. Nil is told nothing.

@@ -1,6 +1,7 @@
 package relayd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"strings"
+
+	"activerelay/relayd/internal/maillog"
 
 	"github.com/spf13/pflag"
 )
@@ -65,12 +68,26 @@ func (p Program) Main(ctx context.Context, args []string, getenv func(string) st
 		fmt.Fprintln(stdout, "the settings are good")
 		return exitOK
 	}
-	c.Log = newLog(c, stderr)
-	if err := run(ctx, c); err != nil {
+	if err := logged(ctx, c, stderr, run); err != nil {
 		fmt.Fprintln(stderr, "relayd:", err)
 		return exitFailure
 	}
 	return exitOK
+}
+
+// logged runs a command with its logs on stderr. Lines of the mail log are written many at once, those of the process at
+// once; both through one buffer, so that they stand in the order in which things happened. It is emptied when the command
+// ends, by a panic too.
+func logged(ctx context.Context, c Config, stderr io.Writer, run func(context.Context, Config) error) error {
+	lost := func(lines int) []byte {
+		var line bytes.Buffer
+		newLog(c, &line).Warn("lines of the log are lost: nobody read them", "lines", lines)
+		return line.Bytes()
+	}
+	buffer := maillog.NewBuffer(stderr, lost)
+	defer func() { _ = buffer.Close() }()
+	c.Log, c.MailLog = newLog(c, buffer.Immediate()), buffer
+	return run(ctx, c)
 }
 
 func commandOf(args []string) (func(context.Context, Config) error, error) {
@@ -93,10 +110,18 @@ func usageError(stderr io.Writer, err error) int {
 	return exitUsage
 }
 
-func newLog(c Config, out io.Writer) *slog.Logger {
-	var level slog.Level
+func (c *Config) logLevel() (level slog.Level) {
 	_ = level.UnmarshalText([]byte(c.LogLevel)) // one of the choices, which slog all knows
-	options := &slog.HandlerOptions{Level: level}
+	return level
+}
+
+// newMailLog is the mail log in the format of the log.
+func (c *Config) newMailLog() *maillog.Log {
+	return maillog.New(maillog.Config{Out: c.MailLog, JSON: c.LogFormat == "json", Level: c.logLevel()})
+}
+
+func newLog(c Config, out io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.logLevel()}
 	if c.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(out, options))
 	}

@@ -56,7 +56,7 @@ func TestADestinationThatTookTLSIsNotSentPlainTextByTheNextProcessEither(t *test
 	log := &lines{}
 	configure := func(c *relayd.Config) {
 		c.Resolvers, c.MXPort = []string{dns.Addr().String()}, secure.Port()
-		c.Log = slog.New(slog.NewTextHandler(log, nil))
+		c.Log, c.MailLog = slog.New(slog.NewTextHandler(log, nil)), log
 	}
 	deliver := func(e *edgetest.Edge, subject string) {
 		t.Helper()

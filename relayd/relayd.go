@@ -56,7 +56,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer p.close()
-	e := &edge{Config: c, disk: d, plane: p, ports: bound, metrics: metrics}
+	e := &edge{Config: c, disk: d, plane: p, ports: bound, metrics: metrics, mailLog: c.newMailLog()}
 	if err := e.build(); err != nil {
 		return err
 	}
@@ -71,6 +71,7 @@ type edge struct {
 	plane   *plane
 	ports   *ports
 	metrics *prometheus.Registry
+	mailLog *maillog.Log
 
 	instructions *instruct.Runner
 	sync         *policysync.Syncer
@@ -129,7 +130,7 @@ func (e *edge) build() (err error) {
 	}
 	e.queue, err = queue.New(queue.Config{
 		Spool: e.spool, Journal: e.journal, Courier: &passwords{vault: e.plane.vault, courier: e.sender}, Note: e.outbox.Append,
-		Route: routesOf(e.sync), DestinationLimit: limitsOf(e.sync), Log: maillog.New(e.Log), Hostname: e.Hostname,
+		Route: routesOf(e.sync), DestinationLimit: limitsOf(e.sync), Log: e.mailLog, Hostname: e.Hostname,
 		Now: e.Now, Entropy: rand.Reader, Metrics: e.metrics,
 	})
 	if err != nil {
@@ -219,7 +220,7 @@ func (e *edge) mailServer(ctx context.Context) (*smtpd.Server, error) {
 	return smtpd.New(smtpd.Config{
 		Hostname: e.Hostname, EdgeID: e.plane.identity.Identity().EdgeID, EdgeName: e.plane.identity.Identity().Name, FeedbackKey: key,
 		View: e.view, Ledger: e.ledger, Scanner: chain, Journal: e.journal, Spool: e.spool, Outbox: e.outbox,
-		Enqueue: e.queue.Add, Now: e.Now, TLS: certificate, MailLog: maillog.New(e.Log), Log: e.Log, Metrics: e.metrics,
+		Enqueue: e.queue.Add, Now: e.Now, TLS: certificate, MailLog: e.mailLog, Log: e.Log, Metrics: e.metrics,
 		Limits: smtpd.Limits{Connections: e.MaxConnections, ConnectionsPerIP: e.MaxPerAddress},
 	})
 }

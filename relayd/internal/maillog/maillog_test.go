@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -19,7 +18,7 @@ import (
 func lines(t *testing.T, events func(*maillog.Log)) []map[string]any {
 	t.Helper()
 	var out bytes.Buffer
-	events(maillog.New(slog.New(slog.NewJSONHandler(&out, nil))))
+	events(maillog.New(maillog.Config{Out: &out, JSON: true}))
 	var all []map[string]any
 	for line := range strings.Lines(out.String()) {
 		var one map[string]any
@@ -57,6 +56,7 @@ func TestEachEventHasItsOwnLineWithFixedKeys(t *testing.T) {
 		l.Released(maillog.Message{ID: "x"}, "b@y.test", "qop_1")
 		l.Held(maillog.Message{ID: "x"}, "panic", errors.New("boom"))
 		l.Notified(maillog.Message{ID: "x"}, "failed", "y")
+		l.NotNotified(maillog.Message{ID: "x"}, "failed")
 		l.ReplyUndelivered(maillog.Message{ID: "x"}, errors.New("reset"))
 	})
 	who := map[string]any{
@@ -99,6 +99,7 @@ func TestEachEventHasItsOwnLineWithFixedKeys(t *testing.T) {
 		brief("released", "to", "b@y.test", "ref", "qop_1"),
 		brief("held", "reason", "panic", "error", "boom", "level", "ERROR"),
 		brief("notified", "reason", "failed", "notice", "y"),
+		brief("not notified", "reason", "failed", "level", "WARN"),
 		brief("reply undelivered", "error", "reset"),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -109,7 +110,7 @@ func TestEachEventHasItsOwnLineWithFixedKeys(t *testing.T) {
 func TestNoValueCanForgeALine(t *testing.T) {
 	evil := "a\r\nlevel=ERROR msg=forged\x00\x1b[2J\u202e\xff" + strings.Repeat("x", 5000)
 	var out bytes.Buffer
-	l := maillog.New(slog.New(slog.NewTextHandler(&out, nil)))
+	l := maillog.New(maillog.Config{Out: &out})
 	l.Rejected(maillog.Message{ID: evil, Partner: evil, Domain: evil, From: evil, User: evil},
 		maillog.Refusal{Reason: evil, Ref: evil, Stage: evil, To: evil, Reply: evil, Cause: errors.New(evil)})
 	text := out.String()

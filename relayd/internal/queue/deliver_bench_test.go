@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"log/slog"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -45,7 +44,7 @@ func BenchmarkDeliver(b *testing.B) {
 	way.left.Store(int64(b.N))
 	e := &edge{t: b, dir: b.TempDir(), courier: &courier{}, change: func(c *queue.Config) {
 		c.Courier = way
-		c.Log = maillog.New(slog.New(slog.DiscardHandler))
+		c.Log = maillog.New(maillog.Config{})
 		c.Note = func(batch *journal.Batch, event api.EdgeEvent) error {
 			batch.Set([]byte("o"+*event.MessageID), []byte(event.Kind))
 			return nil

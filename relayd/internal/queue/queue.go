@@ -81,7 +81,7 @@ func (c Config) withDefaults() Config {
 		c.Route = RouteByMX
 	}
 	if c.Log == nil {
-		c.Log = maillog.New(nil)
+		c.Log = maillog.New(maillog.Config{})
 	}
 	if c.Random == nil {
 		c.Random = rand.Float64

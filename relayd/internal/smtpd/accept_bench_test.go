@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -72,8 +71,7 @@ func startBenchEdge(b *testing.B) *edge {
 		o.limits.ConnectionsPerIP = 1000
 	})
 	e.bank.setLimit("ok.test", 1<<40)
-	discarding := slog.New(slog.NewTextHandler(io.Discard, nil))
-	e.server.mailLog, e.server.Enqueue = maillog.New(discarding), func(*spool.Message) {}
+	e.server.mailLog, e.server.Enqueue = maillog.New(maillog.Config{Out: io.Discard}), func(*spool.Message) {}
 	return e
 }
 

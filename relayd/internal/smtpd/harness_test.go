@@ -89,7 +89,7 @@ func startEdge(t testing.TB, change func(*setup)) *edge {
 		View: o.view, Ledger: e.ledger, Scanner: o.scanner,
 		Journal: e.journal, Spool: e.spool, Outbox: e.outbox,
 		Enqueue: func(m *spool.Message) { e.queued <- m.ID }, Now: time.Now,
-		MailLog: maillog.New(textLogger(e.log)), Log: textLogger(e.log),
+		MailLog: maillog.New(maillog.Config{Out: e.log}), Log: textLogger(e.log),
 		InsecureAuth: !o.tls, Limits: o.limits, Entropy: o.entropy, Metrics: e.metrics,
 	}
 	if o.tls {

@@ -126,7 +126,7 @@ func New(c Config) (*Server, error) {
 		return nil, fmt.Errorf("smtp server: %w", err)
 	}
 	if c.MailLog == nil {
-		c.MailLog = maillog.New(nil)
+		c.MailLog = maillog.New(maillog.Config{})
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
