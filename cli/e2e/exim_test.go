@@ -16,9 +16,9 @@ type exim struct {
 	port            string
 }
 
-// startExim starts Exim with extra lines for the main part of its configuration. Without a smarthost it keeps what it takes;
-// with one, host:port, it hands everything on as a customer's mail server does.
-func startExim(t *testing.T, smarthost string, main ...string) *exim {
+// startExim starts Exim with extra lines for the main part of its configuration. Without routes, host:port by domain, it keeps
+// what it takes; with some it hands on as a customer's mail server does.
+func startExim(t *testing.T, routes map[string]string, main ...string) *exim {
 	t.Helper()
 	dir := openDir(t, "exim")
 	e := &exim{apart: newApart(t, dir, "Debian-exim"), port: freePort(t)}
@@ -44,19 +44,27 @@ func startExim(t *testing.T, smarthost string, main ...string) *exim {
 		"untrusted_set_sender = *",
 	}, main...)
 	mode := []string{"-bdf"}
-	if smarthost == "" {
+	if len(routes) == 0 {
 		config = append(config, "queue_only = true")
 	} else {
 		mode = append(mode, "-q1s")
-		host, port, _ := strings.Cut(smarthost, ":")
-		config = append(config, "queue_run_max = 5", "begin routers", "smart:", "driver = manualroute", "transport = out", "self = send",
-			"route_list = * "+host, "begin transports", "out:", "driver = smtp", "port = "+port, "hosts_try_auth =",
-			"message_linelength_limit = 100000", "allow_localhost = true", "begin retry", "* * F,1h,1s")
+		config = append(config, eximRoutes(routes)...)
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "exim.conf"), []byte(strings.Join(config, "\n")+"\n"), 0o644))
 	start(t, e.exim(mode...))
 	waitListening(t, e.addr())
 	return e
+}
+
+func eximRoutes(routes map[string]string) []string {
+	routers, transports := []string{"begin routers"}, []string{"begin transports"}
+	for domain, smarthost := range routes {
+		name := "to_" + strings.ReplaceAll(domain, ".", "_")
+		host, port, _ := strings.Cut(smarthost, ":")
+		routers = append(routers, name+":", "driver = manualroute", "transport = "+name, "self = send", "route_list = "+domain+" "+host)
+		transports = append(transports, name+":", "driver = smtp", "port = "+port, "allow_localhost = true", "message_linelength_limit = 100000")
+	}
+	return append(append(routers, transports...), "begin retry", "* * F,1h,1s")
 }
 
 // exim is the program with its configuration.

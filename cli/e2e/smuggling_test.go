@@ -43,7 +43,7 @@ func TestRow12FourMailServersTakeAsManyMessagesAsTheEdgeAccepted(t *testing.T) {
 				})
 			}
 			others("Exim", func(t *testing.T) (string, func() []string) {
-				hop := startExim(t, "", "tls_advertise_hosts =")
+				hop := startExim(t, nil, "tls_advertise_hosts =")
 				return hop.port, func() []string { return hop.kept(t) }
 			})
 			others("OpenSMTPD", func(t *testing.T) (string, func() []string) {
