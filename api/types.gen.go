@@ -931,6 +931,33 @@ func (e TokenCreateRole) Valid() bool {
 	}
 }
 
+// Defines values for SummariseQueueParamsBy.
+const (
+	SummariseQueueParamsByDestination SummariseQueueParamsBy = "destination"
+	SummariseQueueParamsByDomain      SummariseQueueParamsBy = "domain"
+	SummariseQueueParamsByEdge        SummariseQueueParamsBy = "edge"
+	SummariseQueueParamsByPartner     SummariseQueueParamsBy = "partner"
+	SummariseQueueParamsByState       SummariseQueueParamsBy = "state"
+)
+
+// Valid indicates whether the value is a known member of the SummariseQueueParamsBy enum.
+func (e SummariseQueueParamsBy) Valid() bool {
+	switch e {
+	case SummariseQueueParamsByDestination:
+		return true
+	case SummariseQueueParamsByDomain:
+		return true
+	case SummariseQueueParamsByEdge:
+		return true
+	case SummariseQueueParamsByPartner:
+		return true
+	case SummariseQueueParamsByState:
+		return true
+	default:
+		return false
+	}
+}
+
 // AdministrativeStatus Whether the provider or partner lets it relay, apart from abuse.
 type AdministrativeStatus string
 
@@ -1967,6 +1994,44 @@ type Problem struct {
 	Type string `json:"type"`
 }
 
+// QueueGroup What waits and has one thing in common.
+//
+// Example: {"delay_reason":"deferred","held":0,"items":12,"key":"example.net","last_reply":"451 4.7.1 try again later","oldest_age_seconds":5400,"quarantined":0,"queued":12,"recipients":14}
+type QueueGroup struct {
+	// DelayReason Why mail waits. `deferred`: a server of the destination said to try again later. `connection-failed`: no server of the
+	// destination took a connection, or it broke off. `lookup-failed`: the servers of the destination could not be looked up.
+	// `tls-failed`: the channel could not be protected as the policy, the destination or the sender demands. `login-failed`:
+	// the smarthost did not take the password of the route. `route-unknown`: the route cannot be used yet, for instance because
+	// its password has not reached the edge. `destination-down`: not tried, because other attempts just found the destination
+	// dead. `destination-busy`: not tried, because the limits of the destination were used up. `edge-trouble`: the edge itself
+	// could not try. `held`: until it is released. `quarantined`: it is damaged. `other`: none of these.
+	DelayReason *DelayReason `json:"delay_reason,omitempty"`
+
+	// Held How many of the items are held.
+	Held int64 `json:"held"`
+
+	// Items How many messages wait, one for each destination of each.
+	Items int64 `json:"items"`
+
+	// Key The destination, or whatever it is grouped by.
+	Key string `json:"key"`
+
+	// LastReply What the latest attempt of any of them was answered, or what went wrong with it.
+	LastReply *string `json:"last_reply,omitempty"`
+
+	// OldestAgeSeconds How long the oldest of them has waited. Absent where nothing waits.
+	OldestAgeSeconds *int64 `json:"oldest_age_seconds,omitempty"`
+
+	// Quarantined How many of the items are quarantined.
+	Quarantined int64 `json:"quarantined"`
+
+	// Queued How many of the items are queued.
+	Queued int64 `json:"queued"`
+
+	// Recipients How many recipients they have.
+	Recipients int64 `json:"recipients"`
+}
+
 // QueueInstruction Which recipients that wait in the queue of the edge an operation is about: those that fit all that is named, when it is carried out.
 //
 // Example: {"destination":"example.net","operation_id":"qop_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","partner":"acme"}
@@ -2129,6 +2194,34 @@ type QueueSelection struct {
 
 // QueueState `queued` is tried when its next attempt is due, `held` waits until it is released, `quarantined` is damaged and kept for a human.
 type QueueState string
+
+// QueueSummary What waits, in groups and in all.
+type QueueSummary struct {
+	// AsOf When it was counted; the longer that took, the longer one count is shown.
+	AsOf   time.Time    `json:"as_of"`
+	Groups []QueueGroup `json:"groups"`
+
+	// GroupsTotal How many groups there are, shown or not.
+	GroupsTotal int64 `json:"groups_total"`
+
+	// Held How many of the items are held.
+	Held int64 `json:"held"`
+
+	// Items How many messages wait, one for each destination of each.
+	Items int64 `json:"items"`
+
+	// OldestAgeSeconds How long the oldest of them has waited. Absent where nothing waits.
+	OldestAgeSeconds *int64 `json:"oldest_age_seconds,omitempty"`
+
+	// Quarantined How many of the items are quarantined.
+	Quarantined int64 `json:"quarantined"`
+
+	// Queued How many of the items are queued.
+	Queued int64 `json:"queued"`
+
+	// Recipients How many recipients they have.
+	Recipients int64 `json:"recipients"`
+}
 
 // QueuedMessage A message that waits.
 type QueuedMessage struct {
@@ -3326,6 +3419,36 @@ type RetryQueueParams struct {
 	// IdempotencyKey Names this attempt, so that a retry has no second effect; kept for 24 hours.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
+
+// SummariseQueueParams defines parameters for SummariseQueue.
+type SummariseQueueParams struct {
+	// By What to group by; `destination` when absent.
+	By *SummariseQueueParamsBy `form:"by,omitempty" json:"by,omitempty"`
+
+	// Top How many groups to show at the most; 20 when absent.
+	Top *int `form:"top,omitempty" json:"top,omitempty"`
+
+	// Partner Only objects of this partner.
+	Partner *PartnerFilter `form:"partner,omitempty" json:"partner,omitempty"`
+
+	// Domain Only objects of this domain.
+	Domain *DomainFilter `form:"domain,omitempty" json:"domain,omitempty"`
+
+	// Destination Only recipients of this domain.
+	Destination *DomainName `form:"destination,omitempty" json:"destination,omitempty"`
+
+	// Sender Only mail with this envelope sender; `<>` is the null one.
+	Sender *string `form:"sender,omitempty" json:"sender,omitempty"`
+
+	// State Only what is in this state.
+	State *QueueState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Edge Only what waits at this edge.
+	Edge *string `form:"edge,omitempty" json:"edge,omitempty"`
+}
+
+// SummariseQueueParamsBy defines parameters for SummariseQueue.
+type SummariseQueueParamsBy string
 
 // ListQuotaReportsParams defines parameters for ListQuotaReports.
 type ListQuotaReportsParams struct {

@@ -38,7 +38,7 @@ func (p Program) Main(ctx context.Context, args []string, env Env) int {
 	root := command.Root(command.Config{
 		Stdin: env.Stdin, Stdout: env.Stdout, Stderr: env.Stderr,
 		StdinTTY: env.StdinTTY, StdoutTTY: env.StdoutTTY, StderrTTY: env.StderrTTY,
-		Getenv: env.Getenv, ReadSecret: env.ReadSecret,
+		Getenv: env.Getenv, ReadSecret: env.ReadSecret, Size: env.Size,
 		Table: ops.Table(), Resources: ops.Resources(), Version: cmp.Or(p.Version, Version()),
 	})
 	root.SetArgs(args)

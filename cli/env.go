@@ -23,6 +23,9 @@ type Env struct {
 	StdoutTTY bool
 	StderrTTY bool
 	Getenv    func(string) string
+	// Size tells the columns and rows of the terminal that Stdout is. Nil
+	// where it is none.
+	Size func() (columns, rows int)
 	// ReadSecret asks for a secret without showing it, until ctx ends. Nil
 	// where nobody can be asked.
 	ReadSecret func(ctx context.Context, prompt string) (string, error)
@@ -34,7 +37,11 @@ func OSEnv() Env {
 	return Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 		StdinTTY: term.IsTerminal(stdin), StdoutTTY: term.IsTerminal(int(os.Stdout.Fd())),
-		StderrTTY:  term.IsTerminal(int(os.Stderr.Fd())),
+		StderrTTY: term.IsTerminal(int(os.Stderr.Fd())),
+		Size: func() (columns, rows int) {
+			columns, rows, _ = term.GetSize(int(os.Stdout.Fd())) // 0 where it does not tell
+			return columns, rows
+		},
 		ReadSecret: func(ctx context.Context, prompt string) (string, error) { return readSecret(ctx, stdin, prompt) },
 	}
 }

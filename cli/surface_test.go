@@ -238,7 +238,7 @@ func TestEveryUsualColumnIsAPathOfTheAnswer(t *testing.T) {
 }
 
 func TestReservedFlagsAreThoseThatEveryCommandHas(t *testing.T) {
-	have := []string{"content-type", "file", "help", "version"} // of some commands, or cobra's
+	have := []string{"content-type", "file", "help", "interval", "version", "watch"} // of some commands, or cobra's
 	root := tree()
 	for _, name := range ops.Reserved() {
 		if root.PersistentFlags().Lookup(name) != nil {

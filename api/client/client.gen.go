@@ -783,6 +783,13 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/queue/retry (the `RetryQueue` operationId).
 	RetryQueue(ctx context.Context, params *RetryQueueParams, body RetryQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// SummariseQueue Sum up what waits
+	//
+	// Counts what waits in the queues of the edges, for each destination or whatever else it is grouped by, the largest groups first. What lies beyond `top` groups is in the totals all the same.
+	//
+	// Corresponds with GET /v1/queue/summary (the `SummariseQueue` operationId).
+	SummariseQueue(ctx context.Context, params *SummariseQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListQuotaReports List quota reports
 	//
 	// Lists one row for each domain and day that relayed or refused anything, newest day first.
@@ -2716,6 +2723,23 @@ func (c *Client) RetryQueueWithBody(ctx context.Context, params *RetryQueueParam
 // Corresponds with POST /v1/queue/retry (the `RetryQueue` operationId).
 func (c *Client) RetryQueue(ctx context.Context, params *RetryQueueParams, body RetryQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRetryQueueRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SummariseQueue Sum up what waits
+//
+// Counts what waits in the queues of the edges, for each destination or whatever else it is grouped by, the largest groups first. What lies beyond `top` groups is in the totals all the same.
+//
+// Corresponds with GET /v1/queue/summary (the `SummariseQueue` operationId).
+func (c *Client) SummariseQueue(ctx context.Context, params *SummariseQueueParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSummariseQueueRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -6927,6 +6951,144 @@ func NewRetryQueueRequestWithBody(server string, params *RetryQueueParams, conte
 	return req, nil
 }
 
+// NewSummariseQueueRequest constructs an http.Request for the SummariseQueue method
+func NewSummariseQueueRequest(server string, params *SummariseQueueParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/queue/summary")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.By != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "by", *params.By, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Top != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "top", *params.Top, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Partner != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "partner", *params.Partner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Domain != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "domain", *params.Domain, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Destination != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "destination", *params.Destination, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Sender != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sender", *params.Sender, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Edge != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "edge", *params.Edge, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListQuotaReportsRequest constructs an http.Request for the ListQuotaReports method
 func NewListQuotaReportsRequest(server string, params *ListQuotaReportsParams) (*http.Request, error) {
 	var err error
@@ -9719,6 +9881,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/queue/retry (the `RetryQueue` operationId).
 	RetryQueueWithResponse(ctx context.Context, params *RetryQueueParams, body RetryQueueJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryQueueResponse, error)
+
+	// SummariseQueueWithResponse Sum up what waits
+	//
+	// Counts what waits in the queues of the edges, for each destination or whatever else it is grouped by, the largest groups first. What lies beyond `top` groups is in the totals all the same.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/queue/summary (the `SummariseQueue` operationId).
+	SummariseQueueWithResponse(ctx context.Context, params *SummariseQueueParams, reqEditors ...RequestEditorFn) (*SummariseQueueResponse, error)
 
 	// ListQuotaReportsWithResponse List quota reports
 	//
@@ -13285,6 +13456,54 @@ func (r RetryQueueResponse) ContentType() string {
 	return ""
 }
 
+type SummariseQueueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QueueSummary
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *ProblemResponse
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SummariseQueueResponse) GetJSON200() *QueueSummary {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SummariseQueueResponse) GetApplicationProblemJSONDefault() *ProblemResponse {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SummariseQueueResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SummariseQueueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SummariseQueueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SummariseQueueResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListQuotaReportsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -16325,6 +16544,21 @@ func (c *ClientWithResponses) RetryQueueWithResponse(ctx context.Context, params
 		return nil, err
 	}
 	return ParseRetryQueueResponse(rsp)
+}
+
+// SummariseQueueWithResponse Sum up what waits
+//
+// Counts what waits in the queues of the edges, for each destination or whatever else it is grouped by, the largest groups first. What lies beyond `top` groups is in the totals all the same.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/queue/summary (the `SummariseQueue` operationId).
+func (c *ClientWithResponses) SummariseQueueWithResponse(ctx context.Context, params *SummariseQueueParams, reqEditors ...RequestEditorFn) (*SummariseQueueResponse, error) {
+	rsp, err := c.SummariseQueue(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSummariseQueueResponse(rsp)
 }
 
 // ListQuotaReportsWithResponse List quota reports
@@ -19398,6 +19632,39 @@ func ParseRetryQueueResponse(rsp *http.Response) (*RetryQueueResponse, error) {
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest ProblemResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSummariseQueueResponse parses an HTTP response from a SummariseQueueWithResponse call
+func ParseSummariseQueueResponse(rsp *http.Response) (*SummariseQueueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SummariseQueueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QueueSummary
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest ProblemResponse

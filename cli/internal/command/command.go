@@ -36,6 +36,8 @@ type Config struct {
 	StdoutTTY bool
 	StderrTTY bool
 	Getenv    func(string) string
+	// Size tells the columns and rows of the terminal; nil where none does.
+	Size func() (columns, rows int)
 	// ReadSecret asks for a secret without showing it; nil where nobody can be
 	// asked.
 	ReadSecret func(ctx context.Context, prompt string) (string, error)

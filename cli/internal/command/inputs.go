@@ -119,10 +119,11 @@ type inputs struct {
 	// one type of it.
 	file        *string
 	contentType *string
+	watch       *watchFlags
 }
 
 func addInputs(cmd *cobra.Command, op *ops.Op) *inputs {
-	in := &inputs{params: map[string]*input{}, properties: map[string]*input{}}
+	in := &inputs{params: map[string]*input{}, properties: map[string]*input{}, watch: addWatch(cmd, op)}
 	for _, p := range op.Params {
 		if p.In != ops.Path {
 			in.params[p.Name] = addInput(cmd, p.Field)

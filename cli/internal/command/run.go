@@ -18,6 +18,12 @@ import (
 
 // run executes one row.
 func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) error {
+	if err := in.watch.check(cmd); err != nil {
+		return err
+	}
+	if in.watch.on {
+		a.flags.retries = 0 // the next look is the retry
+	}
 	s, err := a.open(cmd)
 	if err != nil {
 		return err
@@ -41,6 +47,9 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 	}
 	if err := a.confirm(cmd.Context(), op, args); err != nil {
 		return err
+	}
+	if in.watch.on {
+		return a.hint(cmd, s, op, args, a.watch(cmd, s, call, in.watch))
 	}
 	a.line.waiting(call)
 	defer a.line.clear()

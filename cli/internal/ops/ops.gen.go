@@ -2423,6 +2423,7 @@ func Table() []Op {
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
+			Watch:       []string{"message_id", "destination", "edge"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2517,6 +2518,7 @@ func Table() []Op {
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "action", "matched", "edges", "edges_done", "messages", "recipients", "finished_at"},
 			Paths:       []string{"action", "created_at", "destination", "domain", "edges", "edges_acknowledged", "edges_done", "finished_at", "id", "matched", "message_ids", "messages", "partner", "reason", "recipients", "sender"},
+			Watch:       []string{"id"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2721,6 +2723,104 @@ func Table() []Op {
 						Help:     "The id that the sender was told when the message was accepted",
 						Kind:     "string",
 						Required: true,
+					},
+				},
+			},
+		},
+		{
+			ID:          "summariseQueue",
+			Method:      "GET",
+			Path:        "/v1/queue/summary",
+			Group:       []string{"queue"},
+			Verb:        "summary",
+			Resource:    "queue",
+			Summary:     "Sum up what waits",
+			Description: "Counts what waits in the queues of the edges, for each destination or whatever else it is grouped by, the largest groups first. What lies beyond `top` groups is in the totals all the same.",
+			Example:     "relayctl queue summary --by destination",
+			Scope:       "queue:read",
+			Roles:       []string{"operator", "partner"},
+			Columns:     []string{"key", "items", "queued", "held", "quarantined", "oldest_age_seconds", "delay_reason", "last_reply"},
+			Paths:       []string{"delay_reason", "held", "items", "key", "last_reply", "oldest_age_seconds", "quarantined", "queued", "recipients"},
+			Rows:        "groups",
+			Watch:       []string{"key"},
+			Produces:    []string{"application/json"},
+			Params: []Param{
+				{
+					Name: "by",
+					In:   "query",
+					Field: Field{
+						Flag:    "by",
+						Help:    "What to group by; `destination` when absent",
+						Kind:    "string",
+						Enum:    []string{"destination", "domain", "partner", "edge", "state"},
+						Default: "destination",
+					},
+				},
+				{
+					Name: "top",
+					In:   "query",
+					Field: Field{
+						Flag:    "top",
+						Help:    "How many groups to show at the most; 20 when absent",
+						Kind:    "integer",
+						Minimum: "1",
+						Maximum: "200",
+						Default: "20",
+					},
+				},
+				{
+					Name: "partner",
+					In:   "query",
+					Field: Field{
+						Flag: "partner",
+						Help: "Only objects of this partner",
+						Kind: "string",
+					},
+				},
+				{
+					Name: "domain",
+					In:   "query",
+					Field: Field{
+						Flag: "domain",
+						Help: "Only objects of this domain",
+						Kind: "string",
+					},
+				},
+				{
+					Name: "destination",
+					In:   "query",
+					Field: Field{
+						Flag: "destination",
+						Help: "Only recipients of this domain",
+						Kind: "string",
+					},
+				},
+				{
+					Name: "sender",
+					In:   "query",
+					Field: Field{
+						Flag: "sender",
+						Help: "Only mail with this envelope sender; `<>` is the null one",
+						Kind: "string",
+					},
+				},
+				{
+					Name: "state",
+					In:   "query",
+					Field: Field{
+						Flag: "state",
+						Help: "Only what is in this state",
+						Kind: "string",
+						Enum: []string{"queued", "held", "quarantined"},
+					},
+				},
+				{
+					Name: "edge",
+					In:   "query",
+					Field: Field{
+						Flag: "edge",
+						Help: "Only what waits at this edge",
+						Kind: "string",
 					},
 				},
 			},

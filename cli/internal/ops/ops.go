@@ -152,6 +152,9 @@ type Op struct {
 	// Rows is the dotted path to the list that a table shows, one object a
 	// row; empty where the answer is one object.
 	Rows string
+	// Watch are the dotted paths that tell rows of the answer apart, so that it
+	// can be watched; empty where it cannot.
+	Watch []string
 	// Raw answers are written as they come: CSV, metrics, the contract.
 	Raw bool
 	// Produces are the media types of the good answer, JSON first.
@@ -184,7 +187,7 @@ func (o *Op) Param(in In, name string) (Param, bool) {
 func Reserved() []string {
 	return []string{
 		"allow-http", "ca-file", "color", "columns", "config", "content-type", "context", "dry-run", "file",
-		"help", "jq", "max-items", "no-headers", "output", "retries", "timeout", "token", "token-file", "url",
-		"verbose", "version", "yes",
+		"help", "interval", "jq", "max-items", "no-headers", "output", "retries", "timeout", "token", "token-file", "url",
+		"verbose", "version", "watch", "yes",
 	}
 }

@@ -25,6 +25,7 @@ type hints struct {
 	Stream  bool     `json:"stream"`
 	Rows    string   `json:"rows"`
 	Raw     bool     `json:"raw"`
+	Watch   []string `json:"watch"`
 }
 
 // rows returns a row for every operation of the contract, sorted by command.
@@ -92,7 +93,7 @@ func rowOf(doc *openapi3.T, o operationAt) (ops.Op, error) {
 		Group: h.Group, Verb: h.Verb, Resource: o.Tags[0],
 		Summary: strings.TrimSpace(o.Summary), Description: strings.TrimSpace(o.Description),
 		Example: strings.TrimSpace(h.Example), Scope: scope, Roles: roles,
-		Columns: h.Columns, Confirm: h.Confirm, Hidden: h.Hidden, Stream: h.Stream, Raw: h.Raw,
+		Columns: h.Columns, Confirm: h.Confirm, Hidden: h.Hidden, Stream: h.Stream, Raw: h.Raw, Watch: h.Watch,
 		Public: public(doc, o.Operation), PageMax: pageMax(o),
 	}
 	row.Params = params(o)

@@ -83,6 +83,33 @@ func toTheSecond(text string) string {
 	return text[:whole] + strings.TrimLeft(text[whole:], ".0123456789")
 }
 
+// ageSuffix ends the names of ages, which people read in hours and minutes.
+const ageSuffix = "_age_seconds"
+
+// columnCell writes the value of a column on one line for people.
+func columnCell(column string, value any) string {
+	if number, ok := value.(json.Number); ok && strings.HasSuffix(column, ageSuffix) {
+		if seconds, err := number.Int64(); err == nil {
+			return age(seconds)
+		}
+	}
+	return cell(value)
+}
+
+// age writes seconds as the two largest units that they have: 3d4h, 5m0s.
+func age(seconds int64) string {
+	switch {
+	case seconds < 60:
+		return fmt.Sprintf("%ds", seconds)
+	case seconds < 3600:
+		return fmt.Sprintf("%dm%ds", seconds/60, seconds%60)
+	case seconds < 86400:
+		return fmt.Sprintf("%dh%dm", seconds/3600, seconds%3600/60)
+	default:
+		return fmt.Sprintf("%dd%dh", seconds/86400, seconds%86400/3600)
+	}
+}
+
 // cell writes a value on one line for people: a dash for nothing, and no
 // control characters, whoever put them there.
 func cell(value any) string {

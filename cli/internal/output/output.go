@@ -94,7 +94,7 @@ func (p *Printer) Pages(pages iter.Seq2[any, error], shape Shape) error {
 			return p.csvRows(pages, shape)
 		}
 	}
-	merged, err := merge(pages, shape.Rows)
+	merged, err := Merge(pages, shape.Rows)
 	if err != nil {
 		return err
 	}
@@ -115,9 +115,9 @@ func (p *Printer) Pages(pages iter.Seq2[any, error], shape Shape) error {
 	}
 }
 
-// merge puts the rows of all pages into the first page. The cursor of a list
+// Merge puts the rows of all pages into the first page. The cursor of a list
 // that was followed to its end is gone with it.
-func merge(pages iter.Seq2[any, error], rows string) (any, error) {
+func Merge(pages iter.Seq2[any, error], rows string) (any, error) {
 	var first any
 	count := 0
 	for page, err := range pages {

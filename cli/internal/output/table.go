@@ -61,7 +61,7 @@ func (p *Printer) summary(value any, rows string) {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		if _, list := object[name].([]any); name != rows && name != nextPage && !list {
-			parts = append(parts, strings.ReplaceAll(name, "_", " ")+" "+cell(object[name]))
+			parts = append(parts, label(name)+" "+columnCell(name, object[name]))
 		}
 	}
 	if len(parts) > 0 {
@@ -76,12 +76,12 @@ func (p *Printer) summary(value any, rows string) {
 func (p *Printer) grid(w io.Writer, rows []any, columns []string, indent string) error {
 	cells := make([][]string, 0, len(rows)+1)
 	if !p.NoHeaders {
-		cells = append(cells, headers(columns))
+		cells = append(cells, Headers(columns))
 	}
 	for _, row := range rows {
 		line := make([]string, len(columns))
 		for i, column := range columns {
-			line[i] = cell(lookup(row, column))
+			line[i] = columnCell(column, lookup(row, column))
 		}
 		cells = append(cells, line)
 	}
@@ -96,10 +96,11 @@ func (p *Printer) grid(w io.Writer, rows []any, columns []string, indent string)
 	return p.aligned(w, cells, indent)
 }
 
-func headers(columns []string) []string {
+// Headers are the names of columns as the line above a table has them.
+func Headers(columns []string) []string {
 	names := make([]string, len(columns))
 	for i, column := range columns {
-		names[i] = strings.ToUpper(strings.NewReplacer("_", " ", ".", " ").Replace(column))
+		names[i] = strings.ToUpper(label(column))
 	}
 	return names
 }
@@ -166,10 +167,10 @@ func (p *Printer) properties(value any, shape Shape) error {
 	}
 	width := 0
 	for _, path := range paths {
-		width = max(width, utf8.RuneCountInString(path))
+		width = max(width, utf8.RuneCountInString(label(path)))
 	}
 	for _, path := range paths {
-		p.property(path, width, cell(lookup(object, path)))
+		p.property(path, width, columnCell(path, lookup(object, path)))
 	}
 	if shape.ETag != "" && len(p.Columns) == 0 {
 		p.property("etag", width, failure.Printable(shape.ETag))
@@ -189,7 +190,8 @@ func (p *Printer) property(path string, width int, text string) {
 		fmt.Fprintln(p.Out, text)
 		return
 	}
-	name := label(path) + strings.Repeat(" ", width-min(width, utf8.RuneCountInString(path)))
+	name := label(path)
+	name += strings.Repeat(" ", width-min(width, utf8.RuneCountInString(name)))
 	if p.Color {
 		name = "\x1b[1m" + name + "\x1b[0m"
 		if stateful(path) {
@@ -199,7 +201,11 @@ func (p *Printer) property(path string, width int, text string) {
 	fmt.Fprintf(p.Out, "%s  %s\n", name, text)
 }
 
+// label is a path in words. That an age is in seconds is said by its value.
 func label(path string) string {
+	if strings.HasSuffix(path, ageSuffix) {
+		path = strings.TrimSuffix(path, "_seconds")
+	}
 	return strings.NewReplacer("_", " ", ".", " ").Replace(path)
 }
 

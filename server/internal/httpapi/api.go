@@ -47,6 +47,7 @@ type API struct {
 	limits, addressLimits *rateLimits
 	metrics               *metrics
 	hashing               hashing
+	queueSummaries        recent[queueSummary]
 }
 
 // Every operation of the contract exists.

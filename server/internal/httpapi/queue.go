@@ -20,20 +20,9 @@ func (a *API) ListQueue(ctx context.Context, r rest.ListQueueRequestObject) (res
 	if err != nil {
 		return nil, err
 	}
-	filter := store.QueueFilter{Partner: text(p.Partner), State: text(p.State), Edge: text(p.Edge)}
-	if filter.Domain, err = domainFilter(p.Domain); err != nil {
+	filter, err := queueFilter(queueQuery{p.Partner, p.Domain, p.Destination, p.Sender, p.State, p.Edge})
+	if err != nil {
 		return nil, err
-	}
-	if p.Destination != nil {
-		if filter.Destination, err = domainName("query/destination", *p.Destination); err != nil {
-			return nil, err
-		}
-	}
-	if filter.Sender, err = envelopeSender("query/sender", p.Sender); err != nil {
-		return nil, err
-	}
-	if filter.Sender == nullSender {
-		filter.Sender, filter.NullSender = "", true
 	}
 	var rows []store.QueuedMessage
 	err = a.Store.Read(ctx, PrincipalFrom(ctx).Tenant(), func(tx *store.Tx) (err error) {
@@ -47,6 +36,31 @@ func (a *API) ListQueue(ctx context.Context, r rest.ListQueueRequestObject) (res
 		return strings.Join([]string{row.MessageID, row.Destination, row.Edge}, " ")
 	})
 	return rest.ListQueue200JSONResponse{Items: convert(rows, queueItemToAPI), NextPageToken: next}, nil
+}
+
+// queueQuery is what narrows a view of the queue.
+type queueQuery struct {
+	partner, domain, destination, sender *string
+	state                                *api.QueueState
+	edge                                 *string
+}
+
+func queueFilter(q queueQuery) (store.QueueFilter, error) {
+	filter := store.QueueFilter{Partner: text(q.partner), State: text(q.state), Edge: text(q.edge)}
+	var err error
+	if filter.Domain, err = domainFilter(q.domain); err != nil {
+		return filter, err
+	}
+	if filter.Destination, err = selectedDomain("query/destination", q.destination); err != nil {
+		return filter, err
+	}
+	if filter.Sender, err = envelopeSender("query/sender", q.sender); err != nil {
+		return filter, err
+	}
+	if filter.Sender == nullSender {
+		filter.Sender, filter.NullSender = "", true
+	}
+	return filter, nil
 }
 
 func queueCursor(after string) store.QueueCursor {
@@ -89,18 +103,18 @@ func queueItemToAPI(row store.QueuedMessage) api.QueueItem {
 	return api.QueueItem{
 		MessageID: row.MessageID, Edge: row.Edge, Partner: row.Partner, Domain: row.Domain, Sender: optional(row.Sender),
 		Destination: row.Destination, Recipients: row.Remaining, State: api.QueueState(row.State), Attempts: row.Attempts,
-		NextAttemptAt: row.NextAttemptAt, DelayReason: delayReason(row), LastReply: optional(row.LastReply),
+		NextAttemptAt: row.NextAttemptAt, DelayReason: delayReason(row.State, row.DelayReason), LastReply: optional(row.LastReply),
 		RemoteHost: optional(row.RemoteHost), TLS: optional(row.TLS), AcceptedAt: row.AcceptedAt, UpdatedAt: row.ChangedAt,
 	}
 }
 
 // delayReason is why something waits; nil where nothing keeps it, or where the edge is too old to tell.
-func delayReason(row store.QueuedMessage) *api.DelayReason {
-	why := api.DelayReason(row.DelayReason)
+func delayReason(state, told string) *api.DelayReason {
+	why := api.DelayReason(told)
 	switch {
-	case row.State == store.Held:
+	case state == store.Held:
 		why = api.DelayReasonHeld
-	case row.State == store.Quarantined:
+	case state == store.Quarantined:
 		why = api.DelayReasonQuarantined
 	case why == "":
 		return nil
