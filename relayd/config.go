@@ -47,6 +47,8 @@ type Config struct {
 	Clamd            string
 	MaxConnections   int
 	MaxPerAddress    int
+	MaxPerPartner    int
+	ProxyPeers       []string
 	SpendAtOnce      bool
 	LogLevel         string
 	LogFormat        string
@@ -98,6 +100,8 @@ func newSettings(c *Config) *setting.Set {
 	f.StringVar(&c.Clamd, "clamd", "", "clamd's socket, as unix:/path or `host:port`; empty = no scanner: mail is deferred unless the platform allows unscanned mail")
 	f.IntVar(&c.MaxConnections, "max-connections", 2000, "SMTP `connections` at once over all listeners; more are answered 421")
 	f.IntVar(&c.MaxPerAddress, "max-connections-per-address", 100, "SMTP `connections` at once from one client address; more are answered 421")
+	f.IntVar(&c.MaxPerPartner, "max-connections-per-partner", 1000, "SMTP `connections` at once that relay for the domains of one partner; more are answered 421")
+	f.StringSliceVar(&c.ProxyPeers, "proxy-peers", nil, "`addresses` or networks of load balancers that say who the client is by the PROXY protocol (version 1 or 2), several with commas; nobody else is believed; they must send the header on every connection to a mail port")
 	f.BoolVar(&c.SpendAtOnce, "spend-before-contact", false, "spend leased quota after a reboot before the control plane was reached; only for hosts that are never rolled back to a snapshot")
 	set.Choice(&c.LogLevel, "log-level", "info", []string{"debug", "info", "warn", "error"}, "least severe `level` that is logged")
 	set.Choice(&c.LogFormat, "log-format", "text", []string{"text", "json"}, "`format` of the log on standard error")
@@ -136,6 +140,7 @@ func (c *Config) complete() error {
 		c.checkListener("tls-listen", c.TLSListen), c.checkListener("admin-listen", c.AdminListen),
 		c.checkAnyListener(), c.checkTLS(), c.checkDNS(), c.checkSources(), c.checkTLSMemory(), c.checkClamd(),
 		positive("max-connections", c.MaxConnections), positive("max-connections-per-address", c.MaxPerAddress),
+		positive("max-connections-per-partner", c.MaxPerPartner), c.checkProxyPeers(),
 	)
 }
 
@@ -250,6 +255,32 @@ func (c *Config) sources() ([]deliver.Source, error) {
 			}
 		}
 		all = append(all, s)
+	}
+	return all, nil
+}
+
+func (c *Config) checkProxyPeers() error {
+	_, err := c.proxyPeers()
+	return err
+}
+
+// proxyPeers are the load balancers as networks.
+func (c *Config) proxyPeers() ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, text := range c.ProxyPeers {
+		network, err := netip.ParsePrefix(text)
+		if at, single := netip.ParseAddr(text); single == nil {
+			network, err = at.Unmap().Prefix(at.Unmap().BitLen())
+		}
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("proxy-peers: %q is no address or network; want e.g. 192.0.2.10 or 192.0.2.0/24", text)
+		case network.Bits() == 0:
+			return nil, fmt.Errorf("proxy-peers: %q would believe everybody; name the load balancers", text)
+		case network != network.Masked():
+			return nil, fmt.Errorf("proxy-peers: %q has bits beyond its length; want %s", text, network.Masked())
+		}
+		all = append(all, network)
 	}
 	return all, nil
 }

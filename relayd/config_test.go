@@ -48,6 +48,10 @@ func TestABadSettingIsNamedWithWhatIsPossible(t *testing.T) {
 		{name: "a scanner without a port", args: []string{"--clamd", "scanner"}, want: "want unix:/run/clamav/clamd.ctl or HOST:PORT"},
 		{name: "a memory before now", args: []string{"--tls-memory", "-1h"}, want: "tls-memory: -1h0m0s is in the past"},
 		{name: "a destination that is no domain", args: []string{"--allow-plain-text", "a@b"}, want: `allow-plain-text: "a@b" is no domain`},
+		{name: "a proxy by name", args: []string{"--proxy-peers", "192.0.2.1,lb.example"}, want: `proxy-peers: "lb.example" is no address or network; want e.g. 192.0.2.10 or 192.0.2.0/24`},
+		{name: "a network with bits of a host", args: []string{"--proxy-peers", "192.0.2.1/24"}, want: `proxy-peers: "192.0.2.1/24" has bits beyond its length; want 192.0.2.0/24`},
+		{name: "everybody as a proxy", args: []string{"--proxy-peers", "::/0"}, want: `proxy-peers: "::/0" would believe everybody`},
+		{name: "no connections for a partner", args: []string{"--max-connections-per-partner", "0"}, want: "max-connections-per-partner: 0 is too few; want at least 1"},
 		{name: "no connections", args: []string{"--max-connections", "0"}, want: "want at least 1"},
 		{name: "a level by environment", env: map[string]string{"RELAYD_LOG_LEVEL": "loud"}, want: "choices are debug, info, warn, error"},
 		{name: "a typing error in the file", args: []string{"--config", file}, want: file + `:2: unknown key "listne"`},
@@ -64,7 +68,7 @@ func TestABadSettingIsNamedWithWhatIsPossible(t *testing.T) {
 
 func TestSettingsComeFromFlagEnvironmentAndFileAlike(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "relayd.yaml")
-	if err := os.WriteFile(file, []byte("resolver: [127.0.0.1:53, '[::1]:53']\nclamd: unix:/run/clamav/clamd.ctl\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("resolver: [127.0.0.1:53, '[::1]:53']\nclamd: unix:/run/clamav/clamd.ctl\nproxy-peers: [192.0.2.1, '2001:db8::/64']\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := program(t, map[string]string{"RELAYD_TLS_LISTEN": ""}, "--config", file, "--check-config")

@@ -37,7 +37,8 @@ func bind(ctx context.Context, c Config) (*ports, error) {
 		if one.addr == "" {
 			continue
 		}
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", one.addr)
+		// Sessions have deadlines of their own, so the kernel need not probe.
+		l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", one.addr)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", one.setting, err), p.close())
 		}

@@ -213,6 +213,10 @@ func (e *edge) mailServer(ctx context.Context) (*smtpd.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	proxies, err := e.proxyPeers()
+	if err != nil {
+		return nil, err
+	}
 	chain := scan.Chain{}
 	if e.scanner != nil {
 		chain = append(chain, e.scanner)
@@ -221,7 +225,8 @@ func (e *edge) mailServer(ctx context.Context) (*smtpd.Server, error) {
 		Hostname: e.Hostname, EdgeID: e.plane.identity.Identity().EdgeID, EdgeName: e.plane.identity.Identity().Name, FeedbackKey: key,
 		View: e.view, Ledger: e.ledger, Scanner: chain, Journal: e.journal, Spool: e.spool, Outbox: e.outbox,
 		Enqueue: e.queue.Add, Now: e.Now, TLS: certificate, MailLog: e.mailLog, Log: e.Log, Metrics: e.metrics,
-		Limits: smtpd.Limits{Connections: e.MaxConnections, ConnectionsPerIP: e.MaxPerAddress},
+		ProxyPeers: proxies,
+		Limits:     smtpd.Limits{Connections: e.MaxConnections, ConnectionsPerIP: e.MaxPerAddress, ConnectionsPerPartner: e.MaxPerPartner},
 	})
 }
 

@@ -77,6 +77,8 @@ const (
 	Later Variant = "later"
 	// AtConnect: said before or instead of a session, which then ends.
 	AtConnect Variant = "connect"
+	// Overloaded: it is not the client that has too much of it, but the edge.
+	Overloaded Variant = "overload"
 	// FirstBurst: the first sight of what may prove to be bulk mail.
 	FirstBurst Variant = "burst"
 	// BackendDown: the question could not be answered, so it is not a "no".

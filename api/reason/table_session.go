@@ -16,7 +16,10 @@ func connectionReasons() []Reason {
 			Sentence:    "Too many connections from {client}; try again later",
 			Explanation: "The client, its partner or the edge has as many connections open as it may. Mail servers come back by themselves.",
 			Reply:       Code{421, Enhanced{4, 7, 0}},
-			Retry:       true, Scope: ScopeTenant, Exit: ExitLimit,
+			Alternatives: []Alternative{{
+				When: Overloaded, Code: Code{421, Enhanced{4, 3, 2}}, Sentence: "Too many connections to this server; try again later",
+			}},
+			Retry: true, Scope: ScopeTenant, Exit: ExitLimit,
 		},
 		{
 			Slug: EarlyTalker, Stages: []Stage{StageConnect},

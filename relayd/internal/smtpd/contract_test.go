@@ -450,16 +450,24 @@ func TestPanicInOneSessionIsNobodyElsesTrouble(t *testing.T) {
 // Every IPv6 host has 2^64 addresses to call from.
 func TestConnectionsOfAnIPv6NetworkAreCountedTogether(t *testing.T) {
 	e := startEdge(t, func(o *setup) { o.limits.ConnectionsPerIP = 2 })
-	one, two, other := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("2001:db8:0:1::1")
-	if !e.server.enter(one) || !e.server.enter(two) || e.server.enter(netip.MustParseAddr("2001:db8::3")) {
+	come := func(from string) *countedConn {
+		c := &countedConn{server: e.server}
+		if !e.server.enter(c) || !e.server.enterAddress(c, netip.MustParseAddr(from)) {
+			return nil
+		}
+		return c
+	}
+	one, two := come("2001:db8::1"), come("2001:db8::2")
+	if one == nil || two == nil || come("2001:db8::3") != nil {
 		t.Error("the third connection of a network came in, or one before it did not")
 	}
-	if !e.server.enter(other) || !e.server.enter(netip.MustParseAddr("192.0.2.1")) {
+	if come("2001:db8:0:1::1") == nil || come("192.0.2.1") == nil {
 		t.Error("another network was turned away")
 	}
 	e.server.leave(two)
-	if !e.server.enter(one) {
-		t.Error("the place that was left is not free")
+	e.server.leave(two) // which is nothing
+	if come("2001:db8::1") == nil || come("2001:db8::1") != nil {
+		t.Error("one place was left: want it free, and no other")
 	}
 }
 

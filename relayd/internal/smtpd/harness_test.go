@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -71,6 +72,7 @@ type setup struct {
 	view    func() admit.View
 	reserve int64 // of the disk, in bytes
 	entropy io.Reader
+	proxies []netip.Prefix
 }
 
 // startEdge serves on loopback until the test ends.
@@ -90,7 +92,7 @@ func startEdge(t testing.TB, change func(*setup)) *edge {
 		Journal: e.journal, Spool: e.spool, Outbox: e.outbox,
 		Enqueue: func(m *spool.Message) { e.queued <- m.ID }, Now: time.Now,
 		MailLog: maillog.New(maillog.Config{Out: e.log}), Log: textLogger(e.log),
-		InsecureAuth: !o.tls, Limits: o.limits, Entropy: o.entropy, Metrics: e.metrics,
+		InsecureAuth: !o.tls, Limits: o.limits, Entropy: o.entropy, Metrics: e.metrics, ProxyPeers: o.proxies,
 	}
 	if o.tls {
 		config, pool := relaytest.Certificate(t, time.Hour, "edge.relay.test")

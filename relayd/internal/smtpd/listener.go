@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"activerelay/api/reason"
@@ -24,20 +23,37 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &countedConn{Conn: conn, server: l.server, client: addressOf(conn)}
-		if l.server.enter(c.client) {
+		counted := countedConn{Conn: conn, server: l.server}
+		peer := addressOf(conn)
+		if l.server.believes(peer) {
+			c := &proxiedConn{countedConn: counted, kind: l.kind}
+			if l.server.enter(&c.countedConn) {
+				return c, nil
+			}
+			go l.server.turnAway(conn, l.kind, reason.Overloaded)
+			continue
+		}
+		c := &counted
+		switch {
+		case !l.server.enter(c):
+			go l.server.turnAway(conn, l.kind, reason.Overloaded)
+		case !l.server.enterAddress(c, peer):
+			l.server.leave(c)
+			go l.server.turnAway(conn, l.kind, reason.Ordinary)
+		default:
 			return c, nil
 		}
-		go l.server.turnAway(conn, l.kind)
 	}
 }
 
-// countedConn is counted until it is closed.
+// countedConn is counted until it is closed: among all, and among those of its
+// client once that is known.
 type countedConn struct {
 	net.Conn
 	server *Server
+	// Guarded by server.mu. client is the zero address before it is counted.
+	in     bool
 	client netip.Addr
-	once   sync.Once
 }
 
 // NetConn lets the engine find the socket.
@@ -46,7 +62,7 @@ func (c *countedConn) NetConn() net.Conn { return c.Conn }
 // Close implements net.Conn.
 func (c *countedConn) Close() error {
 	err := c.Conn.Close()
-	c.once.Do(func() { c.server.leave(c.client) })
+	c.server.leave(c)
 	return err
 }
 
@@ -58,28 +74,46 @@ func addressOf(conn net.Conn) netip.Addr {
 	return at.Addr().Unmap().WithZone("")
 }
 
-// enter counts a connection of an address, or of the network of an IPv6 host, in,
-// or says that there are too many; leave counts it out.
-func (s *Server) enter(client netip.Addr) bool {
-	client = networkOf(client)
+// enter counts a connection in, or says that there are too many.
+func (s *Server) enter(c *countedConn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.connections >= s.limits.Connections || s.perIP[client] >= s.limits.ConnectionsPerIP {
+	if s.connections >= s.limits.Connections {
 		return false
 	}
 	s.connections++
-	s.perIP[client]++
+	c.in = true
 	s.countLocked()
 	return true
 }
 
-func (s *Server) leave(client netip.Addr) {
+// enterAddress counts it to a client, or to the network of an IPv6 host, or says
+// that that has too many. It is too late for a connection that was closed by then.
+func (s *Server) enterAddress(c *countedConn, client netip.Addr) bool {
 	client = networkOf(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !c.in || s.perIP[client] >= s.limits.ConnectionsPerIP {
+		return false
+	}
+	s.perIP[client]++
+	c.client = client
+	return true
+}
+
+// leave counts a connection out. It may be called more than once.
+func (s *Server) leave(c *countedConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !c.in {
+		return
+	}
+	c.in = false
 	s.connections--
-	if s.perIP[client]--; s.perIP[client] <= 0 {
-		delete(s.perIP, client)
+	if c.client.IsValid() {
+		if s.perIP[c.client]--; s.perIP[c.client] <= 0 {
+			delete(s.perIP, c.client)
+		}
 	}
 	s.countLocked()
 }
@@ -91,23 +125,31 @@ func (s *Server) countLocked() {
 
 // turnAway tells a client why there is no session for it. A TLS client would
 // not understand, and is not worth a handshake.
-func (s *Server) turnAway(conn net.Conn, kind Kind) {
+func (s *Server) turnAway(conn net.Conn, kind Kind, why reason.Variant) {
 	client := addressOf(conn)
 	reply := s.refuse(&refusal{
-		stage: reason.StageConnect, slug: reason.TooManyConnections, args: reason.Args{Client: client.String()},
-		client: client, quiet: true,
+		stage: reason.StageConnect, slug: reason.TooManyConnections, client: client, quiet: true,
+		args: reason.Args{Variant: why, Client: client.String()},
 	})
 	if kind != ImplicitTLS {
 		_ = conn.SetDeadline(time.Now().Add(lingerTime))
 		_, _ = conn.Write(reply.Wire()) // the client may be gone: the log has it
 		// Closed over bytes that nobody read, the socket would take the reply
 		// away from the client: so read a few.
-		if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		if half, ok := socketOf(conn).(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
 			_, _ = io.CopyN(io.Discard, conn, lingerBytes)
 		}
 	}
 	_ = conn.Close()
+}
+
+// socketOf is what is beneath the connections of this file.
+func socketOf(conn net.Conn) net.Conn {
+	if layer, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		return layer.NetConn()
+	}
+	return conn
 }
 
 // joinPartner counts a session to a partner; leavePartner takes it back.

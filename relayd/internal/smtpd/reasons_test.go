@@ -128,6 +128,12 @@ func conversationCases() []provocation {
 			c.want(said(421, "4.7.0", reason.TooManyConnections, "Too many connections from 127.0.0.1; try again later"))
 			c.ended()
 		}},
+		{slug: reason.TooManyConnections, variant: reason.Overloaded, stage: reason.StageConnect, setup: func(o *setup) { o.limits.Connections = 1 }, provoke: func(_ *testing.T, e *edge) {
+			e.hello()
+			c := e.connect()
+			c.want(said(421, "4.3.2", reason.TooManyConnections, "Too many connections to this server; try again later"))
+			c.ended()
+		}},
 		{slug: reason.TooManyConnections, stage: reason.StageRcpt, setup: func(o *setup) { o.limits.ConnectionsPerPartner = 1 }, provoke: func(_ *testing.T, e *edge) {
 			e.hello().envelope("anna@ok.test", "carl@sink.test")
 			c := e.hello()

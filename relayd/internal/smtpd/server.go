@@ -52,7 +52,7 @@ func (k Kind) String() string {
 	}
 }
 
-// Config wires the server. All but TLS, MailLog, Log, Metrics, Entropy,
+// Config wires the server. All but TLS, MailLog, Log, Metrics, Entropy, ProxyPeers,
 // InsecureAuth and Limits are required.
 type Config struct {
 	// Hostname is what the server calls itself in the greeting and in Received.
@@ -89,6 +89,10 @@ type Config struct {
 	Metrics prometheus.Registerer
 	// Entropy makes ids. Nil means crypto/rand.
 	Entropy io.Reader
+	// ProxyPeers are load balancers whose connections begin with a header of the
+	// PROXY protocol, version 1 or 2, that says who the client is. Nobody else is
+	// believed. Empty means none.
+	ProxyPeers []netip.Prefix
 	// InsecureAuth offers AUTH without TLS, for tests: Serve refuses it on
 	// anything but loopback.
 	InsecureAuth bool

@@ -58,9 +58,9 @@ type Limits struct {
 	// SessionAge ends a session: counted from its last accepted message, and
 	// from its beginning once somebody has authenticated. 0 means 30 min.
 	SessionAge time.Duration
-	// Write is how long one write may take, Handshake one TLS handshake. 0 means
-	// 2 min and 1 min.
-	Write, Handshake time.Duration
+	// Write is how long one write may take, Handshake one TLS handshake, Preface
+	// what a Prefacer reads. 0 means 2 min, 1 min and 5 s.
+	Write, Handshake, Preface time.Duration
 
 	// DataIdle is the longest pause within a message. 0 means 3 min (RFC 5321
 	// 4.5.3.2.5).
@@ -119,6 +119,7 @@ func (l Limits) withDefaults() Limits {
 	span(&l.SessionAge, 30*time.Minute)
 	span(&l.Write, 2*time.Minute)
 	span(&l.Handshake, time.Minute)
+	span(&l.Preface, 5*time.Second)
 	span(&l.DataIdle, 3*time.Minute)
 	span(&l.DataTotal, 30*time.Minute)
 	number(&l.DataMinRate, 256)

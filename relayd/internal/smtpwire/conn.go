@@ -106,7 +106,7 @@ func (c *Conn) serve() {
 	defer c.server.leave(c)
 	defer c.close()
 	defer c.recovered()
-	if !c.firstHandshake() || !c.greet() {
+	if !c.preface() || !c.firstHandshake() || !c.greet() {
 		return
 	}
 	for !c.ended {

@@ -9,6 +9,22 @@ import (
 	"activerelay/api/reason"
 )
 
+// preface reads what comes before SMTP and TLS.
+func (c *Conn) preface() bool {
+	p, ok := capability[Prefacer](c.raw)
+	if !ok {
+		return true
+	}
+	if !c.arm(c.server.limits.Preface) {
+		return false
+	}
+	if err := p.Preface(); err != nil {
+		c.server.config.Log.Debug("before SMTP", "client", c.RemoteAddr(), "err", err)
+		return false
+	}
+	return true
+}
+
 // greet says who we are, to clients that waited for it.
 func (c *Conn) greet() bool {
 	switch {

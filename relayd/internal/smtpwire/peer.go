@@ -54,3 +54,11 @@ type Announcer interface {
 	// announces no figure. Keeping to them is the session's business.
 	Announce() (maxMessageBytes int64, maxRecipients int)
 }
+
+// Prefacer is a connection, or one beneath it, on which something comes before
+// SMTP and TLS, as the header of a proxy does. Preface reads it: it is called
+// first, by the connection's goroutine, and may read for Limits.Preface. Its error
+// ends the connection without a word.
+type Prefacer interface {
+	Preface() error
+}

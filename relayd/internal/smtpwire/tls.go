@@ -16,7 +16,7 @@ func (c *Conn) firstHandshake() bool {
 // handshake makes the connection secret, or fails. Then nothing can be said
 // that the client would read as SMTP.
 func (c *Conn) handshake(t *tls.Conn) bool {
-	if !c.armHandshake() {
+	if !c.arm(c.server.limits.Handshake) {
 		return false
 	}
 	if err := t.HandshakeContext(c.ctx); err != nil {
@@ -28,12 +28,13 @@ func (c *Conn) handshake(t *tls.Conn) bool {
 	return true
 }
 
-func (c *Conn) armHandshake() bool {
+// arm gives what comes before a command its time.
+func (c *Conn) arm(limit time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.waiting = true // Shutdown may interrupt
 	c.writeEnds = time.Time{}
-	return !c.server.closing.Load() && c.raw.SetDeadline(time.Now().Add(c.server.limits.Handshake)) == nil
+	return !c.server.closing.Load() && c.raw.SetDeadline(time.Now().Add(limit)) == nil
 }
 
 // startTLS is STARTTLS (RFC 3207). Plain text that came behind it was not the
