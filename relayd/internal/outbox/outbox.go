@@ -64,6 +64,7 @@ type Outbox struct {
 	now     func() time.Time
 	wake    chan struct{}
 	dropped prometheus.Counter
+	texts   sync.Pool // of *[]byte, for events on their way into a batch
 
 	mu       sync.Mutex
 	state    state
@@ -111,6 +112,7 @@ func Open(c Config) (*Outbox, error) {
 		return nil, errors.New("open outbox: a journal and a clock are required")
 	}
 	o := &Outbox{journal: c.Journal, now: c.Now, wake: make(chan struct{}, 1)}
+	o.texts.New = func() any { return new(make([]byte, 0, eventBytes)) }
 	if err := o.load(); err != nil {
 		return nil, fmt.Errorf("open outbox: %w", err)
 	}
@@ -160,8 +162,9 @@ func (o *Outbox) load() error {
 // Append adds e to b. Its number is given when b is committed; e.Sequence is
 // ignored.
 func (o *Outbox) Append(b *journal.Batch, e api.EdgeEvent) error {
-	text, err := appendEvent(make([]byte, 0, eventBytes), &e)
-	if err != nil {
+	text, _ := o.texts.Get().(*[]byte)
+	var err error
+	if *text, err = appendEvent((*text)[:0], &e); err != nil {
 		return fmt.Errorf("append event: %w", err)
 	}
 	b.Ordered(func(b *journal.Batch) {
@@ -169,7 +172,8 @@ func (o *Outbox) Append(b *journal.Batch, e api.EdgeEvent) error {
 		o.assigned++
 		n := o.assigned
 		o.mu.Unlock()
-		b.Set(eventKey(n), text)
+		b.Set(eventKey(n), *text)
+		o.texts.Put(text)
 		// Not once durable: an event of a lazy batch would wait for somebody
 		// else's sync. Next makes its own.
 		o.signal()
