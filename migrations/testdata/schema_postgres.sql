@@ -139,6 +139,9 @@ edges.enforced_revision bigint NOT NULL DEFAULT 0
 edges.joined_at timestamp with time zone NOT NULL
 edges.last_seen_at timestamp with time zone
 edges.retired_at timestamp with time zone
+edges.event_latest timestamp with time zone
+edges.event_repeat_to bigint NOT NULL DEFAULT 0
+edges.event_repeat_before timestamp with time zone
 edges CONSTRAINT edges_pkey PRIMARY KEY (id)
 edges CONSTRAINT edges_status_check CHECK ((status = ANY (ARRAY['active'::text, 'retired'::text])))
 CREATE UNIQUE INDEX edges_pkey ON public.edges USING btree (id)

@@ -132,7 +132,7 @@ CREATE TABLE edges (
     joined_at                TIMESTAMP NOT NULL,
     last_seen_at             TIMESTAMP,
     retired_at               TIMESTAMP
-);
+, event_latest TIMESTAMP, event_repeat_to BIGINT NOT NULL DEFAULT 0, event_repeat_before TIMESTAMP);
 CREATE TABLE idempotency_keys (
     principal    TEXT      NOT NULL,
     key          TEXT      NOT NULL,

@@ -37,6 +37,12 @@ type Edge struct {
 	// EventGeneration and EventAcknowledged say up to which event nothing is missing.
 	EventGeneration   int64
 	EventAcknowledged int64
+	// EventLatest is the time of the latest event that was taken; nil means none.
+	EventLatest *time.Time
+	// EventRepeatTo and EventRepeatBefore are what EventAcknowledged and EventLatest were when a generation of events ended:
+	// the edge tells again what it told before.
+	EventRepeatTo     int64
+	EventRepeatBefore *time.Time
 	// InstructionNumber is the last that was given out.
 	InstructionNumber       int64
 	InstructionAcknowledged int64

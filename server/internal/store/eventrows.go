@@ -1,7 +1,6 @@
 package store
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -61,11 +60,14 @@ func rowKey(domain string, start time.Time, rest ...string) string {
 
 // inOrder returns the values of a map by a key of theirs.
 func inOrder[K comparable, V any](rows map[K]*V, key func(*V) string) []*V {
-	list := make([]*V, 0, len(rows))
+	byKey := make(map[string]*V, len(rows))
 	for _, row := range rows {
-		list = append(list, row)
+		byKey[key(row)] = row
 	}
-	slices.SortFunc(list, func(a, b *V) int { return strings.Compare(key(a), key(b)) })
+	list := make([]*V, 0, len(rows))
+	for _, k := range sortedKeys(byKey) {
+		list = append(list, byKey[k])
+	}
 	return list
 }
 

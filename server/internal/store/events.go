@@ -91,6 +91,7 @@ func (tx *Tx) RecordEvents(batch EventBatch) (EventOutcome, error) {
 		return EventOutcome{Fenced: true, Acknowledged: edge.EventAcknowledged}, nil
 	case batch.Generation > edge.EventGeneration:
 		// The numbers of the new generation are the edge's to give; nothing before its first is missing.
+		edge.EventRepeatTo, edge.EventRepeatBefore = max(edge.EventRepeatTo, edge.EventAcknowledged), edge.EventLatest
 		edge.EventGeneration, edge.EventAcknowledged = batch.Generation, batch.FirstKept-1
 	case batch.FirstKept-1 > edge.EventAcknowledged:
 		outcome.GapFrom, outcome.GapTo = edge.EventAcknowledged+1, batch.FirstKept-1
@@ -103,6 +104,7 @@ func (tx *Tx) RecordEvents(batch EventBatch) (EventOutcome, error) {
 			outcome.Taken = append(outcome.Taken, e)
 		}
 	}
+	fresh := edge.freshOf(outcome.Taken)
 	outcome.Acknowledged = edge.EventAcknowledged
 	if outcome.GapTo > 0 {
 		tx.Audit(AuditRow{
@@ -110,15 +112,36 @@ func (tx *Tx) RecordEvents(batch EventBatch) (EventOutcome, error) {
 			Reason: fmt.Sprintf("events %d to %d are lost", outcome.GapFrom, outcome.GapTo),
 		})
 	}
-	if err := tx.updateEdge(&edge, "event_generation", "event_acknowledged"); err != nil {
+	err = tx.updateEdge(&edge, "event_generation", "event_acknowledged", "event_latest", "event_repeat_to", "event_repeat_before")
+	if err != nil {
 		return EventOutcome{}, err
 	}
 	c := &counting{tx: tx, edge: edge.ID, days: map[string][]QuotaDay{}, domains: map[string]Domain{}}
-	if err := c.count(outcome.Taken); err != nil {
+	if err := c.load(outcome.Taken); err != nil {
 		return EventOutcome{}, err
 	}
-	q := &queueing{tx: tx, edge: edge.ID, domains: c.domains}
+	if err := c.count(fresh); err != nil {
+		return EventOutcome{}, err
+	}
+	q := &queueing{tx: tx, edge: edge.ID, domains: c.domains, repeatTo: edge.EventRepeatTo}
 	return outcome, q.follow(outcome.Taken)
+}
+
+// freshOf returns the events that were not counted in an earlier generation, and notes the latest. An edge that was set back
+// numbers on from an older state of its disk: what has a number of before and a time of before is what was told before, and what
+// has such a number but is younger than all of that was made since.
+func (e *Edge) freshOf(events []Event) []Event {
+	fresh := make([]Event, 0, len(events))
+	for _, event := range events {
+		at := event.Time.UTC().Truncate(time.Microsecond) // as it is stored
+		if e.EventLatest == nil || at.After(*e.EventLatest) {
+			e.EventLatest = &at
+		}
+		if event.Sequence > e.EventRepeatTo || e.EventRepeatBefore == nil || at.After(*e.EventRepeatBefore) {
+			fresh = append(fresh, event)
+		}
+	}
+	return fresh
 }
 
 // counting adds up a batch before it writes, so that a batch of one busy sender is a handful of rows.
@@ -144,9 +167,6 @@ func (c *counting) count(events []Event) error {
 	c.accepted, c.refusals = map[dayKey]*QuotaDay{}, map[refusalKey]*usageRefusal{}
 	c.senders, c.senderRefusals = map[senderKey]*senderUsage{}, map[senderKey]*senderRefusal{}
 	c.crowded = map[dayKey]bool{}
-	if err := c.load(events); err != nil {
-		return err
-	}
 	fresh, err := c.freshRefusals(events)
 	if err != nil {
 		return err
@@ -181,8 +201,7 @@ func (c *counting) load(events []Event) error {
 	return err
 }
 
-// freshRefusals returns the references of refusals that were not recorded before. An edge that was set back sends again,
-// in a new generation, what was counted in the old one; a reference is given once.
+// freshRefusals returns the references of refusals that were not recorded before: a reference is given once.
 func (c *counting) freshRefusals(events []Event) (map[string]bool, error) {
 	fresh := map[string]bool{}
 	var refs []string
@@ -191,6 +210,9 @@ func (c *counting) freshRefusals(events []Event) (map[string]bool, error) {
 			fresh[e.Ref] = true
 			refs = append(refs, e.Ref)
 		}
+	}
+	if len(refs) == 0 {
+		return fresh, nil
 	}
 	var known []string
 	err := c.tx.db.Model(&Decision{}).Where("ref IN ?", refs).Pluck("ref", &known).Error
@@ -274,11 +296,14 @@ func (c *counting) addAccepted(day *QuotaDay, e Event) {
 	}
 	total.Messages++
 	total.Recipients += e.Recipients
-	for kind, sender := range sendersOf(e) {
-		key := senderKey{dayKey: key, kind: kind, sender: sender}
+	for _, s := range sendersOf(e) {
+		if s.sender == "" {
+			continue
+		}
+		key := senderKey{dayKey: key, kind: s.kind, sender: s.sender}
 		row := c.senders[key]
 		if row == nil {
-			row = &senderUsage{Domain: day.Domain, DayStart: day.DayStart, Kind: kind, Key: sender}
+			row = &senderUsage{Domain: day.Domain, DayStart: day.DayStart, Kind: s.kind, Key: s.sender}
 			c.senders[key] = row
 		}
 		row.Messages++
@@ -294,15 +319,18 @@ func (c *counting) addRefused(day *QuotaDay, e Event) error {
 		c.refusals[refusalKey{key, e.Reason}] = total
 	}
 	total.Messages++
-	for kind, sender := range sendersOf(e) {
-		key := senderKey{dayKey: key, kind: kind, sender: sender, reason: e.Reason}
+	for _, s := range sendersOf(e) {
+		if s.sender == "" {
+			continue
+		}
+		key := senderKey{dayKey: key, kind: s.kind, sender: s.sender, reason: e.Reason}
 		var err error
 		if key.sender, err = c.refusedSender(day, key); err != nil {
 			return err
 		}
 		row := c.senderRefusals[key]
 		if row == nil {
-			row = &senderRefusal{Domain: day.Domain, DayStart: day.DayStart, Kind: kind, Key: key.sender, Reason: e.Reason}
+			row = &senderRefusal{Domain: day.Domain, DayStart: day.DayStart, Kind: s.kind, Key: key.sender, Reason: e.Reason}
 			c.senderRefusals[key] = row
 		}
 		row.Messages++
@@ -310,14 +338,11 @@ func (c *counting) addRefused(day *QuotaDay, e Event) error {
 	return nil
 }
 
-func sendersOf(e Event) map[string]string {
-	senders := map[string]string{}
-	for kind, sender := range map[string]string{SenderClientAddress: e.ClientAddress, SenderUser: e.User, SenderAddress: e.Sender} {
-		if sender != "" {
-			senders[kind] = sender
-		}
+// sendersOf are those that an event counts for; empty ones are unknown.
+func sendersOf(e Event) [3]senderKey {
+	return [3]senderKey{
+		{kind: SenderClientAddress, sender: e.ClientAddress}, {kind: SenderUser, sender: e.User}, {kind: SenderAddress, sender: e.Sender},
 	}
-	return senders
 }
 
 func decisionOf(e Event, edge, partner string) Decision {

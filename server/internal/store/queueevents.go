@@ -28,6 +28,8 @@ type queueing struct {
 	tx      *Tx
 	edge    string
 	domains map[string]Domain
+	// repeatTo is the last event that the edge may be telling again.
+	repeatTo int64
 	// messages are the known rows of each message by destination; a row whose Remaining is 0 has left.
 	messages map[string]map[string]*queuedRow
 }
@@ -55,23 +57,23 @@ func (q *queueing) follow(events []Event) error {
 	return q.save()
 }
 
-// load reads what is known of the messages. That of accepted ones is read too: an edge that was set back sends them again.
+// load reads what is known of the messages. Of one that is accepted nothing is, unless the edge was set back and tells it again.
 func (q *queueing) load(events []Event) error {
+	q.messages = map[string]map[string]*queuedRow{}
 	var ids []string
 	for _, e := range events {
-		if e.MessageID != "" && changesQueue(e.Kind) {
+		if e.MessageID == "" || !changesQueue(e.Kind) || q.messages[e.MessageID] != nil {
+			continue
+		}
+		q.messages[e.MessageID] = map[string]*queuedRow{}
+		if e.Kind != EventAccepted || e.Sequence <= q.repeatTo {
 			ids = append(ids, e.MessageID)
 		}
-	}
-	slices.Sort(ids)
-	ids = slices.Compact(ids)
-	q.messages = make(map[string]map[string]*queuedRow, len(ids))
-	for _, id := range ids {
-		q.messages[id] = map[string]*queuedRow{}
 	}
 	if len(ids) == 0 {
 		return nil
 	}
+	slices.Sort(ids)
 	var rows []QueuedMessage
 	if err := q.tx.db.Where("message_id IN ? AND edge = ?", ids, q.edge).Find(&rows).Error; err != nil {
 		return err

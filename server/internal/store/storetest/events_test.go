@@ -211,6 +211,58 @@ func compareDay(t *rapid.T, tx *store.Tx, day store.QuotaDay, want *byHand) erro
 	return nil
 }
 
+// An edge whose disk went back tells again, in a new generation, what it has; what it did since then has numbers of before too.
+func TestWhatIsToldAgainInANewGenerationIsCountedOnce(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.addPartner(t, acme)
+		f.addDomain(t, acme, "acme.example", nil)
+		f.addEdge(t, "edge_1")
+		event := func(sequence int64, after time.Duration) store.Event {
+			return store.Event{
+				Sequence: sequence, Time: noon.Add(after + 123), Kind: store.EventAccepted, Domain: "acme.example", Sender: "s@acme.example",
+				Recipients: 1, MessageID: fmt.Sprintf("message-%d-%v", sequence, after), RecipientDomains: []string{"far.example"},
+			}
+		}
+		report := func(generation, want int64, events ...store.Event) {
+			t.Helper()
+			f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error {
+				outcome, err := tx.RecordEvents(store.EventBatch{Generation: generation, FirstKept: 1, Events: events})
+				if err == nil && (outcome.Fenced || outcome.Acknowledged != want) {
+					t.Fatalf("answered %+v, want %d acknowledged", outcome, want)
+				}
+				return err
+			})
+		}
+		counted := func(want int64) {
+			t.Helper()
+			f.read(t, store.PartnerTenant(acme), func(tx *store.Tx) error {
+				days, err := tx.DayReports(store.DayFilter{Domain: "acme.example", From: "2026-11-22", To: "2026-11-22"}, store.DayCursor{}, 10)
+				if err != nil || len(days) != 1 || days[0].Messages != want {
+					t.Fatalf("reported %+v, %v, want %d messages", days, err, want)
+				}
+				senders, err := tx.TopSenders("acme.example", days[0].DayStart, store.SenderAddress, 1)
+				if err != nil || len(senders) != 1 || senders[0].Messages != want {
+					t.Fatalf("top senders %+v, %v, want %d messages", senders, err, want)
+				}
+				return nil
+			})
+		}
+		report(1, 4, event(1, 1), event(2, 2*time.Second), event(3, time.Second), event(4, 4*time.Second))
+		counted(4)
+		// It was set back to before event 4, and made others since.
+		report(2, 2, event(1, 1), event(2, 2*time.Second))
+		report(2, 4, event(2, 2*time.Second), event(3, time.Second), event(4, time.Minute))
+		counted(5)
+		report(2, 5, event(5, 2*time.Minute))
+		counted(6)
+		// And twice more, once before it had told all of that.
+		report(3, 2, event(1, 1), event(2, 2*time.Second))
+		report(4, 3, event(1, 1), event(2, 2*time.Second), event(3, time.Second))
+		report(4, 6, event(4, time.Minute), event(5, 2*time.Minute), event(6, 3*time.Minute))
+		counted(7)
+	})
+}
+
 func TestLostEventsAreRecordedAndBlockNothing(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		f.addPartner(t, acme)
