@@ -135,8 +135,8 @@ func keepAlive(address, say string, over <-chan struct{}) string {
 	}
 }
 
-// Matrix row 17: whoever guesses passwords gets twenty tries a minute, three for each connection, and the user that is guessed
-// goes on logging in from where it always does.
+// Matrix row 17: whoever guesses passwords gets twenty tries a minute, half of them at once, three for each connection; the user
+// that is guessed goes on logging in from where it always does, and the operator is told once.
 func TestRow17GuessersAreSlowedAndTheUserIsNot(t *testing.T) {
 	t.Parallel()
 	const connections = 15
@@ -172,8 +172,8 @@ func TestRow17GuessersAreSlowedAndTheUserIsNot(t *testing.T) {
 	e.hello().login("anna@ok.test", password, "235 .*")
 	t.Logf("the user waited %v", time.Since(began)) // for its turn to be checked, not for having failed
 	guessers.Wait()
-	// One more falls due every three seconds.
-	due := 21 + int(time.Since(began)/(3*time.Second))
+	// One more falls due every six seconds.
+	due := 11 + int(time.Since(began)/(6*time.Second))
 	if wrong > due || turnedAway == 0 || most > 3 {
 		t.Errorf("%d guesses were checked, %d turned away, %d over one connection; want at most %d, some, at most 3", wrong, turnedAway, most, due)
 	}
@@ -182,6 +182,46 @@ func TestRow17GuessersAreSlowedAndTheUserIsNot(t *testing.T) {
 	}
 	if got := e.counted("relayd_smtp_logins_total", "turned-away"); int(got) != turnedAway {
 		t.Errorf("%v are counted as turned away, want %d", got, turnedAway)
+	}
+	minutes := 1 + int(time.Since(began)/time.Minute)
+	for of, message := range map[string]string{"address": "an address guesses passwords", "user": "passwords of a user are guessed"} {
+		alarms := int(e.counted("relayd_smtp_guessing_total", of))
+		if lines := strings.Count(e.log.String(), message); alarms < 1 || alarms > minutes || lines != alarms {
+			t.Errorf("%d alarms and %d lines about the %s, want one a minute", alarms, lines, of)
+		}
+	}
+	if log := e.log.String(); !strings.Contains(log, `level=WARN msg="an address guesses passwords" client=127.0.0.2`) {
+		t.Errorf("the log does not name the address:\n%s", log)
+	}
+}
+
+// Wherever a minute begins: a burst at its end must not add to one at its beginning.
+func TestRow17NoMinuteSeesMoreThanTwentyWrongPasswords(t *testing.T) {
+	b, now := newStrictBuckets(20), time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	var tries []time.Time
+	for range 600 { // of ten minutes, a second each
+		for range 3 {
+			if b.take("a", now) == 0 {
+				tries = append(tries, now)
+			} else {
+				b.give("a", now)
+			}
+		}
+		now = now.Add(time.Second)
+	}
+	for i, from := range tries {
+		n := 0
+		for _, at := range tries[i:] {
+			if at.Sub(from) < time.Minute {
+				n++
+			}
+		}
+		if n > 20 {
+			t.Fatalf("%d tries in the minute from %s", n, from)
+		}
+	}
+	if len(tries) < 100 {
+		t.Errorf("%d tries in ten minutes, want ten a minute", len(tries))
 	}
 }
 

@@ -109,6 +109,18 @@ func (s *session) authenticate(identity, name, password string) error {
 	})
 }
 
+// alarmOfGuessing tells the operator that somebody tries passwords, or has a program with an old one.
+func (s *Server) alarmOfGuessing(who guessing) {
+	if who.user.IsNull() {
+		s.metrics.guessing.WithLabelValues("address").Inc()
+		s.Log.Warn("an address guesses passwords", "client", who.client, "most_per_minute", s.limits.AuthFailuresPerMinute)
+		return
+	}
+	s.metrics.guessing.WithLabelValues("user").Inc()
+	s.Log.Warn("passwords of a user are guessed", "user", who.user.String(), "client", who.client,
+		"most_per_minute", s.limits.AuthFailuresPerMinute)
+}
+
 func loginOutcome(slug reason.Slug, v reason.Variant) string {
 	switch {
 	case slug == reason.RateLimited:

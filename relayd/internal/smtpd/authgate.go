@@ -27,10 +27,13 @@ import (
 //   - Wrong passwords are counted by client address and by user. Who used up
 //     their number waits, at most maxAuthWait, then is turned away. A user's
 //     own addresses (from which the password was right before) do not wait for
-//     what others try, so nobody can lock a user out.
+//     what others try, so nobody can lock a user out. The operator is told, once a
+//     minute for each.
 //   - An unknown user costs as much as a known one.
 type authGate struct {
 	now       func() time.Time
+	alarm     func(guessing)
+	alarms    *buckets // one a minute for each
 	slots     chan struct{}
 	byAddress *buckets
 	byUser    *buckets
@@ -48,10 +51,17 @@ const (
 	checkPatience    = 15 * time.Second
 )
 
-func newAuthGate(l Limits, now func() time.Time) (*authGate, error) {
+// guessing is an address that has used up its wrong passwords, or a user whose
+// were used up.
+type guessing struct {
+	client netip.Addr
+	user   mailaddr.Address // null: it is the address
+}
+
+func newAuthGate(l Limits, now func() time.Time, alarm func(guessing)) (*authGate, error) {
 	g := &authGate{
-		now: now, slots: make(chan struct{}, l.AuthChecks),
-		byAddress: newBuckets(l.AuthFailuresPerMinute), byUser: newBuckets(l.AuthFailuresPerMinute),
+		now: now, alarm: alarm, alarms: newBuckets(1), slots: make(chan struct{}, l.AuthChecks),
+		byAddress: newStrictBuckets(l.AuthFailuresPerMinute), byUser: newStrictBuckets(l.AuthFailuresPerMinute),
 		right: map[[sha256.Size]byte]time.Time{}, familiar: map[[sha256.Size]byte]time.Time{},
 	}
 	if _, err := rand.Read(g.key[:]); err != nil {
@@ -102,6 +112,12 @@ func (g *authGate) wait(ctx context.Context, l login) error {
 	now := g.now()
 	pause := g.byAddress.take(addressKey(l.client), now)
 	ofUser := g.byUser.take(l.user.Key(), now)
+	if pause > 0 {
+		g.warn("address "+addressKey(l.client), guessing{client: l.client}, now)
+	}
+	if ofUser > 0 && !l.user.IsNull() {
+		g.warn("user "+l.user.Key(), guessing{client: l.client, user: l.user}, now)
+	}
 	if !g.knows(g.familiar, g.tag("familiar", l.user.Key(), addressKey(l.client))) {
 		pause = max(pause, ofUser)
 	}
@@ -121,6 +137,15 @@ func (g *authGate) wait(ctx context.Context, l login) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", errUncheckable, ctx.Err())
 	}
+}
+
+// warn tells the operator, once a minute for each key.
+func (g *authGate) warn(key string, who guessing, now time.Time) {
+	if g.alarms.take(key, now) > 0 {
+		g.alarms.give(key, now)
+		return
+	}
+	g.alarm(who)
 }
 
 // verify runs the check itself once a slot is free.

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// buckets count events by key and say who has to wait: each key may do
-// perMinute at once, and as many again each minute.
+// buckets count events by key and say who has to wait: each key may do burst at
+// once, and perMinute more each minute.
 type buckets struct {
-	perMinute float64
+	burst, perMinute float64
 
 	mu   sync.Mutex
 	keys map[string]bucket
@@ -25,8 +25,16 @@ type bucket struct {
 // none is, all go: forgiving everybody is better than growing for an attacker.
 const maxBuckets = 100_000
 
+// newBuckets lets each key do perMinute at once.
 func newBuckets(perMinute int) *buckets {
-	return &buckets{perMinute: float64(perMinute), keys: map[string]bucket{}}
+	return &buckets{burst: float64(perMinute), perMinute: float64(perMinute), keys: map[string]bucket{}}
+}
+
+// newStrictBuckets lets no minute see more than most, wherever it begins: half of
+// it may come at once, and half over the minute.
+func newStrictBuckets(most int) *buckets {
+	burst := (most + 1) / 2
+	return &buckets{burst: float64(burst), perMinute: float64(max(most-burst, 1)), keys: map[string]bucket{}}
 }
 
 // take counts one event and returns how long it has to wait for its turn. Who
@@ -51,7 +59,7 @@ func (b *buckets) give(key string, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	k := b.filled(key, now)
-	k.left = min(k.left+1, b.perMinute)
+	k.left = min(k.left+1, b.burst)
 	b.keys[key] = k
 }
 
@@ -59,10 +67,10 @@ func (b *buckets) give(key string, now time.Time) {
 func (b *buckets) filled(key string, now time.Time) bucket {
 	k, ok := b.keys[key]
 	if !ok {
-		return bucket{left: b.perMinute, at: now}
+		return bucket{left: b.burst, at: now}
 	}
 	if since := now.Sub(k.at); since > 0 {
-		k.left = min(k.left+since.Minutes()*b.perMinute, b.perMinute)
+		k.left = min(k.left+since.Minutes()*b.perMinute, b.burst)
 		k.at = now
 	}
 	return k
@@ -70,7 +78,7 @@ func (b *buckets) filled(key string, now time.Time) bucket {
 
 func (b *buckets) shrink(now time.Time) {
 	for key := range b.keys {
-		if b.filled(key, now).left >= b.perMinute {
+		if b.filled(key, now).left >= b.burst {
 			delete(b.keys, key)
 		}
 	}

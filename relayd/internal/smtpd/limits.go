@@ -30,9 +30,10 @@ type Limits struct {
 	// UserMessagesPerMinute is how fast a user may send, with bursts of as
 	// many; it slows an infected computer. 0 means 120.
 	UserMessagesPerMinute int
-	// AuthFailuresPerMinute are the wrong passwords that one address, or one
-	// user from addresses where it has not been before, can try at full speed.
-	// 0 means 20. Who uses them up waits.
+	// AuthFailuresPerMinute are the most wrong passwords that one address, or one
+	// user from addresses where it has not been before, can try in a minute: half
+	// of them at once. 0 means 20. Who uses them up waits, then is turned away, and
+	// the operator is told.
 	AuthFailuresPerMinute int
 	// AuthChecks run at once; each takes some 20 MB. 0 means 2.
 	AuthChecks int
@@ -48,7 +49,7 @@ type Limits struct {
 // What no setting changes.
 const (
 	stressPercent = 90
-	maxAuthWait   = 5 * time.Second
+	maxAuthWait   = 7 * time.Second // more than one try of twenty takes to fall due
 	// endGrace is how long a session may go on whose connection was closed, and
 	// whose context ended: a sync of the disk cannot be broken off.
 	endGrace     = 10 * time.Second

@@ -14,6 +14,7 @@ type metrics struct {
 	bytes       prometheus.Counter
 	refused     *prometheus.CounterVec // by reason
 	logins      *prometheus.CounterVec // by outcome
+	guessing    *prometheus.CounterVec // by whose tries were used up
 	stages      *prometheus.HistogramVec
 	undelivered prometheus.Counter
 	unreported  prometheus.Counter
@@ -38,6 +39,9 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		logins: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "relayd_smtp_logins_total", Help: "AUTH attempts: right, wrong, unchecked or turned-away.",
 		}, []string{"outcome"}),
+		guessing: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "relayd_smtp_guessing_total", Help: "Minutes in which an address or a user had used up its wrong passwords: somebody is guessing.",
+		}, []string{"of"}),
 		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "relayd_smtp_stage_seconds", Help: "Time that a message spent in a stage: receive, scan, quota or store.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
@@ -52,7 +56,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.connections, m.accepted, m.bytes, m.refused, m.logins, m.stages, m.undelivered, m.unreported, m.unscanned,
+		m.connections, m.accepted, m.bytes, m.refused, m.logins, m.guessing, m.stages, m.undelivered, m.unreported, m.unscanned,
 	} {
 		if err := registry.Register(c); err != nil {
 			return nil, err

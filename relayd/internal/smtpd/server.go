@@ -149,7 +149,7 @@ func New(c Config) (*Server, error) {
 	if s.sealer, err = feedback.NewSealer(c.FeedbackKey, c.EdgeID); err != nil {
 		return nil, fmt.Errorf("smtp server: %w", err)
 	}
-	if s.gate, err = newAuthGate(limits, c.Now); err != nil {
+	if s.gate, err = newAuthGate(limits, c.Now, s.alarmOfGuessing); err != nil {
 		return nil, fmt.Errorf("smtp server: %w", err)
 	}
 	if s.metrics, err = newMetrics(c.Metrics); err != nil {
