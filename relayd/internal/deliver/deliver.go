@@ -86,7 +86,8 @@ type Timeouts struct {
 	// Setup is for everything before the first byte of the message, all hosts
 	// together. Default 5 min.
 	Setup time.Duration
-	// DataBlock is for one write of a block of the message. Default 3 min.
+	// DataBlock is for one write of a block of the message; it may last up to a
+	// quarter longer. Default 3 min.
 	DataBlock time.Duration
 	// DataDone is for the reply to the final dot. Default 10 min: giving up
 	// earlier is how duplicates are made (RFC 5321 4.5.3.2.6).

@@ -6,10 +6,14 @@
 //	dane.go     which TLSA records a host has
 //	demand.go   what its channel must be: route, REQUIRETLS, DANE, MTA-STS, ratchet
 //	targets.go  which addresses are never dialled
+//	source.go   which address of ours the connection leaves from, and its name
 //	dial.go     one TCP connection, greeting, EHLO
+//	wire.go     its deadlines, and how few system calls it takes
 //	tls.go      STARTTLS or TLS from the first byte, as demanded
 //	auth.go     AUTH for routes with credentials
-//	convo.go    MAIL, RCPT, DATA, message, the reply after the dot
+//	convo.go    MAIL, RCPT, DATA
+//	body.go     the message, and the reply after the dot
+//	reply.go    replies, however hostile
 //	result.go   what a reply or a failure means
 //	pool.go     connections kept for the next message
 //	remember.go who took TLS, for the next time

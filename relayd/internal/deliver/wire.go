@@ -147,7 +147,11 @@ func (w *wire) mayWait() bool {
 // offer bounds the writes that follow: each may wait for d, or up to a quarter
 // longer.
 func (w *wire) offer(d time.Duration) {
-	soonest, latest := w.until(d), w.until(d+d/4)
+	soonest := w.until(d)
+	latest := soonest.Add(d / 4)
+	if !w.limit.IsZero() && w.limit.Before(latest) {
+		latest = w.limit
+	}
 	if !w.writeAlarm.IsZero() && !w.writeAlarm.Before(soonest) && !w.writeAlarm.After(latest) {
 		return
 	}
