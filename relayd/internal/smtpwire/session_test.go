@@ -188,6 +188,27 @@ func (d *deaf) Write(p []byte) (int, error) {
 	return d.script.Write(p)
 }
 
+func TestUnderStressAClientMayBeSilentForTenSeconds(t *testing.T) {
+	for _, stressed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			peer := dial(t, newServer(t, &diary{}, func(c *Config) { c.Stressed = func() bool { return stressed } }))
+			peer.say("EHLO c.test\r\n")
+			time.Sleep(10*time.Second - time.Millisecond)
+			synctest.Wait()
+			if got := peer.replies(); len(got) != 0 {
+				t.Fatalf("stress %v: was told %q before its time", stressed, got)
+			}
+			time.Sleep(2 * time.Millisecond)
+			synctest.Wait()
+			got := strings.Join(peer.replies(), ",")
+			peer.hangUp()
+			if stressed != (got == "421 4.4.2,close") {
+				t.Errorf("stress %v: was told %q after ten seconds", stressed, got)
+			}
+		})
+	}
+}
+
 func TestSlowClientsAreLetGo(t *testing.T) {
 	const command, data = 5 * time.Minute, 3 * time.Minute
 	hello := []string{"EHLO c.test\r\n"}
