@@ -93,7 +93,7 @@ func TestEveryMessageCarriesATokenThatNamesItsSender(t *testing.T) {
 	c.mail("anna@ok.test", text("anna@ok.test"), queuedAs)
 	messages, texts := e.stored()
 	_, rest, _ := strings.Cut(texts[0], feedback.HeaderName+":")
-	token, _, _ := strings.Cut(rest, "\r\nFrom:")
+	token, _, _ := strings.Cut(rest, "\r\nDate:")
 	claims, err := feedback.Open(e.server.FeedbackKey, token)
 	want := feedback.Claims{
 		MessageID: messages[0].ID, Domain: "ok.test", User: "anna@ok.test", ClientAddress: "127.0.0.1", Sender: "anna@ok.test",

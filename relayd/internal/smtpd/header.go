@@ -34,8 +34,10 @@ type header struct {
 	fields   []admit.Field // that rules ask for: unfolded, names in lower case
 	froms    int
 	received int
-	eightBit bool   // a byte above 0x7f, in header or body
-	fault    string // why the header cannot be accepted; "" while it can
+	// dated and named: there is a Date and a Message-ID field, whatever is in it.
+	dated, named bool
+	eightBit     bool   // a byte above 0x7f, in header or body
+	fault        string // why the header cannot be accepted; "" while it can
 
 	done  bool
 	bytes int
@@ -68,6 +70,8 @@ const (
 const (
 	fieldFrom          = "from"
 	fieldReceived      = "received"
+	fieldDate          = "date"
+	fieldMessageID     = "message-id"
 	fieldPrecedence    = "precedence"
 	fieldAutoSubmitted = "auto-submitted"
 	fieldListPrefix    = "list-"
@@ -217,6 +221,10 @@ func (h *header) name(text []byte) []byte {
 		h.froms++
 	case isName(name, fieldReceived):
 		h.received++
+	case isName(name, fieldDate):
+		h.dated = true
+	case isName(name, fieldMessageID):
+		h.named = true
 	}
 	return name
 }

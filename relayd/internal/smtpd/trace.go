@@ -11,13 +11,31 @@ import (
 )
 
 // traceFields makes the header fields that go above the message: Received
-// (RFC 5321 4.4) and the token by which complaints find their way back.
+// (RFC 5321 4.4), the token by which complaints find their way back, and what a
+// user's mail lacks.
 func (in *intake) traceFields(m *spool.Message) (err error) {
 	in.fields = in.appendReceived(in.fields[:0], m)
 	in.fields, err = in.server.sealer.AppendField(in.fields, &feedback.Claims{
 		MessageID: m.ID, Domain: m.Domain, User: m.User, ClientAddress: in.session.peerText, Sender: in.tx.fromText,
 	})
+	if err == nil && in.tx.client.Authenticated() {
+		in.fields = in.appendMissing(in.fields, m)
+	}
 	return err
+}
+
+// appendMissing appends what the mail program of a user should have written: the
+// date, which RFC 5322 3.6 demands, and a Message-ID, by which replies and
+// duplicates are known (RFC 6409 8.2 and 8.3). What is there is left alone, however
+// it looks. Mail of relay IPs has passed a server: it is that server's business.
+func (in *intake) appendMissing(b []byte, m *spool.Message) []byte {
+	if !in.header.dated {
+		b = append(m.AcceptedAt.AppendFormat(append(b, "Date: "...), time.RFC1123Z), "\r\n"...)
+	}
+	if !in.header.named {
+		b = append(append(append(append(append(b, "Message-ID: <"...), m.ID...), '@'), in.server.Hostname...), ">\r\n"...)
+	}
+	return b
 }
 
 // appendReceived appends the Received field.
