@@ -2,10 +2,13 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -157,4 +160,23 @@ func keepingSink(t *testing.T) sinkFiles {
 	t.Cleanup(func() { sink.Close() })
 	s.addr = sink.Addr()
 	return s
+}
+
+// metric is a number that an edge shows of itself: the sum over the labels of a name, 0 where it has none.
+func (e *edgeProcess) metric(t *testing.T, name string) (sum float64) {
+	t.Helper()
+	reply, err := http.Get("http://" + e.admin + "/metrics")
+	must(t, err)
+	defer reply.Body.Close()
+	text, err := io.ReadAll(reply.Body)
+	must(t, err)
+	for line := range strings.Lines(string(text)) {
+		label, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if label, _, _ = strings.Cut(label, "{"); label == name {
+			n, err := strconv.ParseFloat(value[strings.LastIndexByte(value, ' ')+1:], 64)
+			must(t, err)
+			sum += n
+		}
+	}
+	return sum
 }
