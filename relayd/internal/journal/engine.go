@@ -7,6 +7,27 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
+// openOrFail is openEngine, but for a disk that fails meanwhile: then the engine
+// tries for ever to bring to the disk what it has read, and is left to the end
+// of the process. It can change nothing any more.
+func openOrFail(c Config, j *Journal) (*pebble.DB, error) {
+	type result struct {
+		db  *pebble.DB
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		db, err := openEngine(c, j)
+		done <- result{db, err}
+	}()
+	select {
+	case r := <-done:
+		return r.db, r.err
+	case <-j.failed:
+		return nil, j.Err()
+	}
+}
+
 // openEngine opens pebble with tables and caches small enough for an edge of
 // 128 MiB, and every file operation behind the guard.
 func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {

@@ -116,6 +116,9 @@ func (j *Journal) commitRound(round []*Batch) {
 	// The engine's word does not count (see guard.go), the journal's own failure
 	// flag does, and that is set before the engine hears of any sync.
 	failed := j.Err()
+	if failed == nil {
+		j.synced = uint64(last.inner.SeqNum()) + uint64(last.inner.Count())
+	}
 	for _, b := range round {
 		b.turn.err = j.release(b, failed)
 	}
@@ -160,10 +163,10 @@ func (j *Journal) enter(b *Batch, sync bool) (err error) {
 	for _, fn := range b.ordered {
 		fn(b)
 	}
-	if sync && b.inner.Empty() {
-		// The engine would pass an empty batch over, without the sync that lazy
-		// batches before it are promised.
-		_ = b.inner.LogData(nil, nil)
+	if sync {
+		// Also because the engine would pass an empty batch over, without the
+		// sync that lazy batches before it are promised.
+		_ = b.inner.LogData(appendMark(nil, j.synced), nil)
 	}
 	j.ordinal++
 	b.ordinal = j.ordinal

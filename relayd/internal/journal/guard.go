@@ -197,6 +197,9 @@ func (f *guardedFile) sync(do func() error) error {
 	}
 	err := f.guard.journal.Err()
 	if err == nil {
+		if isLog(f.name) {
+			f.guard.journal.metrics.syncs.Inc()
+		}
 		if err = f.guard.faults(op, f.name); err == nil {
 			err = do()
 		}

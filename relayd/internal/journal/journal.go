@@ -105,6 +105,7 @@ type Config struct {
 type Journal struct {
 	log     *slog.Logger
 	db      *pebble.DB
+	opened  atomic.Bool // db can be used
 	lock    *os.File
 	gate    gate
 	metrics *metrics
@@ -119,6 +120,7 @@ type Journal struct {
 	order   sync.Mutex // held while a batch takes its place in the log
 	ordinal uint64     // place of the last batch; guarded by order
 	group   group
+	synced  uint64 // what has a lower number in the log is synced; the leader's
 
 	lazyMu sync.Mutex
 	lazy   []durableHook // hooks of lazy batches that no sync has covered yet
@@ -156,7 +158,22 @@ func Open(c Config) (*Journal, error) {
 }
 
 func (j *Journal) start(c Config) error {
-	db, err := openEngine(c, j)
+	var err error
+	if j.metrics, err = newMetrics(c.Metrics, j); err != nil {
+		return err
+	}
+	if err := j.open(c); err != nil {
+		j.metrics.unregister()
+		return err
+	}
+	return nil
+}
+
+func (j *Journal) open(c Config) error {
+	if err := mendLogs(c, j); err != nil {
+		return err
+	}
+	db, err := openOrFail(c, j)
 	if err != nil {
 		return engineError(err)
 	}
@@ -164,10 +181,7 @@ func (j *Journal) start(c Config) error {
 	if err := errors.Join(j.checkFormat(), j.Err()); err != nil {
 		return errors.Join(err, db.Close())
 	}
-	j.metrics, err = newMetrics(c.Metrics, j)
-	if err != nil {
-		return errors.Join(err, db.Close())
-	}
+	j.opened.Store(true)
 	return nil
 }
 

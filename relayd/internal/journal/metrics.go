@@ -11,6 +11,8 @@ type metrics struct {
 	registry prometheus.Registerer
 	commits  *prometheus.CounterVec
 	seconds  prometheus.Histogram
+	syncs    prometheus.Counter
+	damage   *prometheus.CounterVec
 	all      []prometheus.Collector
 }
 
@@ -27,6 +29,16 @@ func newMetrics(registry prometheus.Registerer, j *Journal) (*metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.0001, 3, 10),
 		}),
 	}
+	m.syncs = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "relayd_journal_syncs_total",
+		Help: "Syncs of the log; synced batches share them.",
+	})
+	m.damage = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "relayd_journal_damage_total",
+		Help: "Damaged places found in the journal's files (log or table) that were cut out.",
+	}, []string{"in"})
+	m.damage.WithLabelValues("log")
+	m.damage.WithLabelValues("table")
 	failed := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "relayd_journal_failed",
 		Help: "1 after a failed sync: nothing is accepted until restart.",
@@ -40,7 +52,7 @@ func newMetrics(registry prometheus.Registerer, j *Journal) (*metrics, error) {
 		Name: "relayd_journal_disk_bytes",
 		Help: "Space that the journal's files take.",
 	}, func() float64 { return float64(j.diskBytes()) })
-	m.all = []prometheus.Collector{m.commits, m.seconds, failed, disk}
+	m.all = []prometheus.Collector{m.commits, m.seconds, m.syncs, m.damage, failed, disk}
 	if registry == nil {
 		return m, nil
 	}
@@ -55,19 +67,15 @@ func newMetrics(registry prometheus.Registerer, j *Journal) (*metrics, error) {
 }
 
 func (j *Journal) diskBytes() uint64 {
-	if j.gate.enter() != nil {
+	if !j.opened.Load() || j.gate.enter() != nil {
 		return 0
 	}
 	defer j.gate.leave()
 	return j.db.Metrics().DiskSpaceUsage()
 }
 
-// committed counts one batch. It is called before metrics exist only for the
-// format stamp of a new store.
+// committed counts one batch.
 func (m *metrics) committed(sync bool, took time.Duration) {
-	if m == nil {
-		return
-	}
 	if !sync {
 		m.commits.WithLabelValues("lazy").Inc()
 		return
