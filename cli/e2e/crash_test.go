@@ -72,6 +72,7 @@ func crashRun(t *testing.T, plan crashPlan) {
 	if outcome.Accepted != plan.messages {
 		t.Fatalf("accepted %d of %d; replies %v", outcome.Accepted, plan.messages, outcome.Replies)
 	}
+	r.retry()
 	verdict := r.empty(kills(plan.kills, sessions+mixed))
 	if verdict.Returned == 0 {
 		t.Error("no mail of the run was returned: the test shows less than it should")

@@ -52,7 +52,6 @@ func failSync(t *testing.T, when string, size int) {
 	const sessions = 8
 	r := newTrial(t, trialOptions{})
 	r.send(r.load("before", 20, sessions, size))
-	r.judge(oracle.Bounds{})
 	tr := r.attach("fsync,fdatasync", "error=EIO:"+when)
 	alarm := r.watchAlarm()
 	acks := &acknowledgements{refused: map[string]int{}}
@@ -153,7 +152,6 @@ func TestSoakMatrixRow7ASlowDiskSlowsTheRepliesAndNothingElse(t *testing.T) {
 func slowDisk(t *testing.T, delay time.Duration, sessions, messages int) {
 	r := newTrial(t, trialOptions{})
 	r.send(r.load("warm", 200, sessions, smallMessage))
-	r.judge(oracle.Bounds{})
 	before := r.resident()
 	tr := r.attach("fsync,fdatasync", fmt.Sprintf("delay_enter=%d", delay.Microseconds()))
 	most := before

@@ -66,6 +66,7 @@ func killAtCalls(t *testing.T, chosen func(killPoint) []int) {
 			killed++
 		}
 	}
+	r.retry()
 	r.empty(kills(killed, sessions))
 	r.noStrayBodies()
 }
@@ -139,7 +140,7 @@ func killAtStarts(t *testing.T, chosen func(killPoint) []int) {
 		t.Error("most starts were over before the call came: the test shows little")
 	}
 	r.openSink(down)
-	r.ctl("queue", "--yes", "retry", "--domain", "example.com")
+	r.retry()
 	r.empty(kills(2*starts, 0))
 	r.noStrayBodies()
 }

@@ -7,7 +7,7 @@
 //	D  each recipient of a message that was answered 250 was delivered, waits, or was told of in a notification; exactly one
 //	   of these, and what arrived is whole. What was refused goes nowhere.
 //	U  nothing arrives twice but where a reply was lost: to the sender, whose next try is a message of its own, or to the relay.
-//	Q  units used are within the limit, and every accepted message was charged.
+//	Q  units used are within the limit, and every stored message was charged.
 //
 // Messages are followed under two names: the test id, which the sender wrote into the header, and the queue id, which the relay
 // gave each accepted try in its 250 and in Received. So a lost message is found even where a second try of it has arrived.
@@ -344,8 +344,8 @@ func (j *judgement) quota(now State) {
 	if now.Used > now.Limit {
 		j.wrong("Q: %d units were used of %d", now.Used, now.Limit)
 	}
-	if now.Used < int64(j.Accepted) {
-		j.wrong("Q: %d units were charged for %d accepted messages", now.Used, j.Accepted)
+	if stored := j.Accepted + j.Unanswered + j.Doubtful; now.Used < int64(stored) {
+		j.wrong("Q: %d units were charged for %d stored messages", now.Used, stored)
 	}
 	if most := int64(j.Accepted + j.Unanswered + j.Doubtful + j.broken + j.refused); now.Used > most {
 		j.wrong("Q: %d units were charged, and only %d messages were tried", now.Used, most)

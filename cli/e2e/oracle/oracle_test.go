@@ -117,13 +117,15 @@ func TestEachMistakeIsFound(t *testing.T) {
 			want: "D: Q4 has the text of m1 and the queue id of m4",
 		},
 		"a refused message that arrives": {
-			spoil: func(b *oracle.Books, _ *oracle.State) {
+			spoil: func(b *oracle.Books, now *oracle.State) {
+				now.Used++
 				b.Delivered("m3", "Q3", []string{bob, nobody, carl}, false)
 			},
 			want: "D: 1 refused messages were stored, at most 0 may be",
 		},
 		"a refused message that waits": {
 			spoil: func(_ *oracle.Books, now *oracle.State) {
+				now.Used++
 				now.Queue = append(now.Queue, oracle.Waiting{QueueID: "Q3", Destination: "example.net", Recipients: 2})
 			},
 			want: "D: 1 refused messages were stored, at most 0 may be",
@@ -134,6 +136,7 @@ func TestEachMistakeIsFound(t *testing.T) {
 		},
 		"more messages in the queue than were tried": {
 			spoil: func(_ *oracle.Books, now *oracle.State) {
+				now.Used += 2
 				for _, id := range []string{"Q8", "Q9"} {
 					now.Queue = append(now.Queue, oracle.Waiting{QueueID: id, Destination: "example.net", Recipients: 1})
 				}
@@ -159,7 +162,8 @@ func TestEachMistakeIsFound(t *testing.T) {
 			want:  "U: 1 deliveries were repeated, at most 0 may be",
 		},
 		"more tries stored without a reply than the kills explain": {
-			spoil: func(b *oracle.Books, _ *oracle.State) {
+			spoil: func(b *oracle.Books, now *oracle.State) {
+				now.Used += 2
 				b.Told("m1", "")
 				b.Told("m1", "")
 				b.Delivered("m1", "Q5", []string{bob, nobody, carl}, false)
@@ -182,7 +186,7 @@ func TestEachMistakeIsFound(t *testing.T) {
 		},
 		"a message that was not charged": {
 			spoil: func(_ *oracle.Books, now *oracle.State) { now.Used = 1 },
-			want:  "Q: 1 units were charged for 2 accepted messages",
+			want:  "Q: 1 units were charged for 2 stored messages",
 		},
 		"units for nothing": {
 			spoil: func(_ *oracle.Books, now *oracle.State) { now.Used = 4 },
@@ -200,6 +204,7 @@ func TestEachMistakeIsFound(t *testing.T) {
 
 func TestALostReplyExplainsASecondMessageWithinTheBound(t *testing.T) {
 	b, now := sound()
+	now.Used += 2
 	b.Told("m1", "")
 	b.Told("m1", "")
 	b.Delivered("m1", "Q5", []string{bob, nobody, carl}, false)
@@ -212,6 +217,7 @@ func TestALostReplyExplainsASecondMessageWithinTheBound(t *testing.T) {
 
 func TestATryWithoutReplyThatWasStoredMustNotBeHalfDelivered(t *testing.T) {
 	b, now := sound()
+	now.Used++
 	b.Told("m1", "")
 	b.Delivered("m1", "Q5", []string{bob}, false)
 	v := b.Judge(now, oracle.Bounds{Unanswered: 1})
