@@ -257,3 +257,21 @@ func TestReservedFlagsAreThoseThatEveryCommandHas(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsBegunCanBeAskedAfter(t *testing.T) {
+	table := ops.Table()
+	awaited := 0
+	for _, op := range table {
+		if op.Await == "" {
+			continue
+		}
+		awaited++
+		i := slices.IndexFunc(table, func(other ops.Op) bool { return other.ID == op.Await })
+		if i < 0 || len(table[i].Arguments()) != 1 || !slices.Contains(table[i].Paths, op.Until) || !slices.Contains(op.Paths, "id") {
+			t.Errorf("%s cannot be asked after by %q until %q", op.ID, op.Await, op.Until)
+		}
+	}
+	if awaited < 4 {
+		t.Errorf("only %d operations can be waited for", awaited)
+	}
+}

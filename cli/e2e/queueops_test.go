@@ -27,16 +27,8 @@ func (s *stack) queue(args ...string) []waiting {
 // operate acts on the queue, and waits until the edges have told what they changed.
 func (s *stack) operate(args ...string) (messages int) {
 	s.t.Helper()
-	var op struct {
-		ID         string `json:"id"`
-		Messages   int    `json:"messages"`
-		FinishedAt string `json:"finished_at"`
-	}
-	s.ctlJSON(&op, append([]string{"queue", "--yes"}, args...)...)
-	eventually(s.t, "outcome of queue "+strings.Join(args, " "), func() bool {
-		s.ctlJSON(&op, "queue", "operation", "show", op.ID)
-		return op.FinishedAt != ""
-	})
+	var op struct{ Messages int }
+	s.ctlJSON(&op, append([]string{"queue"}, append(args, "--yes", "--wait", "60s")...)...)
 	return op.Messages
 }
 

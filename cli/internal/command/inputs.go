@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -120,6 +121,8 @@ type inputs struct {
 	file        *string
 	contentType *string
 	watch       *watchFlags
+	// wait is how long to wait for the end of what was begun; 0 = not at all.
+	wait time.Duration
 }
 
 func addInputs(cmd *cobra.Command, op *ops.Op) *inputs {
@@ -128,6 +131,9 @@ func addInputs(cmd *cobra.Command, op *ops.Op) *inputs {
 		if p.In != ops.Path {
 			in.params[p.Name] = addInput(cmd, p.Field)
 		}
+	}
+	if op.Await != "" {
+		cmd.Flags().DurationVar(&in.wait, "wait", 0, "how `LONG` to wait until it is finished; when the time is over the exit code is 8 (default: not at all)")
 	}
 	if op.Body == nil {
 		return in

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +54,7 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 	}
 	a.line.waiting(call)
 	defer a.line.clear()
-	return a.hint(cmd, s, op, args, a.perform(cmd, s, call))
+	return a.hint(cmd, s, op, args, a.perform(cmd, s, call, in.wait))
 }
 
 // pasted takes a reference as replies to mail show it, "(ref=01K…)", for the
@@ -80,9 +81,12 @@ func (s *session) needToken(public bool) error {
 }
 
 // perform makes the call and prints the answer.
-func (a *app) perform(cmd *cobra.Command, s *session, call invoke.Call) error {
+func (a *app) perform(cmd *cobra.Command, s *session, call invoke.Call, wait time.Duration) error {
 	if call.Op.Raw || call.Op.Stream {
 		return a.copy(cmd, s, call)
+	}
+	if wait > 0 {
+		return a.await(cmd.Context(), s, call, wait)
 	}
 	shape := output.Shape{Rows: call.Op.Rows, Columns: call.Op.Columns}
 	var last *invoke.Answer

@@ -2251,9 +2251,11 @@ func Table() []Op {
 			Example:     "relayctl queue cancel --sender anna@example.com --reason \"account was stolen\"",
 			Scope:       "queue:write",
 			Roles:       []string{"operator", "partner"},
-			Columns:     []string{"id", "action", "matched", "edges", "edges_done"},
+			Columns:     []string{"id", "action", "matched", "edges", "edges_done", "messages", "recipients", "finished_at"},
 			Paths:       []string{"action", "created_at", "destination", "domain", "edges", "edges_acknowledged", "edges_done", "finished_at", "id", "matched", "message_ids", "messages", "partner", "reason", "recipients", "sender"},
 			Confirm:     "Take the selected mail out of the queue for good?",
+			Await:       "getQueueOperation",
+			Until:       "finished_at",
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2335,8 +2337,10 @@ func Table() []Op {
 			Example:     "relayctl queue hold --domain example.com --reason \"looks like a flood\"",
 			Scope:       "queue:write",
 			Roles:       []string{"operator", "partner"},
-			Columns:     []string{"id", "action", "matched", "edges", "edges_done"},
+			Columns:     []string{"id", "action", "matched", "edges", "edges_done", "messages", "recipients", "finished_at"},
 			Paths:       []string{"action", "created_at", "destination", "domain", "edges", "edges_acknowledged", "edges_done", "finished_at", "id", "matched", "message_ids", "messages", "partner", "reason", "recipients", "sender"},
+			Await:       "getQueueOperation",
+			Until:       "finished_at",
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2545,8 +2549,10 @@ func Table() []Op {
 			Example:     "relayctl queue release --domain example.com",
 			Scope:       "queue:write",
 			Roles:       []string{"operator", "partner"},
-			Columns:     []string{"id", "action", "matched", "edges", "edges_done"},
+			Columns:     []string{"id", "action", "matched", "edges", "edges_done", "messages", "recipients", "finished_at"},
 			Paths:       []string{"action", "created_at", "destination", "domain", "edges", "edges_acknowledged", "edges_done", "finished_at", "id", "matched", "message_ids", "messages", "partner", "reason", "recipients", "sender"},
+			Await:       "getQueueOperation",
+			Until:       "finished_at",
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -2625,11 +2631,13 @@ func Table() []Op {
 			Resource:    "queue",
 			Summary:     "Retry what waits now",
 			Description: "Makes the selected recipients due now instead of at their next attempt. Held ones stay held. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.",
-			Example:     "relayctl queue retry --destination example.net",
+			Example:     "relayctl queue retry --destination example.net --wait 30s",
 			Scope:       "queue:write",
 			Roles:       []string{"operator", "partner"},
-			Columns:     []string{"id", "action", "matched", "edges", "edges_done"},
+			Columns:     []string{"id", "action", "matched", "edges", "edges_done", "messages", "recipients", "finished_at"},
 			Paths:       []string{"action", "created_at", "destination", "domain", "edges", "edges_acknowledged", "edges_done", "finished_at", "id", "matched", "message_ids", "messages", "partner", "reason", "recipients", "sender"},
+			Await:       "getQueueOperation",
+			Until:       "finished_at",
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{

@@ -155,6 +155,10 @@ type Op struct {
 	// Watch are the dotted paths that tell rows of the answer apart, so that it
 	// can be watched; empty where it cannot.
 	Watch []string
+	// Await is the operation that shows, by the id in the answer, what becomes of
+	// what was begun, and Until the property that it has at the end; empty where
+	// the answer is the end.
+	Await, Until string
 	// Raw answers are written as they come: CSV, metrics, the contract.
 	Raw bool
 	// Produces are the media types of the good answer, JSON first.

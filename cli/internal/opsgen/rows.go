@@ -26,6 +26,10 @@ type hints struct {
 	Rows    string   `json:"rows"`
 	Raw     bool     `json:"raw"`
 	Watch   []string `json:"watch"`
+	Await   struct {
+		Operation string `json:"operation"`
+		Until     string `json:"until"`
+	} `json:"await"`
 }
 
 // rows returns a row for every operation of the contract, sorted by command.
@@ -93,7 +97,7 @@ func rowOf(doc *openapi3.T, o operationAt) (ops.Op, error) {
 		Group: h.Group, Verb: h.Verb, Resource: o.Tags[0],
 		Summary: strings.TrimSpace(o.Summary), Description: strings.TrimSpace(o.Description),
 		Example: strings.TrimSpace(h.Example), Scope: scope, Roles: roles,
-		Columns: h.Columns, Confirm: h.Confirm, Hidden: h.Hidden, Stream: h.Stream, Raw: h.Raw, Watch: h.Watch,
+		Columns: h.Columns, Confirm: h.Confirm, Hidden: h.Hidden, Stream: h.Stream, Raw: h.Raw, Watch: h.Watch, Await: h.Await.Operation, Until: h.Await.Until,
 		Public: public(doc, o.Operation), PageMax: pageMax(o),
 	}
 	row.Params = params(o)

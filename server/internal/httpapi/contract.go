@@ -11,7 +11,6 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/routers"
-	"github.com/goccy/go-yaml"
 
 	"activerelay/api"
 	"activerelay/api/rest"
@@ -39,8 +38,8 @@ type contract struct {
 	byRoute map[string]*operation
 	// scopes are the scopes that the operations of a role ask for.
 	scopes map[api.Role][]api.Scope
-	// text is the document as YAML, page the documentation page; both are made at their first use.
-	text, page func() ([]byte, error)
+	// page is the documentation page; it is made at its first use.
+	page func() ([]byte, error)
 }
 
 func loadContract() (*contract, error) {
@@ -58,7 +57,6 @@ func loadContract() (*contract, error) {
 func indexContract(document *openapi3.T) (*contract, error) {
 	c := &contract{
 		byRoute: map[string]*operation{}, scopes: map[api.Role][]api.Scope{},
-		text: sync.OnceValues(contractText),
 		page: sync.OnceValues(func() ([]byte, error) { return docsPage(document) }),
 	}
 	readers := map[string]reflect.Type{"reportEvents": reflect.TypeFor[api.EventBatch]()}
@@ -125,16 +123,3 @@ var pathParameter = regexp.MustCompile(`\{([^}]+)\}`)
 
 // echoPath writes "/v1/partners/{partner}" as "/v1/partners/:partner".
 func echoPath(path string) string { return pathParameter.ReplaceAllString(path, ":$1") }
-
-// contractText is the document as YAML, from the JSON that is embedded.
-func contractText() ([]byte, error) {
-	text, err := rest.GetSpecJSON()
-	if err != nil {
-		return nil, err
-	}
-	var ordered yaml.MapSlice
-	if err := yaml.UnmarshalWithOptions(text, &ordered, yaml.UseOrderedMap()); err != nil {
-		return nil, fmt.Errorf("contract as YAML: %w", err)
-	}
-	return yaml.Marshal(ordered)
-}

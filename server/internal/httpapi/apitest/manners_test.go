@@ -5,15 +5,12 @@ import (
 	"encoding/csv"
 	"fmt"
 	"net/http"
+	"os"
 	"reflect"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/getkin/kin-openapi/openapi3"
-
-	"activerelay/api/rest"
 )
 
 func TestPUTCreatesOnceAndThenReplacesWhole(t *testing.T) {
@@ -254,16 +251,12 @@ func TestTheCSVHasTheRowsOfTheReport(t *testing.T) {
 func TestTheContractAndItsPageAreServedToEverybody(t *testing.T) {
 	w := newWorld(t)
 	served := w.do(t, call{method: "GET", path: "/openapi.yaml"})
-	spec, err := openapi3.NewLoader().LoadFromData(served.body)
+	written, err := os.ReadFile("../../../../openapi.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours, err := rest.GetSpec()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if spec.Paths.Len() != ours.Paths.Len() || spec.Paths.Find("/v1/domains/{domain}").Get.Extensions["x-scope"] != "domains:read" {
-		t.Errorf("the served contract has %d paths, ours %d", spec.Paths.Len(), ours.Paths.Len())
+	if !bytes.Equal(served.body, written) {
+		t.Error("the served contract is not openapi.yaml byte for byte")
 	}
 	page := w.do(t, call{method: "GET", path: "/docs"})
 	if !strings.HasPrefix(page.header.Get("Content-Type"), "text/html") || !bytes.Contains(page.body, []byte("putDomain")) {
