@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"net"
 	"net/netip"
@@ -78,7 +79,9 @@ func (c *conn) verdict(step string, d time.Duration) (reply, *failure) {
 }
 
 func (c *conn) read(step string, d time.Duration, parse func(*bufio.Reader) (reply, error)) (reply, *failure) {
-	c.wire.expect(d)
+	if !c.heard() {
+		c.wire.expect(d)
+	}
 	r, err := parse(c.in)
 	if err != nil {
 		return reply{}, c.fail(step, err)
@@ -88,6 +91,13 @@ func (c *conn) read(step string, d time.Duration, parse func(*bufio.Reader) (rep
 		c.broken = true
 	}
 	return r, nil
+}
+
+// heard reports whether the next line has been read already: replies to
+// commands that were sent together mostly come together.
+func (c *conn) heard() bool {
+	ahead, _ := c.in.Peek(c.in.Buffered())
+	return bytes.IndexByte(ahead, '\n') >= 0
 }
 
 // command sends one command and reads its reply.
@@ -108,9 +118,8 @@ func (c *conn) fail(step string, err error) *failure {
 func (c *conn) channel() string { return cmp.Or(c.tls, channelNone) }
 
 // usable reports whether the connection may carry another message.
-func (c *conn) usable() bool {
-	return !c.broken && !c.dirty && c.messages < maxMessagesPerConnection &&
-		time.Since(c.opened) < maxConnectionAge
+func (c *conn) usable(now time.Time) bool {
+	return !c.broken && !c.dirty && c.messages < maxMessagesPerConnection && now.Sub(c.opened) < maxConnectionAge
 }
 
 // close ends the connection, politely where that costs no waiting.

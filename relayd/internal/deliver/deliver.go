@@ -267,8 +267,8 @@ func (s *Sender) converse(ctx context.Context, c *conn, job *queue.Job, out *out
 		out.failRest(f)
 	}
 	s.remember(c, job, out)
-	if c.usable() {
-		s.pool.put(poolKey(job), c)
+	if now := time.Now(); c.usable(now) {
+		s.pool.put(poolKey(job), c, now)
 	} else {
 		c.close()
 	}

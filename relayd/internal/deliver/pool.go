@@ -71,8 +71,8 @@ func (p *pool) take(k key) *conn {
 	return c
 }
 
-// put keeps c, or closes it when there is no room.
-func (p *pool) put(k key, c *conn) {
+// put keeps c from now on, or closes it when there is no room.
+func (p *pool) put(k key, c *conn, now time.Time) {
 	p.mu.Lock()
 	if p.closed || p.count >= p.max {
 		p.mu.Unlock()
@@ -80,7 +80,7 @@ func (p *pool) put(k key, c *conn) {
 		return
 	}
 	defer p.mu.Unlock()
-	c.parked = time.Now()
+	c.parked = now
 	if len(p.conns) == 0 {
 		p.sweeps.Reset(p.idle)
 	}
