@@ -117,6 +117,9 @@ func (q *queueing) apply(e Event) {
 	case EventQuarantined:
 		for _, row := range rows {
 			row.State = Quarantined
+			if e.Detail != "" {
+				row.LastReply, row.RemoteHost, row.TLS = e.Detail, "", ""
+			}
 			row.change(e)
 		}
 	}

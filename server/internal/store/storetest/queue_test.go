@@ -94,7 +94,7 @@ func TestTheQueueIsWhatTheEventsTell(t *testing.T) {
 				{Kind: store.EventReleased, MessageID: first, RecipientDomains: []string{"z.example"}}, outcome(store.EventBounced, first, "b@y.example"),
 			}, []string{first + " y.example 1 queued 3", first + " z.example 1 queued 0"}},
 			{"expired, quarantined", []store.Event{
-				outcome(store.EventExpired, first, "c@y.example"), {Kind: store.EventQuarantined, MessageID: first},
+				outcome(store.EventExpired, first, "c@y.example"), {Kind: store.EventQuarantined, MessageID: first, Detail: "a torn envelope"},
 			}, []string{first + " z.example 1 quarantined 0"}},
 			{"cancelled", []store.Event{outcome(store.EventCancelled, first, "d@z.example")}, []string{}},
 			{"an attempt of a message that nothing is known of", []store.Event{outcome(store.EventDeferred, second, "b@y.example")}, []string{
@@ -112,6 +112,15 @@ func TestTheQueueIsWhatTheEventsTell(t *testing.T) {
 			f.tell(t, "edge_1", step.events...)
 			if diff := gocmp.Diff(step.want, f.waiting(t, store.Operator(), store.QueueFilter{})); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", step.name, diff)
+			}
+			if step.name == "expired, quarantined" {
+				f.read(t, store.PartnerTenant(acme), func(tx *store.Tx) error {
+					rows, err := tx.QueuedMessages(store.QueueFilter{State: store.Quarantined}, store.QueueCursor{}, 10)
+					if err == nil && (len(rows) != 1 || rows[0].LastReply != "a torn envelope") {
+						t.Errorf("in quarantine are %+v", rows)
+					}
+					return err
+				})
 			}
 			if step.name == "deferred" {
 				f.read(t, store.PartnerTenant(acme), func(tx *store.Tx) error {
