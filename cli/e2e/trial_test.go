@@ -24,6 +24,7 @@ type trial struct {
 	*stack
 	edge  *edgeProcess
 	books *oracle.Books
+	down  string // see trialOptions
 
 	mu   sync.Mutex
 	sink *bench.Sink
@@ -49,7 +50,7 @@ func newTrial(t *testing.T, o trialOptions) *trial {
 	if o.users == 0 {
 		o.users = 100_000
 	}
-	r := &trial{stack: o.stack, books: oracle.New(recipients)}
+	r := &trial{stack: o.stack, books: oracle.New(recipients), down: o.down}
 	t.Cleanup(r.closeSink)
 	target := o.down
 	if target == "" {
