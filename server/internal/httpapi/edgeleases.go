@@ -33,6 +33,9 @@ func (a *API) LeaseQuota(ctx context.Context, r rest.LeaseQuotaRequestObject) (r
 	if reply.Instructed {
 		a.Publisher.Wake()
 	}
+	if reply.Claim != "" {
+		a.Publisher.Claimed(ctx, reply.Claim, edge.Edge, edge.Name)
+	}
 	if reply.Fenced != "" {
 		return nil, problem.EdgeFenced(reply.Fenced)
 	}

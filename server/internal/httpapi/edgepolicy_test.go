@@ -174,7 +174,9 @@ func TestANoticeGoesToOneEdgeUntilItIsSent(t *testing.T) {
 	poll := e.startPoll(at, 30)
 	f.untilPolling(1)
 
-	e.lease(e.ask("example.com", 10))
+	all := e.ask("example.com", 10)
+	all["at_least"] = 10 // the other edge would be left half
+	e.lease(all)
 	e.lease(e.spent("example.com", 10, 8))
 	var got pulled
 	poll.result().want(200).into(&got.page)

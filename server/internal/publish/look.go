@@ -11,6 +11,9 @@ import (
 // purgeEvery is how often old tombstones are removed.
 const purgeEvery = time.Hour
 
+// nameEvery is how often it is said which edges keep quota from being granted.
+const nameEvery = time.Minute
+
 // finishTimeout bounds what Run writes down when it ends.
 const finishTimeout = 5 * time.Second
 
@@ -37,7 +40,12 @@ func (p *Publisher) once(ctx context.Context) {
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error
-	}{{"look at the revision", p.lookAtHistory}, {"write down what edges enforce", p.flush}, {"purge tombstones", p.purge}} {
+	}{
+		{"look at the revision", p.lookAtHistory},
+		{"write down what edges enforce", p.flush},
+		{"name silent edges", p.nameSilent},
+		{"purge tombstones", p.purge},
+	} {
 		if err := step.do(ctx); err != nil && ctx.Err() == nil {
 			p.config.Log.WarnContext(ctx, "policy upkeep", slog.String("step", step.name), slog.Any("error", err))
 		}

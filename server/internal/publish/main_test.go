@@ -60,7 +60,10 @@ func newFixture(t *testing.T, db storetest.Database, config publish.Config) *fix
 func (f *fixture) publisher(t *testing.T, config publish.Config) *publish.Publisher {
 	t.Helper()
 	config.Store, config.Bell, config.Now = f.Store, f.bell, f.clock.Now
-	config.Log, config.Metrics = slog.New(slog.DiscardHandler), prometheus.NewRegistry()
+	config.Metrics = prometheus.NewRegistry()
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
 	p, err := publish.New(config)
 	if err != nil {
 		t.Fatal(err)

@@ -69,6 +69,7 @@ type Publisher struct {
 	epoch    string
 	position int64
 	purgedAt time.Time
+	namedAt  time.Time
 }
 
 // New returns a publisher; Run has to run beside it.
@@ -195,21 +196,28 @@ func (p *Publisher) check(ctx context.Context, poll Poll, after store.PolicyCurs
 		return err
 	}
 	// The page may be older than a commit whose revision the edge has seen already, through another process.
-	restored := false
+	var claim store.EpochClaim
+	var row store.Edge
 	err := p.store.Write(ctx, store.System(), func(tx *store.Tx) error {
+		claim = ""
 		known, err := tx.Revision()
-		restored = err == nil && known < after.Revision
-		if err != nil || !restored {
+		if err != nil || known >= after.Revision {
 			return err
 		}
-		return tx.NewEpoch()
+		if row, err = tx.Edge(poll.Edge); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		claim = store.EpochRefused
+		begun, err := tx.ClaimEpoch(poll.Edge)
+		if begun {
+			claim = store.EpochBegun
+		}
+		return err
 	})
-	if err != nil || !restored {
+	if err != nil || claim == "" {
 		return err
 	}
-	p.config.Log.ErrorContext(ctx, "an edge enforces a revision that the database does not have: it was restored; a new epoch begins",
-		slog.String("edge", poll.Edge), slog.Int64("enforced", after.Revision), slog.Int64("revision", found.revision))
-	p.NewHistory()
+	p.Claimed(ctx, claim, poll.Edge, row.Name, slog.Int64("enforced", after.Revision), slog.Int64("revision", found.revision))
 	p.metrics.polls.WithLabelValues("gone").Inc()
 	return ErrGone
 }
@@ -270,6 +278,8 @@ type metrics struct {
 	polls    *prometheus.CounterVec
 	bytes    prometheus.Counter
 	epochs   prometheus.Counter
+	claims   *prometheus.CounterVec
+	silent   prometheus.Gauge
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -281,6 +291,14 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		bytes:  prometheus.NewCounter(prometheus.CounterOpts{Name: "relay_server_policy_bytes_total", Help: "Bytes of policy documents sent to edges."}),
 		epochs: prometheus.NewCounter(prometheus.CounterOpts{Name: "relay_server_policy_epochs_total", Help: "New epochs, each after a restored database."}),
 	}
-	registry.MustRegister(m.waiting, m.revision, m.polls, m.bytes, m.epochs)
+	m.claims = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "relay_server_epoch_claims_total",
+		Help: "Edges' claims to know more than the database; refused ones came from an edge that had claimed that within the hour.",
+	}, []string{"result"}) // begun or refused
+	m.silent = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "relay_server_unreported_edges",
+		Help: "Active edges that have not reported what they hold since the database was restored; while there is one, no quota is granted.",
+	})
+	registry.MustRegister(m.waiting, m.revision, m.polls, m.bytes, m.epochs, m.claims, m.silent)
 	return m
 }

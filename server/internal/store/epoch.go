@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"activerelay/migrations"
 )
@@ -44,6 +45,39 @@ func (tx *Tx) NewEpoch() error {
 		return fmt.Errorf("new epoch: %w", err)
 	}
 	return nil
+}
+
+// ClaimEvery is how often one edge can begin a new epoch on its word.
+const ClaimEvery = time.Hour
+
+// ClaimEpoch begins a new epoch because an edge knows more than the database, and reports whether it did. Each epoch makes all
+// edges start their policy again and stops all grants for a while, so an edge that is broken, or whose credential is in wrong
+// hands, can do that once an hour. A restore that the database itself shows needs no edge's word and waits for nothing.
+func (tx *Tx) ClaimEpoch(edge string) (begun bool, err error) {
+	key := "epoch_claim/" + edge
+	last, err := tx.meta(key)
+	if err != nil {
+		return false, err
+	}
+	if since := tx.Now.Sub(time.Unix(last, 0)); since >= 0 && since < ClaimEvery {
+		return false, nil
+	}
+	if err := tx.setMeta(key, tx.Now.Unix()); err != nil {
+		return false, err
+	}
+	return true, tx.NewEpoch()
+}
+
+// Unreported returns the active edges that have not said in this epoch what they hold, oldest first. While there is one no quota
+// is granted.
+func (tx *Tx) Unreported() ([]Edge, error) {
+	epoch, err := tx.Epoch()
+	if err != nil {
+		return nil, err
+	}
+	var rows []Edge
+	err = tx.edges().Where("status = ? AND reported_epoch <> ?", EdgeActive, epoch).Order("id").Find(&rows).Error
+	return rows, err
 }
 
 // Position is how far the history of an SQLite database has come: it grows with each published change and with each

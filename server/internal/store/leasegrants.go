@@ -126,16 +126,9 @@ func (l *leasing) learn() error {
 	}
 	// In a history in which the edge has not reported yet, that it knows more is what is waited for.
 	if l.ahead && l.edge.ReportedEpoch == epoch {
-		if err := l.tx.NewEpoch(); err != nil {
+		if epoch, err = l.claimEpoch(epoch); err != nil {
 			return err
 		}
-		if epoch, err = l.tx.Epoch(); err != nil {
-			return err
-		}
-		l.tx.Audit(AuditRow{
-			TokenID: l.edge.ID, ActorName: l.edge.Name, ActorRole: "edge", Action: "leaseQuota", Object: "platform/epoch",
-			Reason: "the edge reports grants that the database does not know: it was restored",
-		})
 	}
 	if l.call.Complete && l.standing != callDelayed && l.edge.ReportedEpoch != epoch {
 		l.edge.ReportedEpoch = epoch
@@ -161,6 +154,24 @@ func (l *leasing) learn() error {
 		}
 	}
 	return nil
+}
+
+// claimEpoch begins a new epoch, unless the edge did that a short while ago. Its counters count all the same.
+func (l *leasing) claimEpoch(epoch string) (string, error) {
+	begun, err := l.tx.ClaimEpoch(l.edge.ID)
+	if err != nil {
+		return "", err
+	}
+	if !begun {
+		l.claim = EpochRefused
+		return epoch, nil
+	}
+	l.claim = EpochBegun
+	l.tx.Audit(AuditRow{
+		TokenID: l.edge.ID, ActorName: l.edge.Name, ActorRole: "edge", Action: "leaseQuota", Object: "platform/epoch",
+		Reason: "the edge reports grants that the database does not know: it was restored",
+	})
+	return l.tx.Epoch()
 }
 
 // grant lends units of the running days, and says of each claim how it stands.

@@ -43,7 +43,18 @@ type LeaseReply struct {
 	Leases []LeaseGrant
 	// Instructed: the call gave the edge an instruction.
 	Instructed bool
+	// Claim is what came of a report that shows that the database was restored; empty without one.
+	Claim EpochClaim
 }
+
+// EpochClaim is what came of an edge's word that the database was restored.
+type EpochClaim string
+
+// The outcomes of a claim.
+const (
+	EpochBegun   EpochClaim = "begun"
+	EpochRefused EpochClaim = "refused" // see [Tx.ClaimEpoch]
+)
 
 // Lease states, as the contract names them; the others are those of quota.Outcome.
 const LeaseUnknownDomain = "unknown-domain"
@@ -103,7 +114,7 @@ func (tx *Tx) Lease(call LeaseCall) (LeaseReply, error) {
 		return LeaseReply{}, err
 	}
 	reply.Sequence, reply.Generation = edge.LeaseSequence, edge.Generation
-	reply.Learning, reply.Leases, reply.Instructed = l.learning, l.grants, l.instructed
+	reply.Learning, reply.Leases, reply.Instructed, reply.Claim = l.learning, l.grants, l.instructed, l.claim
 	return reply, nil
 }
 
@@ -186,6 +197,7 @@ type leasing struct {
 	learning   bool
 	sharers    []Edge // the other active edges
 	instructed bool
+	claim      EpochClaim
 	granted    bool
 	grants     []LeaseGrant
 }

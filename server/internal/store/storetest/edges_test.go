@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -200,6 +201,62 @@ func TestRestoredDatabaseGrantsNothingUntilAllEdgesHaveReported(t *testing.T) {
 		got = lease("edge_2", 11, quota.Counters{Granted: 900, Spent: 900}, 0, true)
 		if got.Leases[0].Day.Held != 1550 || got.Leases[0].Day.Spent != 1500 {
 			t.Errorf("the day says %+v, want that what is spent is counted", got.Leases[0].Day)
+		}
+		if got.Claim != store.EpochBegun || !got.Learning {
+			t.Errorf("the claim of the second edge is %q", got.Claim)
+		}
+		// The same edge within the hour is not believed again, but what it says that it spent is counted.
+		if got := lease("edge_1", 12, quota.Counters{Granted: 650, Spent: 650}, 0, true); got.Learning {
+			t.Errorf("answered %+v, want that all have reported", got)
+		}
+		before = epoch()
+		got = lease("edge_2", 12, quota.Counters{Granted: 2000, Spent: 2000}, 0, true)
+		if got.Claim != store.EpochRefused || got.Learning || epoch() != before || got.Leases[0].Day.Spent != 2650 {
+			t.Errorf("the second claim is %q, the day says %+v", got.Claim, got.Leases[0].Day)
+		}
+	})
+}
+
+func TestAnEdgeBeginsOneEpochAnHourInWhichAllAreToReport(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		for _, id := range []string{"edge_1", "edge_2", "edge_3"} {
+			f.addEdge(t, id)
+		}
+		f.write(t, store.Operator(), func(tx *store.Tx) error {
+			row, err := tx.LockEdge("edge_3")
+			return errors.Join(err, tx.RetireEdge(&row))
+		})
+		silent := func() (ids []string) {
+			f.read(t, store.System(), func(tx *store.Tx) error {
+				rows, err := tx.Unreported()
+				for _, row := range rows {
+					ids = append(ids, row.ID)
+				}
+				return err
+			})
+			return ids
+		}
+		if got := silent(); len(got) != 0 {
+			t.Errorf("%v have not reported before anything was restored", got)
+		}
+		claim := func(want bool) {
+			t.Helper()
+			f.write(t, store.System(), func(tx *store.Tx) error {
+				begun, err := tx.ClaimEpoch("edge_1")
+				if begun != want {
+					t.Errorf("a new epoch began: %v, want %v", begun, want)
+				}
+				return err
+			})
+		}
+		claim(true)
+		claim(false)
+		f.clock.Advance(store.ClaimEvery)
+		claim(true)
+		f.clock.Advance(-time.Minute) // a clock that was put right is no reason to disbelieve
+		claim(true)
+		if got := silent(); !slices.Equal(got, []string{"edge_1", "edge_2"}) {
+			t.Errorf("%v have not reported, want the two that are not retired", got)
 		}
 	})
 }
