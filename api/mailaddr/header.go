@@ -24,6 +24,7 @@ func FromHeader(value string) (Address, error) {
 		return Address{}, err
 	}
 	scan := headerScan{in: text}
+	scan.outside.Grow(len(text))
 	if err := scan.run(); err != nil {
 		return Address{}, err
 	}
@@ -38,6 +39,7 @@ func FromHeader(value string) (Address, error) {
 // and refuses every other control byte but the tab.
 func unfold(value string) (string, error) {
 	var b strings.Builder
+	b.Grow(len(value))
 	for i := 0; i < len(value); i++ {
 		c := value[i]
 		if c == '\r' && i+1 < len(value) && value[i+1] == '\n' {
@@ -126,6 +128,7 @@ func (h *headerScan) open() error {
 	}
 	h.sawAngle, h.inAngle = true, true
 	h.pos++
+	h.angle.Grow(len(h.in) - h.pos)
 	return nil
 }
 

@@ -67,15 +67,11 @@ func TestRow14SlowClientsDoNotKeepARealOneOut(t *testing.T) {
 	var took []time.Duration
 	for start := time.Now(); len(took) < real || time.Since(start) < 4*idle; {
 		began := time.Now()
-		c := e.connect()
-		greeting, err := c.reply()
-		for err == nil && strings.HasPrefix(greeting, "421") && time.Since(began) < patience {
-			c = e.connect() // those that were let go are still being counted: a mail server tries again
-			greeting, err = c.reply()
+		for !e.deliversOne() { // a mail server tries again
+			if time.Since(began) > patience {
+				t.Fatal("a real client does not get through")
+			}
 		}
-		c.ask("EHLO client.test", "(?s)250-.*")
-		c.mail("anna@ok.test", text("anna@ok.test"), queuedAs)
-		c.ask("QUIT", "221 .*")
 		took = append(took, time.Since(began))
 	}
 	close(over)
@@ -95,6 +91,29 @@ func TestRow14SlowClientsDoNotKeepARealOneOut(t *testing.T) {
 	if messages, _ := e.stored(); len(messages) != len(took) {
 		t.Errorf("%d messages stored, want %d", len(messages), len(took))
 	}
+}
+
+// deliversOne reports whether a whole message got through. It is false when the server said 421: those that were let go are still
+// being counted, or this test was too slow for a server under stress.
+func (e *edge) deliversOne() bool {
+	e.t.Helper()
+	c := e.connect()
+	defer c.conn.Close()
+	steps := []struct{ say, want string }{
+		{want: "220"}, {say: "EHLO client.test\r\n", want: "250"}, {say: "MAIL FROM:<anna@ok.test>\r\n", want: "250"},
+		{say: "RCPT TO:<carl@sink.test>\r\n", want: "250"}, {say: "DATA\r\n", want: "354"}, {say: text("anna@ok.test") + ".\r\n", want: "250"},
+	}
+	for i, step := range steps {
+		_, _ = io.WriteString(c.conn, step.say) // the reply is missing then
+		switch got, err := c.reply(); {
+		case strings.HasPrefix(got, step.want):
+		case strings.HasPrefix(got, "421"), err != nil && !isDeadline(err) && i < len(steps)-1: // it was cut off before the 421 was read
+			return false
+		default:
+			e.t.Fatalf("%q was answered %q, %v", step.say, got, err)
+		}
+	}
+	return true
 }
 
 // keepAlive says something every now and then until the server has enough, and returns the code that it was told.
@@ -169,7 +188,9 @@ func TestRow17GuessersAreSlowedAndTheUserIsNot(t *testing.T) {
 	clear(e.server.gate.right)
 	e.server.gate.mu.Unlock()
 	began := time.Now()
-	e.hello().login("anna@ok.test", password, "235 .*")
+	again := e.hello()
+	e.must(again.conn.SetDeadline(time.Now().Add(3 * patience))) // the race detector makes checks slow
+	again.login("anna@ok.test", password, "235 .*")
 	t.Logf("the user waited %v", time.Since(began)) // for its turn to be checked, not for having failed
 	guessers.Wait()
 	// One more falls due every six seconds.

@@ -277,13 +277,12 @@ func (h *header) finish() string {
 	return ""
 }
 
-// values returns the values of a kept field.
-func (h *header) values(name string) []string {
-	var out []string
+// from is the value of the first From field.
+func (h *header) from() string {
 	for _, f := range h.fields {
-		if f.Name == name {
-			out = append(out, f.Value)
+		if f.Name == fieldFrom {
+			return f.Value
 		}
 	}
-	return out
+	return ""
 }

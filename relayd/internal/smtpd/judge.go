@@ -14,7 +14,7 @@ import (
 // judge decides by what the header says: who speaks, and whether this is a
 // mailing. The header has exactly one From field by now.
 func (in *intake) judge() error {
-	from, err := mailaddr.FromHeader(in.header.values("from")[0])
+	from, err := mailaddr.FromHeader(in.header.from())
 	if err != nil {
 		return in.refuse(refusal{slug: reason.BadHeader, args: reason.Args{Detail: "From: " + err.Error()}})
 	}

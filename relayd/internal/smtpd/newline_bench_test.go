@@ -30,3 +30,19 @@ func BenchmarkNewlines(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkHeader is the price of looking at the header of a letter of 5 KiB, and at all of it for eight bits. It takes memory for
+// the From field alone.
+func BenchmarkHeader(b *testing.B) {
+	letter := []byte(letterOf(5 << 10))
+	var h header
+	b.SetBytes(int64(len(letter)))
+	b.ReportAllocs()
+	for b.Loop() {
+		h.reset()
+		h.feed(letter)
+		if fault := h.finish(); fault != "" {
+			b.Fatal(fault)
+		}
+	}
+}
