@@ -61,7 +61,12 @@ func (j *Journal) engineEvents() *pebble.EventListener {
 		// The default would be fatal. The reader of the damaged key gets
 		// ErrCorrupt and decides; the other keys stay readable.
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			j.log.Error("journal data corrupt", "path", info.Path, "err", info.Details)
+			if _, told := j.damaged.LoadOrStore(info.Path, nil); told {
+				return // every look at it says so again
+			}
+			j.metrics.damage.WithLabelValues("table").Inc()
+			j.log.Error("a table of the journal is damaged: what is in the damaged place is lost, the rest can be read. "+
+				"Look at the disk; then drain this edge, retire it and join it anew", "path", info.Path, "err", info.Details)
 		},
 	}
 	j.pressure.watch(l)

@@ -1,11 +1,14 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 )
 
@@ -45,11 +49,14 @@ func faultAt(n int64, err error, match func(op, path string) bool) (hook func(op
 	}, hit
 }
 
-func TestAfterAFailedSyncNothingIsAcknowledged(t *testing.T) {
+// Row 4 of the fault matrix.
+func TestRow4AfterAFailedSyncNothingIsAcknowledgedAndNoSyncIsRepeated(t *testing.T) {
 	dir := t.TempDir()
 	armed := new(atomic.Bool)
 	syncs := new(atomic.Int64)
-	j := open(t, Config{Dir: dir, Faults: func(op, path string) error {
+	var log bytes.Buffer
+	registry := prometheus.NewRegistry()
+	j := open(t, Config{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil)), Metrics: registry, Faults: func(op, path string) error {
 		if !armed.Load() || op != "sync" {
 			return nil
 		}
@@ -88,6 +95,9 @@ func TestAfterAFailedSyncNothingIsAcknowledged(t *testing.T) {
 	case <-j.Failed():
 	default:
 		t.Error("Failed is not closed")
+	}
+	if failed := metric(t, registry, "relayd_journal_failed"); failed != 1 || !strings.Contains(log.String(), "journal failed") {
+		t.Errorf("the alarm: relayd_journal_failed is %v, the log says %q", failed, &log)
 	}
 	if value, err := j.Get([]byte("tbefore")); string(value) != "1" || err != nil {
 		t.Errorf("reading stopped: %q, %v", value, err)
@@ -254,7 +264,9 @@ func TestAPowerCutKeepsAPrefixThatHoldsAllAcknowledged(t *testing.T) {
 	}
 }
 
-func TestNoSpaceForATableIsRetriedAndNotFatal(t *testing.T) {
+// Row 5 of the fault matrix: a log that cannot grow is a failed journal (below), a
+// table can wait.
+func TestRow5NoSpaceForATableIsRetriedAndNotFatal(t *testing.T) {
 	hook, hit := faultAt(1, syscall.ENOSPC, func(op, path string) bool {
 		return op == "create" && strings.HasSuffix(path, ".sst")
 	})
@@ -267,7 +279,7 @@ func TestNoSpaceForATableIsRetriedAndNotFatal(t *testing.T) {
 	}
 }
 
-func TestCommittersWaitWhileTablesCannotBeWrittenAndGoOnAfterwards(t *testing.T) {
+func TestRow5CommittersWaitWhileTablesCannotBeWrittenAndGoOnAfterwards(t *testing.T) {
 	var full atomic.Bool
 	full.Store(true)
 	tries := make(chan struct{}, 100)
@@ -357,5 +369,93 @@ func flip(t *testing.T, path string, offset int64) {
 	b[0] ^= 0x10
 	if _, err := f.WriteAt(b[:], offset); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Row 7 of the fault matrix.
+func TestRow7OnASlowDiskNothingIsAcknowledgedBeforeItsSync(t *testing.T) {
+	var slow atomic.Bool
+	begun, goOn := make(chan struct{}, 100), make(chan struct{})
+	j := open(t, Config{Faults: func(op, path string) error {
+		if slow.Load() && op == "sync" && isLog(path) {
+			begun <- struct{}{}
+			<-goOn
+		}
+		return nil
+	}})
+	slow.Store(true)
+	const writers = 200
+	var acked, entered atomic.Int64
+	var all sync.WaitGroup
+	for w := range writers {
+		all.Go(func() {
+			b := j.NewBatch()
+			b.Set(fmt.Appendf(nil, "t%d", w), make([]byte, 5000))
+			b.Ordered(func(*Batch) { entered.Add(1) })
+			if err := j.Commit(b); err != nil {
+				t.Error(err)
+			}
+			acked.Add(1)
+		})
+	}
+	syncs, before := 0, int64(0) // what had entered the log when the sync under way began
+	for acked.Load() < writers {
+		<-begun
+		syncs++
+		if n := acked.Load(); n > before {
+			t.Errorf("%d acknowledged, %d were in the log before the last sync that ended", n, before)
+		}
+		before = entered.Load()
+		goOn <- struct{}{}
+		if before == writers {
+			break
+		}
+	}
+	slow.Store(false)
+	all.Wait()
+	if syncs > 20 {
+		t.Errorf("%d commits took %d slow syncs", writers, syncs)
+	}
+}
+
+func TestRow7OnADiskThatStandsStillLazyCommittersWaitToo(t *testing.T) {
+	goOn, full := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var armed atomic.Bool
+	j := open(t, Config{MemtableBytes: 256 << 10, Faults: func(op, path string) error {
+		if armed.Load() && op == "create" && strings.HasSuffix(path, ".sst") {
+			once.Do(func() { close(full) })
+			<-goOn
+		}
+		return nil
+	}})
+	armed.Store(true)
+	done := make(chan error)
+	go func() {
+		for i := range 1000 { // 16 MiB into tables of 256 KiB
+			b := j.NewBatch()
+			b.Set(fmt.Appendf(nil, "t%d", i), make([]byte, 16<<10))
+			if err := j.CommitLazy(b); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	<-full
+	for j.db.Metrics().MemTable.Size < maxMemtables*j.memtable {
+		runtime.Gosched()
+	}
+	select {
+	case err := <-done:
+		t.Errorf("16 MiB went through with no table on the disk: %v", err)
+	default:
+	}
+	if size := j.db.Metrics().MemTable.Size; size > (maxMemtables+2)*j.memtable {
+		t.Errorf("%d bytes in memory, tables of %d", size, j.memtable)
+	}
+	close(goOn)
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

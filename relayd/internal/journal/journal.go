@@ -40,7 +40,6 @@
 package journal
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -75,12 +74,6 @@ var (
 	ErrStop = errors.New("stop scanning")
 )
 
-// formatVersion is raised when older releases could not read what this one
-// writes. It is checked at Open, never upgraded silently.
-const formatVersion = 1
-
-var formatKey = []byte{0x00, 'f', 'o', 'r', 'm', 'a', 't'}
-
 // Config says where the journal lives. Only Dir is required.
 type Config struct {
 	// Dir is the directory of the store; made with mode 0700 when missing. It
@@ -98,7 +91,8 @@ type Config struct {
 	// "rename", "remove". It exists for fault tests; nil in production.
 	Faults func(op, path string) error
 
-	fs vfs.FS // tests of power loss; nil is the real file system
+	fs       vfs.FS    // tests of power loss; nil is the real file system
+	upgrades []upgrade // tests of upgrades; nil is upgrades()
 }
 
 // Journal is an open store. Its methods may be called from any goroutine.
@@ -112,6 +106,8 @@ type Journal struct {
 
 	memtable uint64 // bytes
 	pressure pressure
+
+	damaged sync.Map // paths of tables that were reported
 
 	failure atomic.Pointer[error]
 	failed  chan struct{}
@@ -137,6 +133,9 @@ func Open(c Config) (*Journal, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.upgrades == nil {
+		c.upgrades = upgrades()
 	}
 	if c.MemtableBytes == 0 {
 		c.MemtableBytes = 8 << 20
@@ -178,30 +177,10 @@ func (j *Journal) open(c Config) error {
 		return engineError(err)
 	}
 	j.db = db
-	if err := errors.Join(j.checkFormat(), j.Err()); err != nil {
+	if err := errors.Join(j.checkFormat(c.upgrades), j.Err()); err != nil {
 		return errors.Join(err, db.Close())
 	}
 	j.opened.Store(true)
-	return nil
-}
-
-// checkFormat stamps a new store and refuses one from the future.
-func (j *Journal) checkFormat() error {
-	value, err := j.Get(formatKey)
-	if errors.Is(err, ErrNotFound) {
-		b := j.NewBatch()
-		b.Set(formatKey, binary.BigEndian.AppendUint32(nil, formatVersion))
-		return j.Commit(b)
-	}
-	if err != nil {
-		return err
-	}
-	if len(value) != 4 {
-		return fmt.Errorf("format version has %d bytes: %w", len(value), ErrCorrupt)
-	}
-	if got := binary.BigEndian.Uint32(value); got != formatVersion {
-		return fmt.Errorf("format version %d, this release reads %d: %w", got, formatVersion, ErrFormat)
-	}
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -175,32 +174,6 @@ func TestASecondOpenerIsRefusedWithClearText(t *testing.T) {
 		t.Fatal(err)
 	}
 	open(t, Config{Dir: dir})
-}
-
-func TestAStoreFromAnotherReleaseIsRefused(t *testing.T) {
-	cases := []struct {
-		name  string
-		stamp []byte
-		want  error
-	}{
-		{name: "newer", stamp: binary.BigEndian.AppendUint32(nil, formatVersion+1), want: ErrFormat},
-		{name: "unreadable", stamp: []byte("?"), want: ErrCorrupt},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			dir := t.TempDir()
-			j := open(t, Config{Dir: dir})
-			if err := set(j, string(formatKey), string(c.stamp)); err != nil {
-				t.Fatal(err)
-			}
-			if err := j.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := Open(Config{Dir: dir}); !errors.Is(err, c.want) {
-				t.Errorf("got %v, want %v", err, c.want)
-			}
-		})
-	}
 }
 
 func TestAClosedJournalSaysSo(t *testing.T) {

@@ -132,28 +132,28 @@ func reopen(t *testing.T, fs *vfs.MemFS, dir string) reopened {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := reopened{got: contents(t, j, "t"), log: log.String(), places: damage(t, registry)}
+	r := reopened{got: contents(t, j, "t"), log: log.String(), places: metric(t, registry, "relayd_journal_damage_total")}
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-// damage is the metric of that name.
-func damage(t *testing.T, registry *prometheus.Registry) (places float64) {
+// metric is the sum of a metric over its labels.
+func metric(t *testing.T, registry *prometheus.Registry, name string) (sum float64) {
 	t.Helper()
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range families {
-		if f.GetName() == "relayd_journal_damage_total" {
+		if f.GetName() == name {
 			for _, m := range f.GetMetric() {
-				places += m.GetCounter().GetValue()
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
 	}
-	return places
+	return sum
 }
 
 // check demands that what is there is right, and returns what is lost.

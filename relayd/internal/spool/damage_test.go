@@ -66,7 +66,7 @@ func (s *store) checkCaught(t *testing.T, m *spool.Message, what string) {
 }
 
 // Row 6 of the fault matrix.
-func TestOfAThousandFlippedBitsEachIsCaughtAndTheRestGoesOn(t *testing.T) {
+func TestRow6OfAThousandFlippedBitsInRecordsEachIsCaughtAndTheRestGoesOn(t *testing.T) {
 	s := open(t, t.TempDir(), nil)
 	defer func() { s.close(t) }()
 	var good, inline, files, envelopes []*spool.Message

@@ -72,8 +72,9 @@ func (s *Spool) removeFile(id string) {
 // quarantine and the rest goes on. An error of fn ends it.
 func (s *Spool) Each(fn func(*Message) error) error {
 	bad := map[string]error{}
+	var gaps []gap
 	prefix := envelopeKey("")
-	err := s.journal.Scan(prefix, func(key, record []byte) error {
+	err := s.journal.ScanAround(prefix, envelopeEnd, func(key, record []byte) error {
 		id := string(key[len(prefix):])
 		m, err := decodeEnvelope(id, key, record)
 		if err != nil {
@@ -81,9 +82,73 @@ func (s *Spool) Each(fn func(*Message) error) error {
 			return nil
 		}
 		return fn(m)
+	}, func(from, to []byte, cause error) error {
+		gaps = append(gaps, gap{string(from[len(prefix):]), string(to[len(prefix):]), cause})
+		return nil
 	})
 	for id, damage := range bad {
 		err = errors.Join(err, s.Quarantine(id, damage.Error()))
 	}
+	for _, g := range gaps {
+		if err == nil {
+			err = s.eachIn(g, fn)
+		}
+	}
 	return err
+}
+
+// gap is a range of ids in which a table of the journal is damaged.
+type gap struct {
+	from, to string
+	cause    error
+}
+
+// eachIn is Each for a range whose envelopes cannot be read in order. That there
+// is a message is known from its body, which lies elsewhere; its envelope may
+// be readable by itself, from another table.
+func (s *Spool) eachIn(g gap, fn func(*Message) error) error {
+	var ids []string
+	prefix := bodyKey("")
+	note := func(key, _ []byte) error {
+		ids = append(ids, string(key[len(prefix):]))
+		return nil
+	}
+	unknown := 0
+	end := bodyKey(g.to)
+	if g.to == "" {
+		end = bodyEnd
+	}
+	err := s.journal.ScanAround(bodyKey(g.from), end, note, func([]byte, []byte, error) error {
+		unknown++
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		m, err := s.Load(id) // quarantines what is damaged
+		switch {
+		case err == nil:
+			err = fn(m)
+		case errors.Is(err, ErrCorrupt):
+			err = nil
+		case errors.Is(err, ErrNotFound):
+			err = s.lost(id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.log.Error("envelopes could not be read, the rest goes on: their messages are in quarantine, but for those whose text "+
+		"cannot be read either", "from_id", g.from, "to_id", g.to, "messages_found", len(ids), "unreadable_texts", unknown, "err", g.cause)
+	return nil
+}
+
+// lost quarantines a message of which only the text is left, unless it is there.
+func (s *Spool) lost(id string) error {
+	known, err := s.journal.Has(quarantineKey(id))
+	if err != nil || known || validID(id) != nil {
+		return err
+	}
+	return s.Quarantine(id, "the envelope is lost")
 }

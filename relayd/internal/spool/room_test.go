@@ -95,7 +95,7 @@ func onDisk(t *testing.T, disk string, reserve int64) *store {
 }
 
 // Row 5 of the fault matrix.
-func TestAFullDiskRefusesMessagesBeforeItHarmsThoseItHolds(t *testing.T) {
+func TestRow5AFullDiskRefusesMessagesBeforeItHarmsThoseItHolds(t *testing.T) {
 	disk := tmpfs(t, "size=8m")
 	s := onDisk(t, disk, 2<<20)
 	defer s.close(t)
@@ -147,7 +147,8 @@ func TestAFullDiskRefusesMessagesBeforeItHarmsThoseItHolds(t *testing.T) {
 	}
 }
 
-func TestADiskWithoutInodesIsFull(t *testing.T) {
+// Row 5 of the fault matrix.
+func TestRow5ADiskWithoutInodesIsFull(t *testing.T) {
 	disk := tmpfs(t, "size=64m,nr_inodes=100")
 	s := onDisk(t, disk, 1)
 	defer s.close(t)

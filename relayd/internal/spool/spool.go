@@ -185,6 +185,12 @@ func (s *Spool) Close() error {
 
 func envelopeKey(id string) []byte { return append([]byte("se"), id...) }
 
+// The ends of the ranges of keys.
+var (
+	envelopeEnd = []byte("sf")
+	bodyEnd     = []byte("sc")
+)
+
 func bodyKey(id string) []byte { return append([]byte("sb"), id...) }
 
 func quarantineKey(id string) []byte { return append([]byte("sq"), id...) }
