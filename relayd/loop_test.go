@@ -10,6 +10,17 @@ import (
 	"activerelay/relayd/relaytest/edgetest"
 )
 
+// routeTo makes an edge the smarthost of example.com for a recipient domain.
+func (w *world) routeTo(e *edgetest.Edge, recipients string) {
+	w.t.Helper()
+	host, port, err := net.SplitHostPort(e.Relay)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.call("POST", "/v1/routes",
+		fmt.Sprintf(`{"domain":"example.com","recipient_domain":%q,"host":%q,"port":%s,"tls":"none"}`, recipients, host, port), nil)
+}
+
 // Matrix row 21; package deliver has what a relay does about itself as an MX.
 func TestRow21MailThatTwoEdgesSendToEachOtherComesBackOnceWithinThirtyHops(t *testing.T) {
 	a, b := newWorld(t), newWorld(t)
@@ -19,12 +30,7 @@ func TestRow21MailThatTwoEdgesSendToEachOtherComesBackOnceWithinThirtyHops(t *te
 		w     *world
 		e, to *edgetest.Edge
 	}{{w: a, e: ea, to: eb}, {w: b, e: eb, to: ea}} {
-		host, port, err := net.SplitHostPort(way.to.Relay)
-		if err != nil {
-			t.Fatal(err)
-		}
-		way.w.call("POST", "/v1/routes",
-			fmt.Sprintf(`{"domain":"example.com","recipient_domain":"loop.test","host":%q,"port":%s,"tls":"none"}`, host, port), nil)
+		way.w.routeTo(way.to, "loop.test")
 		way.w.call("POST", "/v1/routes",
 			fmt.Sprintf(`{"recipient_domain":"example.com","host":"127.0.0.1","port":%d,"tls":"none"}`, way.w.mx.Port()), nil)
 		way.w.enforces(way.e)
