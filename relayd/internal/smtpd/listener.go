@@ -67,11 +67,11 @@ func (c *countedConn) Close() error {
 }
 
 func addressOf(conn net.Conn) netip.Addr {
-	at, err := netip.ParseAddrPort(conn.RemoteAddr().String())
-	if err != nil {
+	at, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if !ok {
 		return netip.Addr{} // no address has any rights
 	}
-	return at.Addr().Unmap().WithZone("")
+	return at.AddrPort().Addr().Unmap().WithZone("")
 }
 
 // enter counts a connection in, or says that there are too many.
@@ -120,7 +120,14 @@ func (s *Server) leave(c *countedConn) {
 
 func (s *Server) countLocked() {
 	s.metrics.connections.Set(float64(s.connections))
-	s.stressed.Store(s.connections*100 >= s.limits.Connections*stressPercent)
+	stressed := s.connections*100 >= s.limits.Connections*stressPercent
+	// Connections that come and go at the threshold cost no more than one round a second.
+	if now := time.Now(); !s.stressed.Swap(stressed) && stressed && now.Sub(s.hurried) >= time.Second {
+		s.hurried = now
+		for _, engine := range s.engines {
+			go engine.Hurry()
+		}
+	}
 }
 
 // turnAway tells a client why there is no session for it. A TLS client would

@@ -120,6 +120,7 @@ type Server struct {
 	closing     bool // Shutdown was called
 	engines     []*smtpwire.Server
 	connections int
+	hurried     time.Time // when idle clients were hurried last
 	perIP       map[netip.Addr]int
 	perPartner  map[string]int
 }

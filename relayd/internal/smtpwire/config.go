@@ -28,7 +28,8 @@ type Config struct {
 	GreetDelay         time.Duration
 	Limits             Limits
 	// Stressed is asked before each command. While it says yes, idle time,
-	// errors and junk are cut down to what Limits says for stress.
+	// errors and junk are cut down to what Limits says for stress. See Hurry for
+	// those that are idle when it begins to.
 	Stressed func() bool
 	// Refuse renders what the engine itself refuses: the place to count, to log
 	// and to add a reference. Nil means reason.Render. It runs on the

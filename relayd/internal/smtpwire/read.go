@@ -23,7 +23,7 @@ type input struct {
 
 	now      time.Time // of the last read
 	body     *Body     // the message that is being read, or nil
-	lineEnds time.Time // deadline of the command line; zero before its first read
+	lineEnds time.Time // deadline of the command line; zero before its first read. Guarded by Conn.mu while the Conn waits
 }
 
 // Why no line could be read.
@@ -172,6 +172,8 @@ func (c *Conn) read() error {
 // armLine sets the deadline of a command line. It stands for the whole line:
 // dripping bytes gains no time.
 func (c *Conn) armLine() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.lineEnds.IsZero() {
 		idle := c.server.limits.CommandIdle
 		if c.server.config.Stressed() {
@@ -182,13 +184,23 @@ func (c *Conn) armLine() error {
 			c.lineEnds = until
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.server.closing.Load() {
 		return errClosing
 	}
 	c.waiting = true
 	return c.conn.SetReadDeadline(c.lineEnds)
+}
+
+// hurry gives a client that waits between commands no more time than those have
+// who come to wait under stress.
+func (c *Conn) hurry() {
+	until := time.Now().Add(c.server.limits.StressIdle)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting && until.Before(c.lineEnds) && !c.server.closing.Load() {
+		c.lineEnds = until
+		_ = c.raw.SetReadDeadline(until) // a broken socket wakes by itself
+	}
 }
 
 // busy keeps Shutdown from interrupting.

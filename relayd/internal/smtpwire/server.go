@@ -130,6 +130,15 @@ func (s *Server) leave(c *Conn) {
 	s.working.Done()
 }
 
+// Hurry is to be called when stress sets in: clients that were idle before get no more time than those who are from now on.
+func (s *Server) Hurry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.hurry()
+	}
+}
+
 // Shutdown takes no more connections, says 421 to clients between two commands
 // and lets messages in flight finish. When ctx ends first, it closes what is
 // left, ends the contexts of their sessions and returns the error of ctx. In

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -207,6 +208,46 @@ func TestUnderStressAClientMayBeSilentForTenSeconds(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestWhoWasIdleBeforeStressSetInHasTenSecondsFromThenOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stressed atomic.Bool
+		var servers []*Server
+		one := func() *client {
+			servers = append(servers, newServer(t, &diary{}, func(c *Config) { c.Stressed = stressed.Load }))
+			return dial(t, servers[len(servers)-1])
+		}
+		idle, dripping, busy := one(), one(), one()
+		idle.say("EHLO c.test\r\n")
+		dripping.say("EHLO c.test\r\nNO")
+		time.Sleep(time.Minute)
+		dripping.say("O")
+		busy.say(envelope)
+		stressed.Store(true)
+		for _, s := range servers {
+			s.Hurry()
+		}
+		for _, want := range []string{"", "421 4.4.2,close"} {
+			synctest.Wait()
+			for name, peer := range map[string]*client{"idle": idle, "dripping": dripping} {
+				if got := strings.Join(peer.replies(), ","); got != want {
+					t.Errorf("the %s client was told %q, want %q", name, got, want)
+				}
+			}
+			time.Sleep(10*time.Second - time.Millisecond)
+			if want == "" {
+				dripping.say("O")
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+		idle.hangUp()
+		dripping.hangUp()
+		if got := strings.Join(busy.say("x\r\n.\r\n"), ","); !strings.HasPrefix(got, "250") {
+			t.Errorf("the client in a message was told %q", got)
+		}
+		busy.hangUp()
+	})
 }
 
 func TestSlowClientsAreLetGo(t *testing.T) {
