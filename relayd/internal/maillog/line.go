@@ -2,6 +2,7 @@ package maillog
 
 import (
 	"log/slog"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -52,16 +53,48 @@ func (w *line) text(key, value string) {
 	if value == "" {
 		return
 	}
-	value = Clean(value)
+	printable, plain := look(value)
+	if !printable || len(value) > maxValueBytes {
+		value = Clean(value)
+		_, plain = look(value)
+	}
 	w.key(key)
 	switch {
 	case w.json:
 		w.b = append(appendQuotable(append(w.b, '"'), value), '"')
-	case strings.ContainsAny(value, ` ="`):
-		w.b = strconv.AppendQuote(w.b, value)
-	default:
+	case plain:
 		w.b = append(w.b, value...)
+	default:
+		w.b = strconv.AppendQuote(w.b, value)
 	}
+}
+
+// address adds an address without going over a string.
+func (w *line) address(key string, value netip.Addr) {
+	if value.Zone() != "" {
+		w.text(key, value.String())
+		return
+	}
+	w.key(key)
+	if w.json {
+		w.b = append(value.AppendTo(append(w.b, '"')), '"')
+		return
+	}
+	w.b = value.AppendTo(w.b)
+}
+
+// look says in one pass of most texts that they are printable ASCII, and of all whether they need no quotes.
+func look(s string) (printable, plain bool) {
+	printable, plain = true, true
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == ' ' || c == '=' || c == '"':
+			plain = false
+		case c < ' ' || c > '~':
+			printable = false
+		}
+	}
+	return printable, plain
 }
 
 // appendQuotable appends a clean text for between quotes.
@@ -113,7 +146,7 @@ func Clean(s string) string {
 	if len(s) > maxValueBytes {
 		s = s[:maxValueBytes]
 	}
-	if printable(s) {
+	if printable, _ := look(s); printable {
 		return s
 	}
 	return strings.Map(func(r rune) rune {
@@ -122,14 +155,4 @@ func Clean(s string) string {
 		}
 		return '?'
 	}, s)
-}
-
-// printable says of most texts quickly that they are clean.
-func printable(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
 }

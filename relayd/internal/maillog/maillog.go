@@ -261,7 +261,7 @@ func (m *Message) add(w *line) {
 		w.text(KeyFrom, m.From)
 	}
 	if m.Client.IsValid() {
-		w.text(KeyClient, m.Client.String())
+		w.address(KeyClient, m.Client)
 	}
 	w.text(KeyUser, m.User)
 }

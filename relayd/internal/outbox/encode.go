@@ -36,56 +36,48 @@ func appendEvent(dst []byte, e *api.EdgeEvent) ([]byte, error) {
 	dst = append(dst, `,"kind":"`...)
 	dst = append(append(dst, e.Kind...), '"')
 	w := writer{text: dst}
-	w.instant("time", &e.Time)
-	w.string("domain", e.Domain, maxDomain)
-	w.string("message_id", e.MessageID, maxID)
-	w.string("ref", e.Ref, maxID)
-	w.string("reason", e.Reason, maxID)
-	w.string("stage", e.Stage, maxStage)
-	w.string("reply", e.Reply, maxReply)
-	w.string("client_address", e.ClientAddress, maxClientAddress)
-	w.string("user", e.User, maxUser)
-	w.string("sender", e.Sender, maxMailbox)
-	w.string("recipient", e.Recipient, maxMailbox)
-	w.number("recipients", e.Recipients)
-	w.list("recipient_domains", e.RecipientDomains)
-	w.number("messages", e.Messages)
-	w.number("attempts", e.Attempts)
-	w.instant("next_attempt_at", e.NextAttemptAt)
-	w.number("units", e.Units)
-	w.number("size_bytes", e.SizeBytes)
-	w.instant("day_start", e.DayStart)
-	w.number("policy_revision", e.PolicyRevision)
-	w.string("remote_host", e.RemoteHost, maxRemoteHost)
-	w.string("tls", e.TLS, maxID)
-	w.string("delay_reason", e.DelayReason, maxID)
-	w.string("detail", e.Detail, maxDetail)
+	w.instant(`,"time":`, &e.Time)
+	w.string(`,"domain":`, e.Domain, maxDomain)
+	w.string(`,"message_id":`, e.MessageID, maxID)
+	w.string(`,"ref":`, e.Ref, maxID)
+	w.string(`,"reason":`, e.Reason, maxID)
+	w.string(`,"stage":`, e.Stage, maxStage)
+	w.string(`,"reply":`, e.Reply, maxReply)
+	w.string(`,"client_address":`, e.ClientAddress, maxClientAddress)
+	w.string(`,"user":`, e.User, maxUser)
+	w.string(`,"sender":`, e.Sender, maxMailbox)
+	w.string(`,"recipient":`, e.Recipient, maxMailbox)
+	w.number(`,"recipients":`, e.Recipients)
+	w.list(`,"recipient_domains":`, e.RecipientDomains)
+	w.number(`,"messages":`, e.Messages)
+	w.number(`,"attempts":`, e.Attempts)
+	w.instant(`,"next_attempt_at":`, e.NextAttemptAt)
+	w.number(`,"units":`, e.Units)
+	w.number(`,"size_bytes":`, e.SizeBytes)
+	w.instant(`,"day_start":`, e.DayStart)
+	w.number(`,"policy_revision":`, e.PolicyRevision)
+	w.string(`,"remote_host":`, e.RemoteHost, maxRemoteHost)
+	w.string(`,"tls":`, e.TLS, maxID)
+	w.string(`,"delay_reason":`, e.DelayReason, maxID)
+	w.string(`,"detail":`, e.Detail, maxDetail)
 	return append(w.text, '}'), w.err
 }
 
-// writer appends members. What is nil or empty is left out.
+// writer appends members, whose names come with all that stands around them. What is nil or empty is left out.
 type writer struct {
 	text []byte
 	err  error
 }
 
-func (w *writer) name(name string) {
-	w.text = append(w.text, ',', '"')
-	w.text = append(w.text, name...)
-	w.text = append(w.text, '"', ':')
-}
-
 func (w *writer) string(name string, value *string, limit int) {
 	if value != nil {
-		w.name(name)
-		w.text = appendText(w.text, *value, limit)
+		w.text = appendText(append(w.text, name...), *value, limit)
 	}
 }
 
 func (w *writer) number(name string, value *int64) {
 	if value != nil {
-		w.name(name)
-		w.text = strconv.AppendInt(w.text, *value, 10)
+		w.text = strconv.AppendInt(append(w.text, name...), *value, 10)
 	}
 }
 
@@ -96,8 +88,7 @@ func (w *writer) instant(name string, value *time.Time) {
 	if year := value.Year(); year < 0 || year > 9999 {
 		w.err = errYear
 	}
-	w.name(name)
-	w.text = append(w.text, '"')
+	w.text = append(append(w.text, name...), '"')
 	w.text = append(value.AppendFormat(w.text, time.RFC3339Nano), '"')
 }
 
@@ -105,7 +96,7 @@ func (w *writer) list(name string, values []string) {
 	if len(values) == 0 {
 		return
 	}
-	w.name(name)
+	w.text = append(w.text, name...)
 	for i, value := range values[:min(len(values), maxDestinations)] {
 		w.text = append(w.text, "[,"[min(i, 1)])
 		w.text = appendText(w.text, value, maxDomain)
