@@ -1,8 +1,10 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -24,12 +26,24 @@ func openOrFail(c Config, j *Journal) (*pebble.DB, error) {
 	case r := <-done:
 		return r.db, r.err
 	case <-j.failed:
+	}
+	select {
+	case r := <-done: // mostly it ends by itself
+		if r.db != nil {
+			r.err = r.db.Close()
+		}
+		return nil, errors.Join(j.Err(), r.err)
+	case <-time.After(retryPause):
 		return nil, j.Err()
 	}
 }
 
-// openEngine opens pebble with tables and caches small enough for an edge of
-// 128 MiB, and every file operation behind the guard.
+// openEngine opens pebble with every file operation behind the guard, and with
+// tables and caches small enough for an edge of 128 MiB: with memory tables of 8
+// MiB instead of 16 relayd has 66 MiB (PSS, 20 sessions) instead of 97, at the
+// same CPU for each message; so have 4 MiB, 8 tables in level 0 instead of 4, and
+// no compression, within the noise. Logs are written over older ones once there
+// are any, so that a sync need not extend the file.
 func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {
 	defer func() {
 		if r := recover(); r != nil {

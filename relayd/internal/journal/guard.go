@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,7 @@ type guard struct {
 	faults    func(op, path string) error
 	lastFault atomic.Int64 // nanoseconds since start, for rule 4; 0 is never
 	start     time.Time
+	books     books
 }
 
 // retryPause is the least time between two tries to write a table.
@@ -66,7 +68,12 @@ func (g *guard) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts 
 
 // ReuseForWrite implements vfs.FS.
 func (g *guard) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	return g.openLogOr(newname, func() (vfs.File, error) { return g.FS.ReuseForWrite(oldname, newname, category) })
+	return g.openLogOr(newname, func() (vfs.File, error) {
+		if err := g.books.note(g, filepath.Dir(oldname)); err != nil {
+			return nil, err
+		}
+		return g.FS.ReuseForWrite(oldname, newname, category)
+	})
 }
 
 // openLogOr opens a file for writing under rules 1 to 4.
@@ -99,7 +106,14 @@ func (g *guard) OpenDir(name string) (vfs.File, error) {
 
 // Remove implements vfs.FS.
 func (g *guard) Remove(name string) error {
-	return g.change("remove", name, func() error { return g.FS.Remove(name) })
+	return g.change("remove", name, func() error {
+		if isLog(name) {
+			if err := g.books.note(g, filepath.Dir(name)); err != nil {
+				return err
+			}
+		}
+		return g.FS.Remove(name)
+	})
 }
 
 // RemoveAll implements vfs.FS.
@@ -154,6 +168,7 @@ type guardedFile struct {
 	name   string
 	silent bool // rule 3
 	dir    bool
+	size   int64 // written
 }
 
 // Write implements io.Writer.
@@ -163,6 +178,7 @@ func (f *guardedFile) Write(p []byte) (int, error) {
 		if err = f.guard.faults("write", f.name); err == nil {
 			var n int
 			if n, err = f.File.Write(p); err == nil {
+				f.size += int64(n)
 				return n, nil
 			}
 		}
@@ -205,6 +221,8 @@ func (f *guardedFile) sync(do func() error) error {
 		}
 		if err != nil {
 			f.guard.journal.Fail(err)
+		} else if isManifest(f.name) {
+			f.guard.books.grown(f.name, f.size)
 		}
 	}
 	if f.silent {

@@ -36,7 +36,22 @@
 //	's'   spool
 //	't'   tlspolicy
 //
-// No other package knows that pebble is the engine.
+// What has been damaged on the disk is found by checksums, told (log and
+// relayd_journal_damage_total), and read around: mend.go for the logs, ScanAround
+// for the tables. Copies of damaged logs are in Dir/damaged.
+//
+// # The engine
+//
+// The engine is pebble; no other package knows. It was chosen by measurement
+// (2 cores, messages of 5 KiB): at 20 writers it stores 50,000 messages a second
+// at 0.02 CPU s for 1,000, with 0.11 flushes for each; SQLite 12,000 at 0.13,
+// bbolt 12,000 at 0.03, a file for each message 7,000 at 0.20. An own log of
+// recycled segments would do 89,000 at 0.01, without recovery, index or
+// compaction. Under the whole relay pebble's own part is 8 % of the CPU, 5 of them
+// system calls that any log needs, so an own engine could win 3 % at most, and
+// would lose recovery code that many have tested. What the engine lacks
+// is here: the group commit (group.go), the behaviour on failed disks (guard.go,
+// pressure.go), and the finding of damage in the log (mend.go).
 package journal
 
 import (
@@ -172,9 +187,14 @@ func (j *Journal) open(c Config) error {
 	if err := mendLogs(c, j); err != nil {
 		return err
 	}
-	db, err := openOrFail(c, j)
+	err := checkBooks(newGuard(j, c), c.Dir)
+	var db *pebble.DB
+	if err == nil {
+		db, err = openOrFail(c, j)
+	}
 	if err != nil {
-		return engineError(err)
+		return fmt.Errorf("%w: if the disk is well and this stays so, keep a copy of the directory, "+
+			"retire this edge and join it anew with a fresh one", engineError(err))
 	}
 	j.db = db
 	if err := errors.Join(j.checkFormat(c.upgrades), j.Err()); err != nil {

@@ -294,3 +294,44 @@ func TestAKillWhileALogIsMendedLeavesOneThatCanBeMended(t *testing.T) {
 		}
 	}
 }
+
+// Row 6 of the fault matrix, in the engine's own books: without them nobody knows
+// what belongs to the store, so the start is refused, with a text that helps.
+func TestRow6AFlippedBitInTheEnginesBooksNeverLosesAnythingSilently(t *testing.T) {
+	k := kill(t, 100, 16<<10, 256<<10)
+	names, err := k.fs.List(k.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(5, 5))
+	refused := 0
+	for _, name := range names {
+		if !strings.HasPrefix(name, "MANIFEST") && !strings.HasPrefix(name, "OPTIONS") {
+			continue
+		}
+		path := filepath.Join(k.dir, name)
+		info, err := k.fs.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 40 {
+			bit := rng.IntN(8 * int(info.Size()))
+			fs := k.copy()
+			change(t, fs, path, func(b []byte) []byte { b[bit/8] ^= 1 << (bit % 8); return b })
+			what := fmt.Sprintf("bit %d of %s", bit, name)
+			j, err := Open(Config{Dir: k.dir, fs: fs})
+			if err != nil {
+				refused++
+				if !strings.Contains(err.Error(), k.dir) || !strings.Contains(err.Error(), "join") {
+					t.Errorf("%s: the error does not help: %v", what, err)
+				}
+				continue
+			}
+			if got := contents(t, j, "t"); len(got) != len(k.acked) {
+				t.Errorf("%s: %d of %d keys, and nobody is told", what, len(got), len(k.acked))
+			}
+			_ = j.Close()
+		}
+	}
+	t.Logf("%d refused", refused)
+}
