@@ -1470,9 +1470,11 @@ type DomainQuota struct {
 
 // Edge One relayd.
 //
-// Example: {"enforced_revision":1842,"id":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","joined_at":"2026-11-01T08:00:00Z","last_seen_at":"2026-11-22T09:00:00Z","name":"fra1","partners":[],"status":"active","version":"1.0.0"}
+// Example: {"capability_version":2,"enforced_revision":1842,"id":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","joined_at":"2026-11-01T08:00:00Z","last_seen_at":"2026-11-22T09:00:00Z","name":"fra1","partners":[],"status":"active","version":"1.0.0"}
 type Edge struct {
-	EnforcedEpoch *string `json:"enforced_epoch,omitempty"`
+	// CapabilityVersion The edge protocols that it knows, by its last poll. One below 2 acknowledges operations on the queue and does nothing.
+	CapabilityVersion *int    `json:"capability_version,omitempty"`
+	EnforcedEpoch     *string `json:"enforced_epoch,omitempty"`
 
 	// EnforcedRevision The policy revision that it enforces.
 	EnforcedRevision *int64     `json:"enforced_revision,omitempty"`
@@ -1485,7 +1487,9 @@ type Edge struct {
 	Partners  []string   `json:"partners"`
 	RetiredAt *time.Time `json:"retired_at,omitempty"`
 	Status    EdgeStatus `json:"status"`
-	Version   *string    `json:"version,omitempty"`
+
+	// Version What it runs, by its last poll.
+	Version *string `json:"version,omitempty"`
 }
 
 // EdgeStatus defines model for Edge.Status.
@@ -3024,7 +3028,7 @@ type DomainResponse = Domain
 
 // EdgeResponse One relayd.
 //
-// Example: {"enforced_revision":1842,"id":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","joined_at":"2026-11-01T08:00:00Z","last_seen_at":"2026-11-22T09:00:00Z","name":"fra1","partners":[],"status":"active","version":"1.0.0"}
+// Example: {"capability_version":2,"enforced_revision":1842,"id":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","joined_at":"2026-11-01T08:00:00Z","last_seen_at":"2026-11-22T09:00:00Z","name":"fra1","partners":[],"status":"active","version":"1.0.0"}
 type EdgeResponse = Edge
 
 // PartnerResponse A reseller.
@@ -3271,6 +3275,9 @@ type PullPolicyParams struct {
 
 	// Acknowledged The highest instruction number that the edge has carried out.
 	Acknowledged *int64 `form:"acknowledged,omitempty" json:"acknowledged,omitempty"`
+
+	// UserAgent What the edge runs, and the capability version that it knows, such as `relayd/1.0.0 capability/2`; shown of the edge.
+	UserAgent *string `json:"User-Agent,omitempty"`
 }
 
 // RotateEdgeCredentialParams defines parameters for RotateEdgeCredential.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 
+	"activerelay/api"
 	"activerelay/api/client"
 	"activerelay/api/feedback"
 	"activerelay/api/problem"
@@ -51,7 +52,7 @@ func meet(ctx context.Context, c Config, d *disk) (*plane, error) {
 		return nil, err
 	}
 	p.client, err = client.New(client.Config{
-		URL: c.Server, RootCAs: roots, UserAgent: "relayd/" + c.Version,
+		URL: c.Server, RootCAs: roots, UserAgent: fmt.Sprintf("relayd/%s capability/%d", c.Version, api.CapabilityVersion),
 		Token: func() string {
 			if p.identity == nil {
 				return ""

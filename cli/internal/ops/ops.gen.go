@@ -1181,8 +1181,8 @@ func Table() []Op {
 			Example:     "relayctl edge list",
 			Scope:       "edges:read",
 			Roles:       []string{"operator"},
-			Columns:     []string{"id", "name", "status", "version", "enforced_revision", "last_seen_at"},
-			Paths:       []string{"enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "name", "partners", "retired_at", "status", "version"},
+			Columns:     []string{"id", "name", "status", "version", "capability_version", "enforced_revision", "last_seen_at"},
+			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "name", "partners", "retired_at", "status", "version"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -1223,8 +1223,8 @@ func Table() []Op {
 			Example:     "relayctl edge retire edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB",
 			Scope:       "edges:write",
 			Roles:       []string{"operator"},
-			Columns:     []string{"id", "name", "status", "version", "enforced_revision", "last_seen_at"},
-			Paths:       []string{"enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "name", "partners", "retired_at", "status", "version"},
+			Columns:     []string{"id", "name", "status", "version", "capability_version", "enforced_revision", "last_seen_at"},
+			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "name", "partners", "retired_at", "status", "version"},
 			Confirm:     "Retire {edge_id}? It cannot come back.",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -1261,8 +1261,8 @@ func Table() []Op {
 			Example:     "relayctl edge show edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB",
 			Scope:       "edges:read",
 			Roles:       []string{"operator"},
-			Columns:     []string{"id", "name", "status", "version", "enforced_revision", "last_seen_at"},
-			Paths:       []string{"enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "name", "partners", "retired_at", "status", "version"},
+			Columns:     []string{"id", "name", "status", "version", "capability_version", "enforced_revision", "last_seen_at"},
+			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "name", "partners", "retired_at", "status", "version"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -1541,6 +1541,15 @@ func Table() []Op {
 						Kind:    "integer",
 						Format:  "int64",
 						Minimum: "0",
+					},
+				},
+				{
+					Name: "User-Agent",
+					In:   "header",
+					Field: Field{
+						Flag: "user-agent",
+						Help: "What the edge runs, and the capability version that it knows, such as `relayd/1.0.0 capability/2`; shown of the edge",
+						Kind: "string",
 					},
 				},
 			},

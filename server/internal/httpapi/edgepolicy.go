@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 
 	"activerelay/api"
@@ -20,6 +22,9 @@ func (a *API) PullPolicy(ctx context.Context, r rest.PullPolicyRequestObject) (r
 	edge := PrincipalFrom(ctx)
 	if err := a.acknowledge(ctx, edge, r.Params.Acknowledged); err != nil {
 		return nil, err
+	}
+	if version, capability, told := software(text(r.Params.UserAgent)); told {
+		a.Publisher.Runs(edge.Edge, version, capability)
 	}
 	poll := publish.Poll{
 		Edge: edge.Edge, Partners: edge.Partners, Epoch: text(r.Params.Epoch), After: text(r.Params.After),
@@ -41,6 +46,21 @@ func (a *API) PullPolicy(ctx context.Context, r rest.PullPolicyRequestObject) (r
 		return rest.PullPolicy204Response{}, nil
 	}
 	return pageResponse(page, a.Now())
+}
+
+// maxVersionBytes is how long a version may be.
+const maxVersionBytes = 64
+
+// software reads what an edge says that it runs, "relayd/1.0.0 capability/2".
+func software(agent string) (version string, capability int, told bool) {
+	program, rest, _ := strings.Cut(agent, " ")
+	version, isEdge := strings.CutPrefix(program, "relayd/")
+	if !isEdge || version == "" || len(version) > maxVersionBytes {
+		return "", 0, false
+	}
+	number, _ := strings.CutPrefix(rest, "capability/")
+	capability, err := strconv.Atoi(number)
+	return version, capability, err == nil && capability > 0
 }
 
 // acknowledge forgets the instructions that the edge has carried out. Each poll says how far it is, so most say nothing

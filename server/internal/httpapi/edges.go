@@ -67,16 +67,19 @@ func (a *API) RetireEdge(ctx context.Context, r rest.RetireEdgeRequestObject) (r
 
 // edgeToAPI shows an edge with what this process has seen of it since it was last written down.
 func (a *API) edgeToAPI(row store.Edge) api.Edge {
-	if seen := a.Publisher.Sighting(row.ID); row.LastSeenAt == nil && !seen.At.IsZero() ||
-		row.LastSeenAt != nil && seen.At.After(*row.LastSeenAt) {
+	seen := a.Publisher.Sighting(row.ID)
+	if row.LastSeenAt == nil && !seen.At.IsZero() || row.LastSeenAt != nil && seen.At.After(*row.LastSeenAt) {
 		row.LastSeenAt = &seen.At
 		if seen.Epoch != "" {
 			row.EnforcedEpoch, row.EnforcedRevision = seen.Epoch, seen.Revision
 		}
+		if seen.Version != "" {
+			row.SoftwareVersion, row.CapabilityVersion = seen.Version, seen.Capability
+		}
 	}
 	shown := api.Edge{
 		ID: row.ID, Name: row.Name, Status: api.EdgeStatus(row.Status), Partners: convert(row.Partners, same[string]),
-		Version: optional(row.SoftwareVersion), JoinedAt: row.JoinedAt, LastSeenAt: row.LastSeenAt, RetiredAt: row.RetiredAt,
+		Version: optional(row.SoftwareVersion), CapabilityVersion: &row.CapabilityVersion, JoinedAt: row.JoinedAt, LastSeenAt: row.LastSeenAt, RetiredAt: row.RetiredAt,
 	}
 	if row.EnforcedEpoch != "" {
 		shown.EnforcedEpoch, shown.EnforcedRevision = &row.EnforcedEpoch, &row.EnforcedRevision

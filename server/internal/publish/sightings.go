@@ -79,7 +79,17 @@ func (p *Publisher) see(edge string, seen store.EdgeSeen) {
 	if seen.Epoch == "" {
 		seen.Epoch, seen.Revision = p.latest[edge].Epoch, p.latest[edge].Revision
 	}
+	seen.Version, seen.Capability = p.latest[edge].Version, p.latest[edge].Capability
 	p.latest[edge], p.dirty[edge] = seen, seen
+}
+
+// Runs notes what an edge runs; it is written down when the edge is next seen.
+func (p *Publisher) Runs(edge, version string, capability int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := p.latest[edge]
+	seen.Version, seen.Capability = version, capability
+	p.latest[edge] = seen
 }
 
 // Sighting returns what this process has last seen of an edge; At is zero when it did not see it at all.

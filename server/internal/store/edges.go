@@ -148,6 +148,9 @@ type EdgeSeen struct {
 	// Epoch is empty when the edge did not say what it enforces.
 	Epoch    string
 	Revision int64
+	// Version and Capability are what the edge runs; Version is empty when it did not say.
+	Version    string
+	Capability int
 }
 
 // SaveSeen writes down what was seen of edges.
@@ -162,6 +165,9 @@ func (tx *Tx) SaveSeen(seen map[string]EdgeSeen) error {
 		columns := map[string]any{"last_seen_at": s.At}
 		if s.Epoch != "" {
 			columns["enforced_epoch"], columns["enforced_revision"] = s.Epoch, s.Revision
+		}
+		if s.Version != "" {
+			columns["software_version"], columns["capability_version"] = s.Version, s.Capability
 		}
 		if err := tx.edges().Where("id = ?", id).Updates(columns).Error; err != nil {
 			return err

@@ -84,7 +84,9 @@ func TestWhatEdgesEnforceIsWrittenDownTogether(t *testing.T) {
 		f.addEdge(t, "edge_1")
 		f.addEdge(t, "edge_2")
 		f.write(t, store.System(), func(tx *store.Tx) error {
-			return tx.SaveSeen(map[string]store.EdgeSeen{"edge_1": {At: noon, Epoch: "e", Revision: 7}, "edge_2": {At: noon}, "edge_gone": {At: noon}})
+			return tx.SaveSeen(map[string]store.EdgeSeen{
+				"edge_1": {At: noon, Epoch: "e", Revision: 7, Version: "1.2.0", Capability: 3}, "edge_2": {At: noon}, "edge_gone": {At: noon},
+			})
 		})
 		f.write(t, store.System(), func(tx *store.Tx) error {
 			return tx.SaveSeen(map[string]store.EdgeSeen{"edge_1": {At: noon.Add(time.Second)}})
@@ -93,6 +95,9 @@ func TestWhatEdgesEnforceIsWrittenDownTogether(t *testing.T) {
 			row, err := tx.Edge("edge_1")
 			if row.EnforcedEpoch != "e" || row.EnforcedRevision != 7 || !row.LastSeenAt.Equal(noon.Add(time.Second)) {
 				t.Errorf("kept %q %d %v: a call that says nothing of policy must not forget it", row.EnforcedEpoch, row.EnforcedRevision, row.LastSeenAt)
+			}
+			if row.SoftwareVersion != "1.2.0" || row.CapabilityVersion != 3 {
+				t.Errorf("it runs %q %d: a call that does not say must not forget it", row.SoftwareVersion, row.CapabilityVersion)
 			}
 			return err
 		})
