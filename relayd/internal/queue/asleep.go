@@ -75,7 +75,7 @@ func (q *Queue) deadCause(w way) (Result, bool) {
 	if d == nil || !d.dead() {
 		return Result{}, false
 	}
-	cause := d.cause
+	cause := *d.cause
 	cause.Class, cause.Uncertain, cause.StatusPassedOn = TempFail, false, false
 	cause.Text = "not tried, since others found: " + cause.Text
 	return cause, true

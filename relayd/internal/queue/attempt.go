@@ -269,7 +269,7 @@ func (q *Queue) finish(w *worker, v verdict, sound bool) (unit, bool) {
 	default:
 		q.place(&p, e, m)
 		if d := u.lane.destination; p.next != 0 && d.dead() && !d.alone && v.kind == notReached {
-			q.lanes.push(e, u.lane.customer, d) // goes on when the destination does
+			q.lanes.push(e, u.lane.customer, d.way) // goes on when the destination does
 		}
 	}
 	return q.nextFor(w)

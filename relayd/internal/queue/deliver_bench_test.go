@@ -44,7 +44,7 @@ func BenchmarkDeliver(b *testing.B) {
 	way.left.Store(int64(b.N))
 	e := &edge{t: b, dir: b.TempDir(), courier: &courier{}, change: func(c *queue.Config) {
 		c.Courier = way
-		c.Log = maillog.New(maillog.Config{})
+		c.Log = maillog.New(maillog.Config{Out: io.Discard})
 		c.Note = func(batch *journal.Batch, event api.EdgeEvent) error {
 			batch.Set([]byte("o"+*event.MessageID), []byte(event.Kind))
 			return nil

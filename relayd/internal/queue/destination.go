@@ -46,7 +46,7 @@ type destination struct {
 	failures int     // in a row
 	died     uint64  // what was started after it is a probe
 	probes   int     // in a row that failed
-	cause    Result  // of the last failure
+	cause    *Result // of the last failure; nil = none
 	opens    int64   // nothing starts before, in nanoseconds of Unix time; 0 = open
 	used     int64   // when it was last heard of
 	alarmed  bool    // in lanes.alarms
@@ -168,12 +168,12 @@ func (l *lanes) learn(d *destination, number uint64, v verdict) {
 			if d.dead() {
 				l.revive(d)
 			}
-			d.failures, d.probes, d.cause = 0, 0, Result{}
+			d.failures, d.probes, d.cause = 0, 0, nil
 		}
 		d.window = min(d.window+d.growth/d.window, float64(max(l.limitOf(d).Attempts, 1)))
 	case notReached:
 		now := l.now()
-		d.used, d.cause = now.UnixNano(), v.result
+		d.used, d.cause = now.UnixNano(), new(v.result)
 		if number > d.narrowed {
 			d.window, d.growth, d.narrowed = max(1, d.window/2), regrowth, d.started
 		}

@@ -71,21 +71,26 @@ func newLanes(c Config, wake func()) *lanes {
 	}
 }
 
-// push puts e at the end of a lane, unless it waits there already. It answers
-// false when the customer has mail for too many destinations.
-func (l *lanes) push(e *entry, c *customer, d *destination) bool {
+// push puts e at the end of its lane for a destination, unless it waits there
+// already, and answers the destination: nil, and nothing is done, when the
+// customer has mail for too many.
+func (l *lanes) push(e *entry, c *customer, w way) *destination {
+	d := l.destinations[w]
+	if c.lanes >= maxCustomerLanes && (d == nil || d.lanes[c] == nil || d.lanes[c].units.len() == 0) {
+		return nil
+	}
+	if d == nil {
+		d = l.destination(w)
+	}
 	way := d.lanes[c]
 	if way == nil {
 		way = &lane{customer: c, destination: d}
 		d.lanes[c] = way
 	}
 	if e.sits(way) {
-		return true
+		return d
 	}
 	if way.units.len() == 0 {
-		if c.lanes >= maxCustomerLanes {
-			return false
-		}
 		c.lanes++
 		d.busy++
 		c.open.pushBack(way)
@@ -97,7 +102,7 @@ func (l *lanes) push(e *entry, c *customer, d *destination) bool {
 		c.waiting++
 	}
 	l.giveTurn(c)
-	return true
+	return d
 }
 
 // pick takes out the unit whose turn it is, and its slot.

@@ -16,7 +16,7 @@ type part struct {
 }
 
 func (p part) push(l *lanes) {
-	l.push(p.entry, l.customer(p.customer), l.destination(way{domain: p.destination}))
+	l.push(p.entry, l.customer(p.customer), way{domain: p.destination})
 }
 
 func lanesOf(limits Limits) *lanes {

@@ -88,6 +88,7 @@ func (q *Queue) ringAlarms() {
 // load builds the index from the spool, and hands out what is due on the way.
 func (q *Queue) load(ctx context.Context) error {
 	var poisoned []*entry
+	began := q.Now()
 	err := q.Spool.Each(func(m *spool.Message) error {
 		if ctx.Err() != nil {
 			return journal.ErrStop
@@ -96,7 +97,8 @@ func (q *Queue) load(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("message %q: %w", m.ID, err)
 		}
-		e := &entry{id: id, message: m, index: -1, loaded: true}
+		// What came in while this was read no process before has tried.
+		e := &entry{id: id, message: m, index: -1, loaded: m.AcceptedAt.Before(began)}
 		for i := range m.Recipients {
 			if r := &m.Recipients[i]; !r.State.Final() && interrupted(e, r) >= poisonAfter {
 				poisoned = append(poisoned, e)

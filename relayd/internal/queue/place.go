@@ -90,8 +90,8 @@ func (q *Queue) seat(p *plan, e *entry, m *spool.Message) {
 	c := q.lanes.customer(customerOf(m))
 	w := p.way
 	for i := 0; ; i++ {
-		d := q.lanes.destination(w)
-		if !q.lanes.push(e, c, d) {
+		d := q.lanes.push(e, c, w)
+		if d == nil {
 			c.excess.pushBack(e)
 			return
 		}

@@ -79,20 +79,16 @@ func (q *Queue) leave(e *entry, why string, err error) {
 	q.Log.Held(logMessage(m, m.From.String()), why, err)
 	q.metrics.count(countHeld)
 	if !errors.Is(err, spool.ErrNotFound) || why == "damaged" {
-		q.noteQuarantine(m, err)
+		q.noteQuarantine(m)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.drop(e)
 }
 
-// maxDetail is how long the detail of an event may be, in bytes; the contract
-// counts characters.
-const maxDetail = 1000
-
 // noteQuarantine tells that a message is tried no more. What became of it is
 // in the spool whether this is told or not.
-func (q *Queue) noteQuarantine(m *spool.Message, why error) {
+func (q *Queue) noteQuarantine(m *spool.Message) {
 	if m.Notice {
 		return
 	}
@@ -101,11 +97,6 @@ func (q *Queue) noteQuarantine(m *spool.Message, why error) {
 	e := api.EdgeEvent{Kind: api.EdgeEventKindMessageQuarantined, Time: q.Now().UTC(), MessageID: &m.ID}
 	if m.Domain != "" {
 		e.Domain = &m.Domain
-	}
-	if why != nil {
-		detail := why.Error()
-		detail = detail[:min(len(detail), maxDetail)]
-		e.Detail = &detail
 	}
 	if q.Note(b, e) == nil {
 		_ = q.Journal.CommitLazy(b)
