@@ -37,6 +37,13 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := c.complete(); err != nil {
 		return err
 	}
+	attempts, err := c.fitDescriptors()
+	if err != nil {
+		return err
+	}
+	if limit := fitMemory("/"); limit > 0 {
+		c.Log.InfoContext(ctx, "memory is kept below the limit of the control group", "limit_bytes", limit)
+	}
 	metrics := newMetrics()
 	d, err := openDisk(c, metrics)
 	if err != nil {
@@ -56,7 +63,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer p.close()
-	e := &edge{Config: c, disk: d, plane: p, ports: bound, metrics: metrics, mailLog: c.newMailLog()}
+	e := &edge{Config: c, disk: d, plane: p, ports: bound, metrics: metrics, mailLog: c.newMailLog(), attempts: attempts}
 	if err := e.build(); err != nil {
 		return err
 	}
@@ -71,6 +78,8 @@ type edge struct {
 	plane   *plane
 	ports   *ports
 	metrics *prometheus.Registry
+	// attempts is how many deliveries may be under way at once.
+	attempts int
 	mailLog *maillog.Log
 
 	instructions *instruct.Runner
@@ -131,7 +140,7 @@ func (e *edge) build() (err error) {
 	e.queue, err = queue.New(queue.Config{
 		Spool: e.spool, Journal: e.journal, Courier: &passwords{vault: e.plane.vault, courier: e.sender}, Note: e.outbox.Append,
 		Route: routesOf(e.sync), DestinationLimit: limitsOf(e.sync), Log: e.mailLog, Hostname: e.Hostname,
-		Now: e.Now, Entropy: rand.Reader, Metrics: e.metrics,
+		Limits: queue.Limits{Attempts: e.attempts}, Now: e.Now, Entropy: rand.Reader, Metrics: e.metrics,
 	})
 	if err != nil {
 		return errors.Join(err, e.sender.Close())
@@ -224,7 +233,7 @@ func (e *edge) mailServer(ctx context.Context) (*smtpd.Server, error) {
 	return smtpd.New(smtpd.Config{
 		Hostname: e.Hostname, EdgeID: e.plane.identity.Identity().EdgeID, EdgeName: e.plane.identity.Identity().Name, FeedbackKey: key,
 		View: e.view, Ledger: e.ledger, Scanner: chain, Journal: e.journal, Spool: e.spool, Outbox: e.outbox,
-		Enqueue: e.queue.Add, Now: e.Now, TLS: certificate, MailLog: e.mailLog, Log: e.Log, Metrics: e.metrics,
+		Enqueue: func(m *spool.Message) { e.queue.Add(m); e.queue.Admit(ctx, m.Domain) }, Now: e.Now, TLS: certificate, MailLog: e.mailLog, Log: e.Log, Metrics: e.metrics,
 		ProxyPeers: proxies,
 		Limits:     smtpd.Limits{Connections: e.MaxConnections, ConnectionsPerIP: e.MaxPerAddress, ConnectionsPerPartner: e.MaxPerPartner},
 	})
