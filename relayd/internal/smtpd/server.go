@@ -73,7 +73,8 @@ type Config struct {
 	Journal *journal.Journal
 	Spool   *spool.Spool
 	Outbox  *outbox.Outbox
-	// Enqueue is given a message once it is stored; nobody changes it after that. It must not block.
+	// Enqueue is given a message once it is stored; nobody changes it after that. It may take up to a second before the reply,
+	// to slow a client whose mail comes in faster than it goes out.
 	Enqueue func(*spool.Message)
 	// Now is the clock of ids, events and the Received field.
 	Now func() time.Time

@@ -5,7 +5,8 @@
 // [Peer] and [Stock]. It reads in this order:
 //
 //	server.go   listeners, connections, shutdown
-//	conn.go     one connection from greeting to close
+//	conn.go     one connection from beginning to close
+//	greet.go    what comes before SMTP, and the greeting
 //	read.go     bytes into lines; deadlines
 //	command.go  one line into one action
 //	mail.go     MAIL and RCPT; path.go, params.go: their grammar

@@ -37,7 +37,7 @@ var (
 // readLine returns the next command without its CR LF. It is valid until the
 // next read.
 func (c *Conn) readLine() ([]byte, error) {
-	c.lineEnds = time.Time{}
+	c.busy() // after a line that was refused, or a handshake, it is not yet
 	for {
 		if c.r < c.w && c.buf[c.r] == tlsHandshake {
 			return nil, errNotSMTP
@@ -203,10 +203,12 @@ func (c *Conn) hurry() {
 	}
 }
 
-// busy keeps Shutdown from interrupting.
+// busy keeps others from interrupting. The next line has its time from its own
+// beginning on.
 func (c *Conn) busy() {
 	c.mu.Lock()
 	c.waiting = false
+	c.lineEnds = time.Time{}
 	c.mu.Unlock()
 }
 
