@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,6 +53,8 @@ type process struct {
 	program string
 	args    []string
 	env     []string
+	// wrap is a program with its arguments that starts the process, as prlimit does; empty = none.
+	wrap []string
 
 	mu  sync.Mutex
 	cmd *exec.Cmd
@@ -99,6 +102,9 @@ func (p *process) start() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cmd = command(p.program, p.args...)
+	if len(p.wrap) > 0 {
+		p.cmd.Path, p.cmd.Args = need(p.t, p.wrap[0], p.wrap[0]), append(slices.Clone(p.wrap), p.cmd.Args...)
+	}
 	p.cmd.Env = append(p.cmd.Env, p.env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	must(p.t, p.cmd.Start())
