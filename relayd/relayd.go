@@ -233,7 +233,8 @@ func (e *edge) mailServer(ctx context.Context) (*smtpd.Server, error) {
 	return smtpd.New(smtpd.Config{
 		Hostname: e.Hostname, EdgeID: e.plane.identity.Identity().EdgeID, EdgeName: e.plane.identity.Identity().Name, FeedbackKey: key,
 		View: e.view, Ledger: e.ledger, Scanner: chain, Journal: e.journal, Spool: e.spool, Outbox: e.outbox,
-		Enqueue: func(m *spool.Message) { e.queue.Add(m); e.queue.Admit(ctx, m.Domain) }, Now: e.Now, TLS: certificate, MailLog: e.mailLog, Log: e.Log, Metrics: e.metrics,
+		Enqueue: func(m *spool.Message) { e.queue.Add(m); e.queue.Admit(ctx, m.Domain) },
+		Now:     e.Now, TLS: certificate, MailLog: e.mailLog, Log: e.Log, Metrics: e.metrics,
 		ProxyPeers: proxies,
 		Limits:     smtpd.Limits{Connections: e.MaxConnections, ConnectionsPerIP: e.MaxPerAddress, ConnectionsPerPartner: e.MaxPerPartner},
 	})
