@@ -80,7 +80,7 @@ type edge struct {
 	metrics *prometheus.Registry
 	// attempts is how many deliveries may be under way at once.
 	attempts int
-	mailLog *maillog.Log
+	mailLog  *maillog.Log
 
 	instructions *instruct.Runner
 	sync         *policysync.Syncer
