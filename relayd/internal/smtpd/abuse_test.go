@@ -100,8 +100,12 @@ func (e *edge) deliversOne() bool {
 	c := e.connect()
 	defer c.conn.Close()
 	steps := []struct{ say, want string }{
-		{want: "220"}, {say: "EHLO client.test\r\n", want: "250"}, {say: "MAIL FROM:<anna@ok.test>\r\n", want: "250"},
-		{say: "RCPT TO:<carl@sink.test>\r\n", want: "250"}, {say: "DATA\r\n", want: "354"}, {say: text("anna@ok.test") + ".\r\n", want: "250"},
+		{want: "220"},
+		{say: "EHLO client.test\r\n", want: "250"},
+		{say: "MAIL FROM:<anna@ok.test>\r\n", want: "250"},
+		{say: "RCPT TO:<carl@sink.test>\r\n", want: "250"},
+		{say: "DATA\r\n", want: "354"},
+		{say: text("anna@ok.test") + ".\r\n", want: "250"},
 	}
 	for i, step := range steps {
 		_, _ = io.WriteString(c.conn, step.say) // the reply is missing then
