@@ -188,10 +188,11 @@ func integerReader(schema *openapi3.Schema) (valueReader, error) {
 	}, onlyRules(schema, "format", "minimum")
 }
 
-// readTime takes instants in UTC, which is what programs write. Go would take an hour of one digit too.
+// readTime takes instants in UTC, which is what programs write. Go would take an hour of one digit too, and a comma before
+// the fraction.
 func readTime(s *bodyScan, into reflect.Value) bool {
 	text, ok := s.quoted()
-	if !ok || !strings.HasSuffix(text, "Z") || strings.IndexByte(text, ':') != len("2006-01-02T15") {
+	if !ok || !strings.HasSuffix(text, "Z") || strings.IndexByte(text, ':') != len("2006-01-02T15") || strings.Contains(text, ",") {
 		return false
 	}
 	instant, isTime := into.Addr().Interface().(*time.Time)

@@ -132,6 +132,7 @@ func TestWhatTheContractRefusesIsRefusedInTheWordsOfGeneralValidation(t *testing
 		"number past 64 bits":    batchOf(strings.Replace(goodEvent, `"sequence":1`, `"sequence":99999999999999999999`, 1)),
 		"number as text":         batchOf(strings.Replace(goodEvent, `"sequence":1`, `"sequence":"1"`, 1)),
 		"hour of one digit":      batchOf(strings.Replace(goodEvent, "T09", "T9", 1)),
+		"comma in a fraction":    batchOf(strings.Replace(goodEvent, "09:00:00Z", "09:00:00,5Z", 1)),
 		"no such day":            batchOf(strings.Replace(goodEvent, "2026-11-22", "2026-11-32", 1)),
 		"no time":                batchOf(strings.Replace(goodEvent, "2026-11-22T09:00:00Z", "nine o'clock Z", 1)),
 		"null":                   batchOf(strings.Replace(goodEvent, `"example.com"`, `null`, 1)),
@@ -216,6 +217,7 @@ func FuzzTheBodyReaderTakesNothingThatValidationRefuses(f *testing.F) {
 	f.Add(batchOf(goodEvent))
 	f.Add(batchOf(`{"sequence":1,"time":"2026-11-22T09:00:00.123Z","kind":"message-deferred","attempts":3,"recipient_domains":["a","b"],"reply":"4\"\u00fc\n"}`))
 	f.Add(batchOf(strings.Replace(goodEvent, "T09", "T9", 1)))
+	f.Add(batchOf(strings.Replace(goodEvent, "09:00:00Z", "09:00:00,5Z", 1)))
 	f.Add(fmt.Sprintf(`{"events":[],"first_kept":%d,"generation":0}`, int64(1)<<58))
 	f.Fuzz(func(t *testing.T, body string) {
 		read, ok := op.body.Read([]byte(body))

@@ -37,7 +37,7 @@ func (a *API) SummariseQueue(ctx context.Context, r rest.SummariseQueueRequestOb
 		top = *p.Top
 	}
 	tenant := PrincipalFrom(ctx).Tenant()
-	key := fmt.Sprintf("%+v %+v %s", tenant, filter, by)
+	key := fmt.Sprintf("%#v %#v %s", tenant, filter, by) // quoted: no text of a filter can look like another filter
 	counted, err := a.queueSummaries.get(key, func() (queueSummary, error) {
 		var counted queueSummary
 		err := a.Store.Read(ctx, tenant, func(tx *store.Tx) (err error) {
