@@ -235,8 +235,12 @@ func sendOne(t *testing.T, server string) bool {
 		return false
 	}
 	for _, say := range []struct{ line, want string }{
-		{"EHLO mail.example.com", "250"}, {"MAIL FROM:<anna@example.com>", "250"}, {"RCPT TO:<bob@example.net>", "250"}, {"DATA", "354"},
-		{letter("anna@example.com", "") + ".", "250"}, {"QUIT", "221"},
+		{"EHLO mail.example.com", "250"},
+		{"MAIL FROM:<anna@example.com>", "250"},
+		{"RCPT TO:<bob@example.net>", "250"},
+		{"DATA", "354"},
+		{letter("anna@example.com", "") + ".", "250"},
+		{"QUIT", "221"},
 	} {
 		if _, err := io.WriteString(conn, say.line+"\r\n"); err != nil {
 			t.Fatalf("a real client cannot send %.20q: %v", say.line, err)

@@ -31,9 +31,11 @@ func goldenMessage() *Message {
 		ID: aID, Domain: "example.com", Partner: "acme",
 		From: mailaddr.Address{Local: "anna", Domain: "example.com"},
 		Recipients: []Recipient{
-			{Address: mailaddr.Address{Local: "b", Domain: "y.test"}, State: Pending, ORCPT: "rfc822;b@y.test",
+			{
+				Address: mailaddr.Address{Local: "b", Domain: "y.test"}, State: Pending, ORCPT: "rfc822;b@y.test",
 				Notify: []string{"SUCCESS", "FAILURE"}, Attempts: 300, NextAttempt: noon.Add(time.Hour), LastAttempt: noon.Add(time.Minute),
-				LastReply: "451 4.3.0 später", Interrupted: 2, DelayNoticed: true, Held: true, Cancelling: true},
+				LastReply: "451 4.3.0 später", Interrupted: 2, DelayNoticed: true, Held: true, Cancelling: true,
+			},
 			{Address: mailaddr.Address{Local: "käthe", Domain: "xn--z-bga.test"}, State: Delivered},
 		},
 		Client: netip.MustParseAddr("2001:db8::10"), User: "anna@example.com", Helo: "client.test", Size: 5120,
