@@ -121,13 +121,36 @@ func (s *Server) leave(c *countedConn) {
 func (s *Server) countLocked() {
 	s.metrics.connections.Set(float64(s.connections))
 	stressed := s.connections*100 >= s.limits.Connections*stressPercent
-	// Connections that come and go at the threshold cost no more than one round a second.
-	if now := time.Now(); !s.stressed.Swap(stressed) && stressed && now.Sub(s.hurried) >= time.Second {
-		s.hurried = now
-		for _, engine := range s.engines {
-			go engine.Hurry()
-		}
+	if !s.stressed.Swap(stressed) && stressed {
+		s.hurryLocked()
 	}
+}
+
+// hurryEvery keeps connections that come and go at the threshold from costing more than one round a second.
+const hurryEvery = time.Second
+
+// hurryLocked lets nobody keep the time that it had before stress. A round that is too soon is made later, not left out: who
+// crosses the threshold twice in a second would keep its idle connections for minutes.
+func (s *Server) hurryLocked() {
+	if s.hurrying {
+		return
+	}
+	s.hurrying = true
+	time.AfterFunc(max(0, hurryEvery-time.Since(s.hurried)), func() {
+		s.mu.Lock()
+		s.hurrying = false
+		stressed, engines := s.stressed.Load(), s.engines
+		if stressed {
+			s.hurried = time.Now()
+		}
+		s.mu.Unlock()
+		if !stressed {
+			return // the next onset asks again
+		}
+		for _, engine := range engines {
+			engine.Hurry()
+		}
+	})
 }
 
 // turnAway tells a client why there is no session for it. A TLS client would

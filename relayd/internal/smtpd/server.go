@@ -122,6 +122,7 @@ type Server struct {
 	engines     []*smtpwire.Server
 	connections int
 	hurried     time.Time // when idle clients were hurried last
+	hurrying    bool      // they are about to be
 	perIP       map[netip.Addr]int
 	perPartner  map[string]int
 }
