@@ -275,6 +275,20 @@ func TestABatchOfWhichAPartFailedEndsWithFailure(t *testing.T) {
 	}
 }
 
+func TestANewJoinTokenComesWithTheCommandThatUsesIt(t *testing.T) {
+	d := answering(t, 201, "application/json",
+		`{"id":"jtk_1","token":"rly_join_1","partners":[],"created_at":"2026-11-24T10:00:00Z","expires_at":"2026-11-25T10:00:00Z"}`)
+	command := "RELAYD_JOIN_TOKEN=rly_join_1 relayd --server " + d.env["RELAYCTL_URL"] + " --data-dir /var/lib/relayd"
+	if got := d.run(t, "join-token", "create").expect(t, 0); !strings.Contains(got.stdout, "\n  "+command) {
+		t.Errorf("the command is not shown:\n%s", got.stdout)
+	}
+	for _, args := range [][]string{{"-o", "json"}, {"--jq", ".token"}, {"--columns", "token"}} {
+		if got := d.run(t, append([]string{"join-token", "create"}, args...)...).expect(t, 0); strings.Contains(got.stdout+got.stderr, "relayd") {
+			t.Errorf("%v shows more than was asked for:\n%s", args, got.stdout)
+		}
+	}
+}
+
 func TestAPageThatIsNotTheLastSaysHowToGoOn(t *testing.T) {
 	d := answering(t, 200, "application/json", `{"items":[{"id":"aud_1","time":"2026-11-24T10:11:12.345678901+01:00"}],"next_page_token":"t2"}`)
 	got := d.run(t, "audit", "list", "--page-token", "t1", "--columns", "id,time").expect(t, 0, "(more: --page-token t2)")

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"activerelay/api/problem"
+	"activerelay/api/reason"
 )
 
 func TestMistakesOnTheCommandLineAreUsageErrorsThatSendNothing(t *testing.T) {
@@ -150,6 +151,31 @@ func TestWhatIsMissingIsPointedTo(t *testing.T) {
 		p.refuse[c.operation] = problem.NotFound(c.kind)
 		d.run(t, c.args...).expect(t, 3, "try        "+c.next)
 	}
+}
+
+func TestAnOperationOnNothingIsRefusedByFlagsAndExample(t *testing.T) {
+	p := newPlatform(t)
+	d := p.desk(t)
+	for _, args := range [][]string{{"queue", "retry"}, {"queue", "cancel", "--reason", "x"}, {"queue", "hold", "-f", put(t, "reason: x")}} {
+		d.run(t, args...).expect(t, 2,
+			"say what it is about, with one or more of --message-ids, --partner, --domain, --destination, --sender\n",
+			"try        relayctl queue "+args[1]+" --")
+	}
+	if changes := p.reset(); len(changes) > 0 {
+		t.Errorf("something was sent: %v", changes)
+	}
+	d.run(t, "queue", "hold", "-f", put(t, "sender: <>"), "--dry-run").expect(t, 0)
+	p.refuse["retryQueue"] = problem.Malformed("").With(problem.InvalidField{Rule: "minProperties", Message: "must name something"})
+	d.run(t, "queue", "retry", "--domain", "a.example").expect(t, 2, "field      must name something [minProperties]\n")
+}
+
+func TestAMessageThatHasLeftTheQueueIsLookedForInTheLog(t *testing.T) {
+	p := newPlatform(t)
+	p.refuse["getQueuedMessage"] = problem.New(reason.NotFound, "No such message waits")
+	p.refuse["retryQueue"] = p.refuse["getQueuedMessage"]
+	d := p.desk(t)
+	d.run(t, "queue", "show", "01KAQ7M2Z8Y3F6N5T4R1W0X9VB").expect(t, 3, "No such message waits", "try        at the edges: journalctl -u relayd | grep 01KAQ7M2Z8Y3F6N5T4R1W0X9VB\n")
+	d.run(t, "queue", "retry", "--message-ids", "01KAQ7M2Z8Y3F6N5T4R1W0X9VB").expect(t, 3, "try        relayctl queue list\n")
 }
 
 func TestARefusedArgumentIsCalledAsTheHelpCallsIt(t *testing.T) {

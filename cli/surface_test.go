@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/spf13/cobra"
@@ -141,6 +142,55 @@ func checkProperties(t *testing.T, cmd *cobra.Command, schema *openapi3.Schema, 
 		if cmd.Flags().Lookup(flag) == nil && cmd.Flags().Lookup("body-"+flag) == nil {
 			t.Errorf("no flag --%s for property %s", flag, name)
 		}
+	}
+}
+
+// Who types commands knows neither the API's names of operations nor its
+// parameters and properties.
+func TestHelpSpeaksOfCommandsAndFlagsOnly(t *testing.T) {
+	operations := map[string]bool{}
+	inputs := map[string]map[string]bool{}
+	for _, op := range ops.Table() {
+		operations[op.ID] = true
+		inputs[op.ID] = map[string]bool{}
+		for _, p := range op.Params {
+			inputs[op.ID]["`"+p.Name+"`"] = true
+		}
+		if op.Body != nil {
+			for _, p := range op.Body.Properties {
+				inputs[op.ID]["`"+strings.Join(p.Path, ".")+"`"] = true
+			}
+		}
+	}
+	everyCommand(tree(), func(cmd *cobra.Command) {
+		var help strings.Builder
+		cmd.SetOut(&help)
+		if err := cmd.Help(); err != nil {
+			t.Fatal(err)
+		}
+		wordEnd := func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' }
+		for _, word := range strings.FieldsFunc(help.String(), wordEnd) {
+			if operations[word] {
+				t.Errorf("the help of %q speaks of the operation %s", cmd.CommandPath(), word)
+			}
+		}
+		before, _, _ := strings.Cut(cmd.Long, "The file is like this:")
+		for _, word := range strings.Fields(before) {
+			if inputs[cmd.Annotations["operationId"]][strings.Trim(word, ".,;:()")] {
+				t.Errorf("the help of %q calls an input %s, not by its flag", cmd.CommandPath(), word)
+			}
+		}
+	})
+}
+
+func TestWhatHelpSaysOfAnotherOperationIsItsCommand(t *testing.T) {
+	got := newDesk(t).run(t, "queue", "cancel", "--help").expect(t, 0)
+	if !strings.Contains(strings.Join(strings.Fields(got.stdout), " "), "`relayctl queue operation show OPERATION-ID` shows what they made of it") {
+		t.Errorf("the help is\n%s", got.stdout)
+	}
+	got = newDesk(t).run(t, "token", "rotate", "--help").expect(t, 0)
+	if !strings.Contains(got.stdout, "`--overlap-seconds`") {
+		t.Errorf("the help is\n%s", got.stdout)
 	}
 }
 

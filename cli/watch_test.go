@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"activerelay/api/problem"
 )
 
 // looks answers one body after another, each with a time of its own, and ends
@@ -75,12 +78,12 @@ func TestWatchingWithoutATerminalWritesALineForEachChange(t *testing.T) {
 		summaryOf(groupOf("b.example", 1, 90000, ""), strings.Replace(groupOf("c.example", 1, 61, "550 ESC[2J"), "ESC", "\\u001b", 1)),
 	}, "queue", "summary").expect(t, 0, "Unavailable")
 	want := strings.Join([]string{
-		"TIME\tCHANGE\tKEY\tITEMS\tQUEUED\tHELD\tQUARANTINED\tOLDEST AGE\tDELAY REASON\tLAST REPLY",
-		"2026-11-24T09:00:01Z\tnew\ta.example\t2\t2\t0\t0\t59s\t-\t451 later",
-		"2026-11-24T09:00:01Z\tnew\tb.example\t1\t1\t0\t0\t1h0m\t-\t-",
-		"2026-11-24T09:00:03Z\tchanged\tb.example\t1\t1\t0\t0\t1d1h\t-\t-",
-		"2026-11-24T09:00:04Z\tgone\ta.example\t2\t2\t0\t0\t59s\t-\t451 later",
-		"2026-11-24T09:00:04Z\tnew\tc.example\t1\t1\t0\t0\t1m1s\t-\t550 \uFFFD[2J",
+		"TIME\tCHANGE\tKEY\tITEMS\tHELD\tQUARANTINED\tOLDEST AGE\tDELAY REASON\tLAST REPLY",
+		"2026-11-24T09:00:01Z\tnew\ta.example\t2\t0\t0\t59s\t-\t451 later",
+		"2026-11-24T09:00:01Z\tnew\tb.example\t1\t0\t0\t1h0m\t-\t-",
+		"2026-11-24T09:00:03Z\tchanged\tb.example\t1\t0\t0\t1d1h\t-\t-",
+		"2026-11-24T09:00:04Z\tgone\ta.example\t2\t0\t0\t59s\t-\t451 later",
+		"2026-11-24T09:00:04Z\tnew\tc.example\t1\t0\t0\t1m1s\t-\t550 \uFFFD[2J",
 	}, "\n") + "\n"
 	if got.stdout != want {
 		t.Errorf("got\n%s\nwant\n%s", got.stdout, want)
@@ -139,11 +142,57 @@ func TestWatchingOnATerminalKeepsTheTableInPlaceAndWithinIt(t *testing.T) {
 		!strings.HasSuffix(shown[0], "(there is more)") || !strings.HasPrefix(shown[0], want[:30]) {
 		t.Errorf("the first frame is\n%s", shown[0])
 	}
-	if !strings.HasPrefix(shown[1], "NOT REACHED since 2026-11-24T09:00:01Z: ") || !strings.Contains(shown[1], "a.example") {
+	if !strings.HasPrefix(shown[1], "OUT OF DATE since 2026-11-24T09:00:01Z: ") || !strings.Contains(shown[1], "a.example") {
 		t.Errorf("while the server is away the frame is\n%s", shown[1])
 	}
 	if !strings.Contains(kept, "a.example") || strings.Contains(kept, "b.example") {
 		t.Errorf("what stays is\n%s", kept)
+	}
+}
+
+// A server that is asked too often is asked again when it says, from
+// the first look on.
+func TestWatchingObeysAServerThatIsAskedTooOften(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var looks []time.Time
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		looks = append(looks, time.Now())
+		switch len(looks) {
+		case 1, 3:
+			p := problem.RateLimited(time.Second)
+			w.Header().Set("Content-Type", problem.ContentType)
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(p.Status)
+			_ = problem.Encode(w, p)
+		case 2, 4:
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, summaryOf(groupOf("a.example", len(looks), 1, "")))
+		default:
+			stop()
+		}
+	}))
+	t.Cleanup(server.Close)
+	var stdout, stderr bytes.Buffer
+	home := t.TempDir()
+	env := Env{
+		Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr,
+		Getenv: func(name string) string { return map[string]string{"HOME": home}[name] },
+	}
+	code := Main(ctx, []string{"queue", "summary", "--watch", "--interval", "100ms", "--no-headers", "--url", server.URL, "--token", "t"}, env)
+	if code != 0 || strings.Count(stderr.String(), "; looking again in 1s\n") != 2 {
+		t.Errorf("exit code %d, and it said\n%s", code, stderr.String())
+	}
+	if !strings.Contains(stdout.String(), "\tnew\ta.example\t2\t") || !strings.Contains(stdout.String(), "\tchanged\ta.example\t4\t") {
+		t.Errorf("shown:\n%s", stdout.String())
+	}
+	for _, n := range []int{0, 2} {
+		if len(looks) < 4 {
+			t.Fatalf("%d looks", len(looks))
+		}
+		if waited := looks[n+1].Sub(looks[n]); waited < time.Second {
+			t.Errorf("after refusal %d it waited for %s", n, waited)
+		}
 	}
 }
 

@@ -90,7 +90,7 @@ func (a *app) runApply(cmd *cobra.Command, planner apply.Planner, file *string) 
 	plan, err := planner.Plan(cmd.Context(), wanted)
 	a.line.clear()
 	if err != nil {
-		return refusedToken(s.target, err)
+		return blamed(s.target, err)
 	}
 	if a.flags.dryRun {
 		return s.printer.Print(planned(plan), output.Shape{Rows: "items", Columns: []string{"action", "kind", "name", "changes"}})

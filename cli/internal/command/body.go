@@ -76,7 +76,7 @@ func (a *app) values(ctx context.Context, op *ops.Op, in *inputs) (map[string]an
 		}
 		texts := given.texts
 		if p.Secret && !(p.Nullable && texts[len(texts)-1] == "null") {
-			secret, err := a.readSecret(ctx, flagOf(p.Field), texts[len(texts)-1])
+			secret, err := a.readSecret(ctx, p.Input(), texts[len(texts)-1])
 			if err != nil {
 				return nil, err
 			}
@@ -106,19 +106,37 @@ func (a *app) require(ctx context.Context, op *ops.Op, document any, values map[
 			continue
 		}
 		if p.Secret && a.StdinTTY && a.ReadSecret != nil {
-			secret, err := a.askSecret(ctx, flagOf(p.Field))
+			secret, err := a.askSecret(ctx, p.Input())
 			if err != nil {
 				return err
 			}
 			values[p.Flag] = secret
 			continue
 		}
-		missing = append(missing, "--"+flagOf(p.Field))
+		missing = append(missing, "--"+p.Input())
 	}
 	if len(missing) > 0 {
 		return failure.Usagef("missing %s", strings.Join(missing, ", "))
 	}
-	return nil
+	return selection(op, object, values)
+}
+
+// selection refuses a body that does not say what it is about.
+func selection(op *ops.Op, object, values map[string]any) error {
+	var flags []string
+	for _, name := range op.Select {
+		flag := op.FlagNamed(name)
+		if _, inFlags := values[flag]; inFlags || present(object, []string{name}) {
+			return nil
+		}
+		flags = append(flags, "--"+flag)
+	}
+	if len(flags) == 0 {
+		return nil
+	}
+	fault := failure.Usagef("say what it is about, with one or more of %s", strings.Join(flags, ", "))
+	fault.Next, _, _ = strings.Cut(op.Example, "\n")
+	return fault
 }
 
 func present(object map[string]any, path []string) bool {

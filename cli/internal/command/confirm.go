@@ -16,11 +16,7 @@ func (a *app) confirm(ctx context.Context, op *ops.Op, args []string) error {
 	if op.Confirm == "" {
 		return nil
 	}
-	question := op.Confirm
-	for i, p := range op.Arguments() {
-		question = strings.ReplaceAll(question, "{"+p.Name+"}", args[i])
-	}
-	return a.ask(ctx, question)
+	return a.ask(ctx, filled(op.Confirm, op, args))
 }
 
 func (a *app) ask(ctx context.Context, question string) error {

@@ -132,9 +132,13 @@ func (a *app) printer() (*output.Printer, error) {
 	if err != nil {
 		return nil, err
 	}
+	width := 0
+	if a.StdoutTTY {
+		width, _ = a.size()
+	}
 	return output.New(output.Config{
 		Out: a.Stdout, Notes: a.Stderr, Format: a.flags.output, Columns: a.flags.columns,
-		NoHeaders: a.flags.noHeaders, JQ: a.flags.jq, Color: color,
+		NoHeaders: a.flags.noHeaders, JQ: a.flags.jq, Color: color, Width: width,
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"activerelay/cli/internal/failure"
+	"activerelay/cli/internal/invoke"
 	"activerelay/cli/internal/ops"
 	"activerelay/cli/internal/profile"
 )
@@ -16,7 +17,7 @@ import (
 // hint names the next command where one helps.
 func (a *app) hint(cmd *cobra.Command, s *session, op *ops.Op, args []string, err error) error {
 	var known *failure.Error
-	err = refusedToken(s.target, err)
+	err = blamed(s.target, err)
 	if !errors.As(err, &known) || known.Next != "" {
 		return err
 	}
@@ -35,10 +36,20 @@ func (a *app) hint(cmd *cobra.Command, s *session, op *ops.Op, args []string, er
 	return err
 }
 
-// refusedToken says of a token that the server did not take where it came from.
-func refusedToken(target profile.Target, err error) error {
+// blamed says of a URL where no server was, and of a token that the server did
+// not take, where it came from.
+func blamed(target profile.Target, err error) error {
 	var known *failure.Error
-	if !errors.As(err, &known) || known.Reason != "unauthenticated" || target.TokenFrom == "" || known.Next != "" {
+	switch {
+	case !errors.As(err, &known) || known.Next != "":
+		return err
+	case known.Title == invoke.NotReached || known.Title == invoke.NotOurs:
+		known.Next = fmt.Sprintf("%s health ready --url URL, with the right one; this one is from %s", Program, target.URLFrom)
+		if target.URLFrom == "" {
+			known.Next = fmt.Sprintf("%s login --url URL; nothing says where the server is, so the usual place was tried", Program)
+		}
+		return err
+	case known.Reason != "unauthenticated" || target.TokenFrom == "":
 		return err
 	}
 	known.Detail = strings.TrimPrefix(strings.TrimSuffix(known.Detail, ".")+"; the token from "+target.TokenFrom+" was refused", "; ")
@@ -64,6 +75,9 @@ func (a *app) instead(op *ops.Op, args []string, detail string) string {
 	if i >= 0 {
 		return Program + " " + a.Table[i].Command()
 	}
+	if op.Absent != "" {
+		return filled(op.Absent, op, args)
+	}
 	i = slices.IndexFunc(a.Table, func(other ops.Op) bool { return other.Method == "PUT" && other.Path == op.Path })
 	if i >= 0 && len(op.Group) > 1 && op.Method != "PUT" {
 		return strings.Join(append([]string{Program, a.Table[i].Command()}, args...), " ") + required(a.Table[i].Body)
@@ -74,12 +88,20 @@ func (a *app) instead(op *ops.Op, args []string, detail string) string {
 	return a.sibling(op, "GET", collection(op.Path), nil)
 }
 
+// filled puts the arguments where a text of the contract names them.
+func filled(text string, op *ops.Op, args []string) string {
+	for i, p := range op.Arguments() {
+		text = strings.ReplaceAll(text, "{"+p.Name+"}", args[i])
+	}
+	return text
+}
+
 // required are the flags that a body needs, as a command line to fill in.
 func required(body *ops.Body) string {
 	var b strings.Builder
 	for _, p := range body.Properties {
 		if p.Required {
-			fmt.Fprintf(&b, " --%s %s", flagOf(p.Field), (&input{field: p.Field}).Type())
+			fmt.Fprintf(&b, " --%s %s", p.Input(), (&input{field: p.Field}).Type())
 		}
 	}
 	return b.String()

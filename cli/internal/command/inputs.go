@@ -67,7 +67,7 @@ func placeholder(kind ops.Kind, format string) string {
 // addInput gives the command a flag for a field.
 func addInput(cmd *cobra.Command, f ops.Field) *input {
 	i := &input{field: f}
-	flag := cmd.Flags().VarPF(i, flagOf(f), "", help(f))
+	flag := cmd.Flags().VarPF(i, f.Input(), "", help(f))
 	if f.Kind == ops.Boolean {
 		flag.NoOptDefVal = "true"
 	}
@@ -76,14 +76,6 @@ func addInput(cmd *cobra.Command, f ops.Field) *input {
 		_ = cmd.RegisterFlagCompletionFunc(flag.Name, cobra.FixedCompletions(f.Enum, cobra.ShellCompDirectiveNoFileComp))
 	}
 	return i
-}
-
-// flagOf is the flag that a field is set by: secrets come from files.
-func flagOf(f ops.Field) string {
-	if f.Secret {
-		return f.Flag + "-file"
-	}
-	return f.Flag
 }
 
 // help is the line of a flag: the contract's words, then what they leave out.
@@ -222,7 +214,7 @@ func (in *inputs) stdinUsers() []string {
 	}
 	for _, given := range in.properties {
 		if given.field.Secret && slices.Contains(given.texts, "-") {
-			users = append(users, "--"+flagOf(given.field))
+			users = append(users, "--"+given.field.Input())
 		}
 	}
 	slices.Sort(users)

@@ -120,7 +120,7 @@ func (a *app) identity(cmd *cobra.Command, whoAmI *ops.Op, target profile.Target
 	defer client.Close()
 	answer, err := client.Do(cmd.Context(), invoke.Call{Op: whoAmI})
 	if err != nil {
-		return nil, refusedToken(target, err)
+		return nil, blamed(target, err)
 	}
 	return answer.Value, nil
 }

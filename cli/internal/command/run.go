@@ -107,7 +107,7 @@ func (a *app) perform(cmd *cobra.Command, s *session, call invoke.Call, wait tim
 	if err != nil {
 		return err
 	}
-	shape.ETag = last.Header.Get("ETag")
+	shape.ETag, shape.Then = last.Header.Get("ETag"), then(call.Op, first, s.target.URL)
 	if err := s.printer.Pages(a.cut(rest, call.Op.Rows), shape); err != nil {
 		return err
 	}
@@ -115,6 +115,16 @@ func (a *app) perform(cmd *cobra.Command, s *session, call invoke.Call, wait tim
 		a.note(call.Op.Summary + ": done.")
 	}
 	return a.verdict(call.Op, last)
+}
+
+// then is what to do with the answer.
+func then(op *ops.Op, answer any, url string) string {
+	text := strings.ReplaceAll(op.Then, "{url}", url)
+	object, _ := answer.(map[string]any)
+	for name := range object {
+		text = strings.ReplaceAll(text, "{"+name+"}", field(answer, name))
+	}
+	return text
 }
 
 // peek takes the first page of a sequence, so that its answer is known before

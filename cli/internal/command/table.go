@@ -149,7 +149,7 @@ func (a *app) operation(op *ops.Op) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:         use,
 		Short:       op.Summary,
-		Long:        long(op),
+		Long:        a.long(op),
 		Example:     "  " + strings.ReplaceAll(op.Example, "\n", "\n  "),
 		Hidden:      op.Hidden,
 		Annotations: map[string]string{operationID: op.ID},
@@ -179,9 +179,9 @@ func arguments(op *ops.Op) cobra.PositionalArgs {
 }
 
 // long is the description with what else the contract says of the operation.
-func long(op *ops.Op) string {
+func (a *app) long(op *ops.Op) string {
 	var b strings.Builder
-	b.WriteString(wrap(op.Description))
+	b.WriteString(wrap(a.asCommands(op, op.Description)))
 	if arguments := op.Arguments(); len(arguments) > 0 {
 		b.WriteString("\n\nArguments:")
 		for _, p := range arguments {
@@ -201,6 +201,30 @@ func long(op *ops.Op) string {
 		fmt.Fprintf(&b, "\n\nFor: %s (scope %s).", strings.Join(op.Roles, ", "), op.Scope)
 	}
 	return b.String()
+}
+
+// asCommands says in the words of the command line what the contract says in
+// those of the API: operations in backquotes are commands, inputs are flags.
+func (a *app) asCommands(op *ops.Op, text string) string {
+	parts := strings.Split(text, "`")
+	for i := 1; i < len(parts)-1; i += 2 {
+		name := parts[i]
+		if n := slices.IndexFunc(a.Table, func(other ops.Op) bool { return other.ID == name }); n >= 0 {
+			parts[i] = usageOf(&a.Table[n])
+		} else if flag := op.FlagNamed(name); flag != "" {
+			parts[i] = "--" + flag
+		}
+	}
+	return strings.Join(parts, "`")
+}
+
+// usageOf is the command of a row with its arguments.
+func usageOf(op *ops.Op) string {
+	words := []string{Program, op.Command()}
+	for _, p := range op.Arguments() {
+		words = append(words, p.Argument())
+	}
+	return strings.Join(words, " ")
 }
 
 // ofObjects: a list of objects is easier to write in a file than as a flag.

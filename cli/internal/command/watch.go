@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -73,7 +74,8 @@ type view interface {
 }
 
 // watch looks until ctx ends, which is no failure. Only a first look that
-// fails, and a refusal that time does not mend, end it otherwise.
+// fails, and a refusal that time does not mend, end it otherwise: a server that
+// is asked too often is asked again when it says.
 func (a *app) watch(cmd *cobra.Command, s *session, call invoke.Call, w *watchFlags) error {
 	v, err := a.view(s, call.Op, w.interval)
 	if err != nil {
@@ -83,13 +85,18 @@ func (a *app) watch(cmd *cobra.Command, s *session, call invoke.Call, w *watchFl
 	ctx := cmd.Context()
 	for first := true; ; first = false {
 		seen, err := a.look(ctx, s, call, v.rows())
+		var refused *invoke.Refusal
+		wait := w.interval
+		if errors.As(err, &refused) {
+			wait = max(wait, refused.RetryAfter)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
 			err = v.show(seen)
-		case !first && failure.CodeOf(err) == failure.Unavailable:
-			err = v.trouble(err)
+		case refused != nil && refused.Status == http.StatusTooManyRequests, !first && failure.CodeOf(err) == failure.Unavailable:
+			err = v.trouble(fmt.Errorf("%w; looking again in %s", err, wait))
 		}
 		if err != nil {
 			return err
@@ -97,7 +104,7 @@ func (a *app) watch(cmd *cobra.Command, s *session, call invoke.Call, w *watchFl
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(w.interval):
+		case <-time.After(wait):
 		}
 	}
 }
@@ -277,6 +284,7 @@ func (s *screen) show(l look) error {
 	var table, notes bytes.Buffer
 	printer := *s.printer
 	printer.Out, printer.Notes = &table, &notes
+	printer.Width, _ = s.size()
 	if err := printer.Print(l.value, s.shape); err != nil {
 		return err
 	}
@@ -289,7 +297,10 @@ func (s *screen) show(l look) error {
 }
 
 func (s *screen) trouble(err error) error {
-	return s.draw("NOT REACHED since " + s.last.at + ": " + err.Error())
+	if s.last.at == "" {
+		return s.draw("NOTHING SEEN yet: " + err.Error())
+	}
+	return s.draw("OUT OF DATE since " + s.last.at + ": " + err.Error())
 }
 
 func (s *screen) draw(title string) error {

@@ -34,7 +34,10 @@ func renderField(w io.Writer, f Field) {
 	if f.Rule != "" {
 		message += " [" + f.Rule + "]"
 	}
-	line(w, "field", name+": "+strings.TrimSpace(message))
+	if name != "" { // else it is about all of the request
+		name += ": "
+	}
+	line(w, "field", name+strings.TrimSpace(message))
 	line(w, "choices", strings.Join(f.Choices, ", "))
 }
 

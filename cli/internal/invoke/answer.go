@@ -31,7 +31,7 @@ func (c *Client) answer(call Call, response *http.Response) (*Answer, error) {
 		return nil, refusal(call.Op, response)
 	}
 	answer := &Answer{Status: response.StatusCode, Header: response.Header}
-	if good && (call.Op.Raw || call.Op.Stream || response.StatusCode != http.StatusNoContent && !isJSON(media)) {
+	if good && (call.Op.Raw || call.Op.Stream) {
 		answer.Body = response.Body
 		return answer, nil
 	}
@@ -45,6 +45,9 @@ func (c *Client) answer(call Call, response *http.Response) (*Answer, error) {
 	}
 	if len(bytes.TrimSpace(content)) == 0 {
 		return answer, nil
+	}
+	if !isJSON(media) {
+		return nil, &failure.Error{Code: failure.Failed, Title: NotOurs, Detail: "it answered " + cmp.Or(media, "something of no type") + " in place of JSON"}
 	}
 	if answer.Value, err = decodeJSON(content); err != nil {
 		return nil, fmt.Errorf("the answer is not the JSON it says it is: %w", err)
@@ -86,8 +89,7 @@ func refusal(op *ops.Op, response *http.Response) *Refusal {
 	media, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
 	if response.StatusCode == http.StatusNotFound && media != problem.ContentType {
 		// Not "there is no such object": nobody who knows objects was asked.
-		refused.shown.Code, refused.shown.Title, refused.shown.Reason = failure.Failed, "Not an Active Relay server", ""
-		refused.shown.Next = "relayctl health ready --url URL"
+		refused.shown.Code, refused.shown.Title, refused.shown.Reason = failure.Failed, NotOurs, ""
 	}
 	return refused
 }
@@ -153,10 +155,7 @@ func flagOf(op *ops.Op, pointer string) string {
 	for _, p := range op.Body.Properties {
 		at := p.Pointer()
 		if (pointer == at || strings.HasPrefix(pointer, at+"/")) && len(at) > longest {
-			best, longest = p.Flag, len(at)
-			if p.Secret {
-				best += "-file"
-			}
+			best, longest = p.Input(), len(at)
 		}
 	}
 	return best

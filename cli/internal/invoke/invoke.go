@@ -180,6 +180,13 @@ func (c *Client) Do(ctx context.Context, call Call) (*Answer, error) {
 	return answer, nil
 }
 
+// Titles of failures for which the URL is to blame: nobody answered, or somebody
+// else did.
+const (
+	NotReached = "Server not reached"
+	NotOurs    = "Not an Active Relay server"
+)
+
 var errTimeLimit = errors.New("the time limit of the call is over")
 
 // stream releases the call's context when its body is closed.
@@ -247,8 +254,8 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		}
 	case errors.As(err, &broken):
 		return &failure.Error{
-			Code: failure.Unavailable, Title: "Server not reached", Cause: err,
-			Detail: fmt.Sprintf("%s: %s", c.base, plainly(broken.err)), Next: "relayctl health ready --url URL",
+			Code: failure.Unavailable, Title: NotReached, Cause: err,
+			Detail: fmt.Sprintf("%s: %s", c.base, plainly(broken.err)),
 		}
 	default:
 		return err

@@ -139,6 +139,13 @@ type Op struct {
 	// Confirm is the question asked before a destructive request; empty asks
 	// nothing.
 	Confirm string
+	// Select are properties of the body at least one of which a request names;
+	// empty where the contract's own rules say all.
+	Select []string
+	// Absent is what to try where the object does not exist, with {name} for an
+	// argument; Then what to do with a good answer, with {name} for a property of
+	// it and {url} for the server. Either may be empty.
+	Absent, Then string
 	// Hidden keeps the command out of help, not out of reach.
 	Hidden bool
 	// Stream says that the response goes on until it is interrupted.
@@ -184,6 +191,35 @@ func (o *Op) Param(in In, name string) (Param, bool) {
 		return Param{}, false
 	}
 	return o.Params[i], true
+}
+
+// FlagNamed returns the flag, without dashes, of the parameter or property of
+// that wire name ("tls.mode" for one inside an object); empty where no flag sets
+// it.
+func (o *Op) FlagNamed(name string) string {
+	for _, p := range o.Params {
+		if p.Name == name && p.In != Path {
+			return p.Input()
+		}
+	}
+	if o.Body == nil {
+		return ""
+	}
+	for _, p := range o.Body.Properties {
+		if strings.Join(p.Path, ".") == name {
+			return p.Input()
+		}
+	}
+	return ""
+}
+
+// Input is the flag that the field is set by, without dashes: secrets come from
+// files.
+func (f Field) Input() string {
+	if f.Secret {
+		return f.Flag + "-file"
+	}
+	return f.Flag
 }
 
 // Reserved returns the flags that every command has. A parameter or property

@@ -53,8 +53,8 @@ func below(schema *openapi3.SchemaRef, at []string) []string {
 		return nil
 	}
 	members := merge(schema).properties
-	if plain(schema.Value).Items != nil {
-		members = nil // a table cannot reach into a list
+	if items := plain(schema.Value).Items; items != nil {
+		members = merge(items).properties
 	}
 	var found []string
 	for _, name := range slices.Sorted(maps.Keys(members)) {

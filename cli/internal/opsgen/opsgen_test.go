@@ -77,6 +77,7 @@ func TestAPoorOperationIsRefusedWithWhatItLacks(t *testing.T) {
 		{"two of one name", "verb: create", "verb: list", `createThing and listThings are both "thing list"`},
 		{"two inputs of one flag", "name: colour,", "name: page-size,", "two inputs are called --page-size"},
 		{"a question about nothing", "Create a thing?", "Create {name}?", `x-cli.confirm names what is no path parameter: "Create {name}?"`},
+		{"a selection by nothing", "select: [name", "select: [nothing", `x-cli.select names what is no property: "nothing"`},
 		{"no summary", "summary: List things", "x-nothing: 1", "missing summary"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -26,6 +26,9 @@ type hints struct {
 	Rows    string   `json:"rows"`
 	Raw     bool     `json:"raw"`
 	Watch   []string `json:"watch"`
+	Select  []string `json:"select"`
+	Absent  string   `json:"absent"`
+	Then    string   `json:"then"`
 	Await   struct {
 		Operation string `json:"operation"`
 		Until     string `json:"until"`
@@ -98,6 +101,7 @@ func rowOf(doc *openapi3.T, o operationAt) (ops.Op, error) {
 		Summary: strings.TrimSpace(o.Summary), Description: strings.TrimSpace(o.Description),
 		Example: strings.TrimSpace(h.Example), Scope: scope, Roles: roles,
 		Columns: h.Columns, Confirm: h.Confirm, Hidden: h.Hidden, Stream: h.Stream, Raw: h.Raw, Watch: h.Watch, Await: h.Await.Operation, Until: h.Await.Until,
+		Select: h.Select, Absent: h.Absent, Then: strings.TrimSpace(h.Then),
 		Public: public(doc, o.Operation), PageMax: pageMax(o),
 	}
 	row.Params = params(o)
@@ -110,7 +114,7 @@ func rowOf(doc *openapi3.T, o operationAt) (ops.Op, error) {
 		row.Rows = "items"
 	}
 	row.Paths = paths(o.Responses, row.Rows)
-	return row, errors.Join(distinct(&row), askable(&row))
+	return row, errors.Join(distinct(&row), askable(&row), selectable(&row))
 }
 
 func complete(o operationAt, h hints) error {
@@ -251,6 +255,16 @@ func askable(row *ops.Op) error {
 	}
 	if strings.ContainsAny(question, "{}") {
 		return fmt.Errorf("x-cli.confirm names what is no path parameter: %q", row.Confirm)
+	}
+	return nil
+}
+
+// selectable refuses a selection by what no flag sets.
+func selectable(row *ops.Op) error {
+	for _, name := range row.Select {
+		if row.FlagNamed(name) == "" {
+			return fmt.Errorf("x-cli.select names what is no property: %q", name)
+		}
 	}
 	return nil
 }

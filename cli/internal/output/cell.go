@@ -11,16 +11,25 @@ import (
 	"activerelay/cli/internal/failure"
 )
 
-// lookup follows a dotted path into a decoded JSON value.
+// lookup follows a dotted path into a decoded JSON value. What it finds in the
+// objects of a list is a list.
 func lookup(value any, path string) any {
-	for name := range strings.SplitSeq(path, ".") {
-		object, ok := value.(map[string]any)
-		if !ok {
-			return nil
+	switch v := value.(type) {
+	case map[string]any:
+		name, rest, further := strings.Cut(path, ".")
+		if !further {
+			return v[name]
 		}
-		value = object[name]
+		return lookup(v[name], rest)
+	case []any:
+		found := make([]any, len(v))
+		for i, element := range v {
+			found[i] = lookup(element, path)
+		}
+		return found
+	default:
+		return nil
 	}
-	return value
 }
 
 // plainCell writes a value on one line for programs: nothing for null.

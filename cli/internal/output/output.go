@@ -37,6 +37,9 @@ type Config struct {
 	JQ string
 	// Color marks states and headers for a terminal.
 	Color bool
+	// Width is how many columns the terminal has, to which the longest texts of a
+	// list are cut; 0 where it is none, and nothing is cut.
+	Width int
 }
 
 // Printer writes answers.
@@ -73,8 +76,9 @@ type Shape struct {
 	Rows string
 	// Columns are the columns that a table shows when nobody chose others.
 	Columns []string
-	// ETag is shown after the properties of an object, where there is one.
-	ETag string
+	// ETag is shown after the properties of an object, where there is one, and
+	// Then, what to do with it, after all of it.
+	ETag, Then string
 }
 
 // Print writes one answer.

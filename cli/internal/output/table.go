@@ -2,6 +2,7 @@ package output
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -74,16 +75,9 @@ func (p *Printer) summary(value any, rows string) {
 
 // grid writes rows under a header line. Numbers stand at the right.
 func (p *Printer) grid(w io.Writer, rows []any, columns []string, indent string) error {
-	cells := make([][]string, 0, len(rows)+1)
-	if !p.NoHeaders {
-		cells = append(cells, Headers(columns))
-	}
-	for _, row := range rows {
-		line := make([]string, len(columns))
-		for i, column := range columns {
-			line[i] = columnCell(column, lookup(row, column))
-		}
-		cells = append(cells, line)
+	cells := p.cells(rows, columns)
+	if p.Width > 0 {
+		fit(cells, rows, columns, p.Width-len(indent))
 	}
 	for i, column := range columns {
 		if numeric(rows, column) {
@@ -94,6 +88,18 @@ func (p *Printer) grid(w io.Writer, rows []any, columns []string, indent string)
 		}
 	}
 	return p.aligned(w, cells, indent)
+}
+
+// cells are the rows of a table with its header line.
+func (p *Printer) cells(rows []any, columns []string) [][]string {
+	cells := make([][]string, 0, len(rows)+1)
+	if !p.NoHeaders {
+		cells = append(cells, Headers(columns))
+	}
+	for _, row := range rows {
+		cells = append(cells, Cells(row, columns))
+	}
+	return cells
 }
 
 // Headers are the names of columns as the line above a table has them.
@@ -165,10 +171,7 @@ func (p *Printer) properties(value any, shape Shape) error {
 	if len(paths) == 0 {
 		paths, lists = arrange(object, shape.Columns)
 	}
-	width := 0
-	for _, path := range paths {
-		width = max(width, utf8.RuneCountInString(label(path)))
-	}
+	width := labelWidth(paths)
 	for _, path := range paths {
 		p.property(path, width, columnCell(path, lookup(object, path)))
 	}
@@ -178,11 +181,53 @@ func (p *Printer) properties(value any, shape Shape) error {
 	for _, name := range lists {
 		rows, _ := object[name].([]any)
 		fmt.Fprintf(p.Out, "\n%s\n", label(name))
-		if err := p.grid(p.Out, rows, p.columns(nil, rows[0]), "  "); err != nil {
+		if err := p.nested(rows, p.columns(inside(name, shape.Columns), rows[0])); err != nil {
 			return err
 		}
 	}
+	if shape.Then != "" && len(p.Columns) == 0 {
+		fmt.Fprintf(p.Out, "\n%s\n", shape.Then)
+	}
 	return nil
+}
+
+// nested writes the objects of a list inside an object: as a table where that is
+// not too wide, else one below the other.
+func (p *Printer) nested(rows []any, columns []string) error {
+	const indent = "  "
+	if total(widths(p.cells(rows, columns)))+len(indent) <= cmp.Or(p.Width, usualWidth) {
+		return p.grid(p.Out, rows, columns, indent)
+	}
+	width := labelWidth(columns)
+	for i, row := range rows {
+		if i > 0 {
+			fmt.Fprintln(p.Out)
+		}
+		for _, column := range columns {
+			fmt.Fprint(p.Out, indent)
+			p.property(column, width, columnCell(column, lookup(row, column)))
+		}
+	}
+	return nil
+}
+
+// inside are the paths that reach into the objects of a list, as seen from them.
+func inside(list string, paths []string) []string {
+	var found []string
+	for _, path := range paths {
+		if inner, reaches := strings.CutPrefix(path, list+"."); reaches {
+			found = append(found, inner)
+		}
+	}
+	return found
+}
+
+func labelWidth(paths []string) int {
+	width := 0
+	for _, path := range paths {
+		width = max(width, utf8.RuneCountInString(label(path)))
+	}
+	return width
 }
 
 func (p *Printer) property(path string, width int, text string) {
@@ -214,17 +259,22 @@ func label(path string) string {
 func arrange(object map[string]any, first []string) (paths, lists []string) {
 	shown := map[string]bool{}
 	for _, path := range first {
-		name, _, _ := strings.Cut(path, ".")
-		if objects(object[name]) {
+		name, inner, _ := strings.Cut(path, ".")
+		list, isList := object[name].([]any)
+		switch {
+		case objects(list), isList && shown[name]:
 			continue
+		case isList && inner != "":
+			path = name // there is nothing to reach into
 		}
 		shown[name] = true
 		paths = append(paths, path)
 	}
 	for _, name := range slices.Sorted(maps.Keys(object)) {
+		list, _ := object[name].([]any)
 		switch {
 		case shown[name]:
-		case objects(object[name]):
+		case objects(list):
 			lists = append(lists, name)
 		default:
 			paths = append(paths, members(name, object[name])...)
@@ -249,8 +299,7 @@ func members(path string, value any) []string {
 	return paths
 }
 
-func objects(value any) bool {
-	list, _ := value.([]any)
+func objects(list []any) bool {
 	if len(list) == 0 {
 		return false
 	}

@@ -30,8 +30,8 @@ type Target struct {
 	// Context is the name of the context that was used, or empty.
 	Context string
 	// TokenFrom says where the token was found: "--token", "RELAYCTL_TOKEN",
-	// "context acme".
-	TokenFrom string
+	// "context acme"; URLFrom where the URL was, empty for the default.
+	TokenFrom, URLFrom string
 }
 
 // Resolve finds server and token. Each is taken from the first of
@@ -53,16 +53,18 @@ func (f *File) Resolve(flags, env Source, stdin io.Reader) (Target, error) {
 	}
 	context := "context " + target.Context
 	ladder := []rung{
-		{Source: flags, token: "--token", file: "--token-file"},
-		{Source: env, token: "RELAYCTL_TOKEN", file: "RELAYCTL_TOKEN_FILE"},
-		{Source: named, token: context, file: context + ": token-file", tied: true},
-		{Source: f.own(), token: f.Path + ": token", file: f.Path + ": token-file", tied: true},
+		{Source: flags, url: "--url", token: "--token", file: "--token-file"},
+		{Source: env, url: "RELAYCTL_URL", token: "RELAYCTL_TOKEN", file: "RELAYCTL_TOKEN_FILE"},
+		{Source: named, url: context, token: context, file: context + ": token-file", tied: true},
+		{Source: f.own(), url: f.Path, token: f.Path + ": token", file: f.Path + ": token-file", tied: true},
 	}
 	if flags.Context != "" {
 		ladder[1], ladder[2] = ladder[2], ladder[1]
 	}
 	for _, r := range ladder {
-		target.URL = cmp.Or(target.URL, r.URL)
+		if target.URL == "" && r.URL != "" {
+			target.URL, target.URLFrom = r.URL, r.url
+		}
 		target.CAFile = cmp.Or(target.CAFile, r.CAFile)
 	}
 	target.URL = cmp.Or(target.URL, DefaultURL)
@@ -80,9 +82,9 @@ func (f *File) Resolve(flags, env Source, stdin io.Reader) (Target, error) {
 // the server that the same source names.
 type rung struct {
 	Source
-	// token and file are what people call the two members.
-	token, file string
-	tied        bool
+	// url, token and file are what people call the three members.
+	url, token, file string
+	tied             bool
 }
 
 // own is what the file says outside its contexts.

@@ -1,0 +1,80 @@
+package output
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	// usualWidth is how wide a table may be inside an object where no terminal says.
+	usualWidth = 120
+	// leastText is what a text is not cut below.
+	leastText = 12
+	// gap is the room between two columns.
+	gap = 2
+)
+
+// fit cuts the longest texts of a table until its lines are no longer than that,
+// or nothing is left to cut: prose first, then names. What tells one object from
+// another, numbers and instants stay whole, since half of one is of no use.
+func fit(cells [][]string, rows []any, columns []string, width int) {
+	prose, names := cuttable(cells, rows, columns)
+	to := widths(cells)
+	for _, some := range [][]int{prose, append(prose, names...)} {
+		for total(to) > width {
+			widest := -1
+			for _, i := range some {
+				if to[i] > max(leastText, len(label(columns[i]))) && (widest < 0 || to[i] > to[widest]) {
+					widest = i
+				}
+			}
+			if widest < 0 {
+				break
+			}
+			to[widest]--
+		}
+	}
+	for _, line := range cells {
+		for i := range line {
+			if utf8.RuneCountInString(line[i]) > to[i] {
+				line[i] = Cut(line[i], to[i]-1) + "…"
+			}
+		}
+	}
+}
+
+// cuttable are the columns whose texts may be cut, those of prose, which has
+// spaces, and the others.
+func cuttable(cells [][]string, rows []any, columns []string) (prose, names []int) {
+	for i, column := range columns {
+		name := column[strings.LastIndexByte(column, '.')+1:]
+		switch {
+		case i == 0, name == "id", strings.HasSuffix(name, "_id"), strings.HasSuffix(name, "_at"), numeric(rows, column):
+		case slices.ContainsFunc(cells[len(cells)-len(rows):], func(line []string) bool { return strings.Contains(line[i], " ") }):
+			prose = append(prose, i)
+		default:
+			names = append(names, i)
+		}
+	}
+	return prose, names
+}
+
+func widths(cells [][]string) []int {
+	found := make([]int, len(cells[0]))
+	for _, line := range cells {
+		for i, text := range line {
+			found[i] = max(found[i], utf8.RuneCountInString(text))
+		}
+	}
+	return found
+}
+
+// total is how wide columns of these widths are together.
+func total(widths []int) int {
+	sum := gap * (len(widths) - 1)
+	for _, width := range widths {
+		sum += width
+	}
+	return sum
+}
