@@ -30,6 +30,7 @@ type Conn struct {
 
 	input
 	output
+	rawSocket
 
 	session smtp.Session
 	helo    string
@@ -45,8 +46,6 @@ type Conn struct {
 	errors, junk, authFailures int
 	ended                      bool // nothing is read any more
 	clean                      bool // and nothing is left to read
-
-	look *look // at the socket; nil until the first
 
 	mu sync.Mutex
 	// waiting: for a command, so that Shutdown may interrupt.
@@ -213,7 +212,7 @@ func (c *Conn) linger() {
 		return
 	}
 	_ = c.raw.SetReadDeadline(time.Now().Add(lingerTime))
-	c.big() // nobody uses the buffer any more
+	c.release() // as many may linger at once as there are connections
 	for left := lingerBytes; left > 0; {
 		n, err := c.raw.Read(c.input.buf)
 		if err != nil {

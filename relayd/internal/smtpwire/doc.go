@@ -7,6 +7,7 @@
 //	server.go   listeners, connections, shutdown
 //	conn.go     one connection from beginning to close
 //	greet.go    what comes before SMTP, and the greeting
+//	socket.go   looking at the network, and waiting for it without a buffer
 //	read.go     bytes into lines; deadlines
 //	command.go  one line into one action
 //	mail.go     MAIL and RCPT; path.go, params.go: their grammar
@@ -36,7 +37,13 @@
 //   - Pipelined commands are answered in one write. A reply that takes
 //     responsibility for a message is written at once.
 //   - Idle time, time for a line, session age, errors, junk commands, failed
-//     AUTH, and the rate and the time of a message are bounded. So is memory.
+//     AUTH, and the rate and the time of a message are bounded.
+//   - So is memory: a connection whose client is waited for, whether it is silent,
+//     drips or has paused within a message, costs about 10 KiB, its stack and the
+//     start of a line that it has sent included; twice as much with TLS, which
+//     besides keeps what its longest record took, and up to four times within a
+//     message. A buffer of 32 KiB is lent only while there is something to read.
+//     What the session keeps of the message comes on top.
 //   - Every refusal comes from package reason, with its enhanced code on every
 //     line (RFC 2034 3). Unknown errors are 451 4.3.0, never shown.
 //   - A panic in a session ends that connection with 421.

@@ -1,9 +1,6 @@
 package smtpwire
 
 import (
-	"errors"
-	"net"
-	"syscall"
 	"time"
 
 	"activerelay/api/reason"
@@ -44,56 +41,8 @@ func (c *Conn) greet() bool {
 func (c *Conn) talksEarly() bool {
 	if delay := c.server.config.GreetDelay; delay > 0 {
 		_ = c.raw.SetReadDeadline(time.Now().Add(delay)) // a broken socket fails below
-		return c.read() == nil
+		_, err := c.read()
+		return err == nil
 	}
 	return c.peek() == peekBytes
-}
-
-// What a look at the socket shows.
-type peek uint8
-
-const (
-	peekUnclear peek = iota // not a socket
-	peekNothing
-	peekBytes
-	peekEnd // the client has closed its side, or the connection is broken
-)
-
-// look is what peek needs, made once for each connection.
-type look struct {
-	socket syscall.RawConn // nil: not a socket
-	read   func(fd uintptr) (done bool)
-	first  [1]byte
-	seen   peek
-}
-
-func newLook(conn net.Conn) *look {
-	l := &look{}
-	if socket, ok := capability[syscall.Conn](conn); ok {
-		l.socket, _ = socket.SyscallConn() // nil when it fails
-	}
-	l.read = func(fd uintptr) bool {
-		n, _, err := syscall.Recvfrom(int(fd), l.first[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		switch {
-		case n > 0:
-			l.seen = peekBytes
-		case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EINTR):
-			l.seen = peekNothing
-		default:
-			l.seen = peekEnd
-		}
-		return true
-	}
-	return l
-}
-
-// peek looks at what has come without taking it.
-func (c *Conn) peek() peek {
-	if c.look == nil {
-		c.look = newLook(c.raw)
-	}
-	if c.look.socket == nil || c.look.socket.Read(c.look.read) != nil {
-		return peekUnclear // no socket, closed by us, or the deadline of an earlier read has passed
-	}
-	return c.look.seen
 }

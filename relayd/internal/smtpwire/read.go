@@ -10,9 +10,8 @@ import (
 	"activerelay/api/reason"
 )
 
-// input is what has been read and not yet used: buf[r:w]. Between commands buf is
-// the small array, so that idle connections cost little; a full one, or a
-// message, gets a big one from the pool.
+// input is what has been read and not yet used: buf[r:w]. A full buffer, and a message, get a big one from the pool, but
+// only while there is something to read: whoever is waited for holds the small array, or just what it has sent of a line.
 type input struct {
 	small   [smallBuffer]byte
 	pooled  *[bigBuffer]byte
@@ -127,14 +126,14 @@ func (c *Conn) fill() error {
 	if c.broken != nil {
 		return c.broken
 	}
-	c.makeRoom()
 	if c.body != nil {
 		return c.fillBody()
 	}
 	if err := c.armLine(); err != nil {
 		return err
 	}
-	return c.read()
+	_, err := c.read()
+	return err
 }
 
 func (c *Conn) fillBody() error {
@@ -142,10 +141,9 @@ func (c *Conn) fillBody() error {
 	if err := c.conn.SetReadDeadline(c.body.deadline(&c.server.limits, began)); err != nil {
 		return err
 	}
-	before := c.w
-	err := c.read()
+	n, err := c.read()
 	c.body.waited += c.now.Sub(began)
-	c.body.raw += int64(c.w - before)
+	c.body.raw += int64(n)
 	return err
 }
 
@@ -153,20 +151,20 @@ func (c *Conn) fillBody() error {
 const maxEmptyReads = 100
 
 // read is one read of the network. Bytes that come with an error count.
-func (c *Conn) read() error {
+func (c *Conn) read() (int, error) {
 	for range maxEmptyReads {
-		n, err := c.conn.Read(c.buf[c.w:])
+		n, err := c.receive()
 		c.now = time.Now()
 		c.w += n
 		c.full = c.w == len(c.buf)
 		if n > 0 {
-			return nil
+			return n, nil
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 	}
-	return io.ErrNoProgress
+	return 0, io.ErrNoProgress
 }
 
 // armLine sets the deadline of a command line. It stands for the whole line:
@@ -212,12 +210,12 @@ func (c *Conn) busy() {
 	c.mu.Unlock()
 }
 
-// makeRoom leaves space behind the unread bytes.
-func (c *Conn) makeRoom() {
+// makeRoom leaves space behind the unread bytes: much, where much is to be expected.
+func (c *Conn) makeRoom(much bool) {
 	switch empty := c.r == c.w; {
-	case empty && c.body == nil && !c.full:
+	case empty && !much:
 		c.release()
-	case c.pooled == nil && (c.body != nil || c.full || c.w == len(c.buf)):
+	case c.pooled == nil && (much || c.w == len(c.buf)):
 		c.big()
 	case c.r > 0:
 		c.w = copy(c.buf, c.buf[c.r:c.w])
@@ -236,14 +234,33 @@ func (c *Conn) big() {
 	c.buf = c.pooled[:]
 }
 
+// slim keeps the unread bytes and gives the big buffer back.
+func (c *Conn) slim() {
+	if c.pooled == nil {
+		return
+	}
+	kept := c.small[:]
+	if n := c.w - c.r; n > len(kept) {
+		kept = make([]byte, n) // what there is of a long line
+	}
+	c.w = copy(kept, c.buf[c.r:c.w])
+	c.r = 0
+	c.buf = kept
+	c.putBack()
+}
+
 // release gives the big buffer back. What was in it is gone.
 func (c *Conn) release() {
+	c.putBack()
+	c.buf = c.small[:]
+	c.r, c.w, c.scanned = 0, 0, 0
+}
+
+func (c *Conn) putBack() {
 	if c.pooled != nil {
 		c.server.buffers.Put(c.pooled)
 		c.pooled = nil
 	}
-	c.buf = c.small[:]
-	c.r, c.w, c.scanned = 0, 0, 0
 }
 
 // readFailed deals with a line that could not be read. It reports whether the
