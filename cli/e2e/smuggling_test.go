@@ -2,9 +2,13 @@ package e2e
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,48 +18,129 @@ import (
 )
 
 // Matrix row 12 at real next hops: as many messages arrive at Postfix, Exim, OpenSMTPD and aiosmtpd as the edge accepted, each of
-// them one that was sent, though each is followed by what would be a second one if its end were found too early.
+// them one that was sent, with the text that RFC 5321 makes of it, though each is followed by what would be a second one if its
+// end were found too early. Postfix gets every end of up to six letters, the others those of up to three and a sample.
 func TestRow12FourMailServersTakeAsManyMessagesAsTheEdgeAccepted(t *testing.T) {
+	smuggleThrough(t, tails(6), sampled(tails(3), 100, 4, 6))
+}
+
+// The long form: every end of up to seven letters, and a sample of those of up to nine.
+func TestSoakRow12FourMailServersTakeAsManyMessagesAsTheEdgeAccepted(t *testing.T) {
+	soaking(t)
+	smuggleThrough(t, sampled(tails(7), 4000, 8, 9), sampled(tails(5), 1000, 6, 9))
+}
+
+func smuggleThrough(t *testing.T, postfix, others []string) {
+	hops := []struct {
+		name  string
+		tails []string
+		start func(t *testing.T) nextHop
+	}{
+		{name: "Postfix", tails: postfix, start: postfixHop},
+		{name: "Exim", tails: others, start: eximHop},
+		{name: "OpenSMTPD", tails: others, start: func(t *testing.T) nextHop {
+			behind := keepingSink(t)
+			return nextHop{port: startOpenSMTPD(t, behind.addr).port, files: filepath.Join(behind.dir, "*.eml")}
+		}},
+		{name: "aiosmtpd", tails: others, start: func(t *testing.T) nextHop {
+			port, dir := startAiosmtpd(t)
+			return nextHop{port: port, files: filepath.Join(dir, "*.eml")}
+		}},
+	}
 	for _, mode := range []string{"refuse", "normalise"} {
 		t.Run(mode, func(t *testing.T) {
-			sink, inbox := smtpSink(t)
-			hop := startPostfix(t, "relayhost = [127.0.0.1]:"+port(sink))
 			s := newStack(t)
 			edge := s.addEdge()
-			s.seed(hop.addr())
-			s.ctl("settings", "update", "--bare-newline", mode, "--quota-floor", "100000")
-			s.synced()
-			accepted := smuggle(t, edge.relay, "bob@example.net", tails(4))
-			eventually(t, fmt.Sprintf("%d whole messages behind Postfix", accepted), func() bool { return whole(received(t, inbox, accepted)) })
-			checkArrivals(t, "Postfix", toStrings(received(t, inbox, accepted)), accepted)
-			if got := strings.Count(hop.log(t), ": client="); got != accepted {
-				t.Errorf("Postfix took %d messages, want %d", got, accepted)
-			}
-			others := func(name string, hop func(t *testing.T) (port string, texts func() []string)) {
-				t.Run(name, func(t *testing.T) {
-					port, texts := hop(t)
-					to := strings.ToLower(name) + ".example"
-					s.ctl("route", "create", "--domain", "example.com", "--recipient-domain", to, "--host", "127.0.0.1", "--port", port, "--tls", "none")
+			s.seed("127.0.0.1:" + freePort(t))
+			s.ctl("settings", "update", "--bare-newline", mode, "--quota-floor", "1000000")
+			for _, hop := range hops {
+				t.Run(hop.name, func(t *testing.T) {
+					next, to := hop.start(t), strings.ToLower(hop.name)+".example"
+					s.ctl("route", "create", "--domain", "example.com", "--recipient-domain", to, "--host", "127.0.0.1", "--port", next.port, "--tls", "none")
 					s.synced()
-					accepted := smuggle(t, edge.relay, "bob@"+to, tails(3))
-					eventually(t, fmt.Sprintf("%d messages at %s", accepted, name), func() bool { return len(texts()) >= accepted })
-					checkArrivals(t, name, texts(), accepted)
+					want := smuggle(t, edge.relay, "bob@"+to, hop.tails, mode == "normalise")
+					t.Logf("%d messages sent, %d accepted", len(hop.tails), len(want))
+					next.await(t, len(want))
+					eventually(t, "an empty queue", func() bool { return edge.metric(t, "relayd_queue_messages") == 0 })
+					if next.settle != nil {
+						next.settle(len(want))
+					}
+					checkArrivals(t, next.texts(t), want)
 				})
 			}
-			others("Exim", func(t *testing.T) (string, func() []string) {
-				hop := startExim(t, nil, "tls_advertise_hosts =")
-				return hop.port, func() []string { return hop.kept(t) }
-			})
-			others("OpenSMTPD", func(t *testing.T) (string, func() []string) {
-				behind := keepingSink(t)
-				return startOpenSMTPD(t, behind.addr).port, func() []string { return kept(t, behind.dir) }
-			})
-			others("aiosmtpd", func(t *testing.T) (string, func() []string) {
-				port, dir := startAiosmtpd(t)
-				return port, func() []string { return kept(t, dir) }
-			})
 		})
 	}
+}
+
+// nextHop is a mail server that the edge delivers to.
+type nextHop struct {
+	port string
+	// files is the pattern of the files that it makes of messages, one of each.
+	files string
+	// read is how a file is read; nil means as it is.
+	read func(file string) ([]byte, error)
+	// settle, if set, waits until the server has handed on all that it has, and demands that it took so many messages.
+	settle func(accepted int)
+}
+
+func (h nextHop) arrived(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(h.files)
+	must(t, err)
+	return files
+}
+
+// await waits for a number of messages, for as long as they keep coming.
+func (h nextHop) await(t *testing.T, messages int) {
+	t.Helper()
+	for n := 0; n < messages; {
+		eventually(t, fmt.Sprintf("message %d of %d", n+1, messages), func() bool { return len(h.arrived(t)) > n })
+		n = len(h.arrived(t))
+	}
+}
+
+// texts answers the messages, with LF as the end of lines.
+func (h nextHop) texts(t *testing.T) (texts []string) {
+	t.Helper()
+	read := h.read
+	if read == nil {
+		read = os.ReadFile
+	}
+	for _, file := range h.arrived(t) {
+		var text []byte
+		eventually(t, "the text of "+file, func() (written bool) {
+			var err error
+			text, err = read(file)
+			must(t, err)
+			return len(text) > 0
+		})
+		texts = append(texts, strings.ReplaceAll(string(text), "\r\n", "\n"))
+	}
+	return texts
+}
+
+// postfixHop is a Postfix that hands on to a sink, as fast as it can.
+func postfixHop(t *testing.T) nextHop {
+	behind := keepingSink(t)
+	p := startPostfix(t, "relayhost = [127.0.0.1]:"+port(behind.addr), "in_flow_delay = 0", "smtpd_client_connection_count_limit = 0",
+		"default_destination_concurrency_limit = 10", "initial_destination_concurrency = 10", "qmgr_message_active_limit = 100000")
+	return nextHop{port: p.port, files: filepath.Join(behind.dir, "*.eml"), settle: func(accepted int) {
+		t.Helper()
+		eventually(t, "an empty queue at Postfix", func() bool { return strings.Contains(p.queued(t), "Mail queue is empty") })
+		if got := strings.Count(p.log(t), ": client="); got != accepted {
+			t.Errorf("Postfix took %d messages, want %d", got, accepted)
+		}
+	}}
+}
+
+// eximHop is an Exim that keeps what it takes: the header in one file, the text in another.
+func eximHop(t *testing.T) nextHop {
+	e := startExim(t, nil, "tls_advertise_hosts =")
+	return nextHop{port: e.port, files: filepath.Join(e.dir, "spool/input/*-H"), read: func(file string) ([]byte, error) {
+		head, err := os.ReadFile(file)
+		text, bodyErr := os.ReadFile(strings.TrimSuffix(file, "-H") + "-D")
+		return append(head, text...), errors.Join(err, bodyErr)
+	}}
 }
 
 // tails are the ends of data that servers have disagreed about, and every string of up to so many of the letters that they are
@@ -68,7 +153,7 @@ func tails(letters int) []string {
 	short := []string{""}
 	for range letters {
 		for _, s := range short {
-			for _, letter := range []string{"\r", "\n", ".", "a"} {
+			for _, letter := range tailLetters() {
 				all = append(all, s+letter)
 			}
 		}
@@ -78,20 +163,47 @@ func tails(letters int) []string {
 	return slices.Compact(all)
 }
 
-// smuggle sends a message for each tail, with another transaction behind it, and answers how many the edge accepted.
-func smuggle(t *testing.T, relay, to string, tails []string) int {
+func tailLetters() []string { return []string{"\r", "\n", ".", "a"} }
+
+// sampled adds so many strings of the same letters with a length in a range: always the same ones.
+func sampled(tails []string, more, shortest, longest int) []string {
+	random := rand.New(rand.NewPCG(12, uint64(longest)))
+	for range more {
+		var tail strings.Builder
+		for range shortest + random.IntN(longest-shortest+1) {
+			tail.WriteString(tailLetters()[random.IntN(4)])
+		}
+		tails = append(tails, tail.String())
+	}
+	slices.Sort(tails)
+	return slices.Compact(tails)
+}
+
+// smuggle sends a message for each tail, with another transaction behind it, and answers the texts that must arrive, by subject.
+func smuggle(t *testing.T, relay, to string, tails []string, mend bool) (want map[string]string) {
 	t.Helper()
+	want = map[string]string{}
 	work := make(chan string)
-	accepted := make([]int, 8)
+	var mu sync.Mutex
 	var workers sync.WaitGroup
-	for i := range accepted {
+	for range 16 {
 		workers.Go(func() {
 			for tail := range work {
-				n, err := smuggleOne(relay, to, tail)
-				if err != nil {
-					t.Errorf("%q: %v", tail, err)
+				accepted, err := smuggleOne(relay, to, tail)
+				text, regular := arrives(tail)
+				expected := 0
+				if regular || mend {
+					expected = 1
 				}
-				accepted[i] += n
+				if err != nil || accepted != expected {
+					t.Errorf("%q was accepted %d times, want %d (%v)", tail, accepted, expected, err)
+				}
+				if expected == 0 {
+					continue
+				}
+				mu.Lock()
+				want[subject(tail)] = text
+				mu.Unlock()
 			}
 		})
 	}
@@ -100,16 +212,31 @@ func smuggle(t *testing.T, relay, to string, tails []string) int {
 	}
 	close(work)
 	workers.Wait()
-	sum := 0
-	for _, n := range accepted {
-		sum += n
+	if t.Failed() {
+		t.FailNow()
 	}
-	t.Logf("%d messages sent to %s, %d accepted", len(tails), to, sum)
-	return sum
+	return want
+}
+
+const (
+	beforeTail = "before"
+	behindTail = "MAIL FROM:<ceo@victim.example>\r\nRCPT TO:<bob@example.net>\r\nDATA\r\nFrom: ceo@victim.example\r\nSubject: smuggled\r\n\r\n" +
+		"text\r\n.\r\nQUIT\r\n"
+)
+
+func subject(tail string) string { return fmt.Sprintf("t-%x", tail) }
+
+// arrives is the text that RFC 5321 makes of a tail with what stands around it, with LF as the end of lines, and whether it was
+// regular: it goes to the first CR LF . CR LF.
+func arrives(tail string) (text string, regular bool) {
+	text, _, _ = strings.Cut(beforeTail+tail+behindTail, "\r\n.\r\n")
+	text, regular = normalised(text + "\r\n")
+	return strings.ReplaceAll(text, "\r\n", "\n"), regular
 }
 
 var queuedReply = regexp.MustCompile(`(?m)^250 2\.0\.0 Ok: queued as`)
 
+// smuggleOne says all at once, as an attacker does whose words another server passes on.
 func smuggleOne(relay, to, tail string) (accepted int, err error) {
 	conn, err := net.DialTimeout("tcp", relay, 10*time.Second)
 	if err != nil {
@@ -123,11 +250,8 @@ func smuggleOne(relay, to, tail string) (accepted int, err error) {
 	if _, err := in.ReadString('\n'); err != nil {
 		return 0, err
 	}
-	message := func(from, subject, body string) string {
-		return "MAIL FROM:<" + from + ">\r\nRCPT TO:<" + to + ">\r\nDATA\r\nFrom: " + from + "\r\nSubject: " + subject + "\r\n\r\n" + body
-	}
-	says := "EHLO client.example\r\n" + message("anna@example.com", fmt.Sprintf("t-%x", tail), "before"+tail) +
-		message("ceo@victim.example", "smuggled", "text\r\n.\r\nQUIT\r\n")
+	says := "EHLO client.example\r\nMAIL FROM:<anna@example.com>\r\nRCPT TO:<" + to + ">\r\nDATA\r\n" +
+		"From: anna@example.com\r\nSubject: " + subject(tail) + "\r\n\r\n" + beforeTail + tail + behindTail
 	if _, err := io.WriteString(conn, says); err != nil {
 		return 0, err
 	}
@@ -140,37 +264,27 @@ func smuggleOne(relay, to, tail string) (accepted int, err error) {
 
 var firstSubject = regexp.MustCompile(`Subject: (\S+)`)
 
-// checkArrivals holds that each message arrived once, and that none is the second of a pair.
-func checkArrivals(t *testing.T, hop string, texts []string, accepted int) {
+// checkArrivals holds that each message arrived once and as it should, and nothing else.
+func checkArrivals(t *testing.T, texts []string, want map[string]string) {
 	t.Helper()
-	if len(texts) != accepted {
-		t.Errorf("%d messages at %s, want %d", len(texts), hop, accepted)
+	if len(texts) != len(want) {
+		t.Errorf("%d messages arrived, want %d", len(texts), len(want))
 	}
 	seen := map[string]bool{}
 	for _, text := range texts {
-		match := firstSubject.FindStringSubmatch(text)
-		if match == nil || !strings.HasPrefix(match[1], "t-") || seen[match[1]] {
-			t.Errorf("%s has a message that was not sent, or has it twice:\n%s", hop, text)
+		name := ""
+		if match := firstSubject.FindStringSubmatch(text); match != nil {
+			name = match[1]
+		}
+		wanted, sent := want[name]
+		if !sent || seen[name] {
+			t.Errorf("a message arrived that was not sent, or twice:\n%s", text)
 			continue
 		}
-		seen[match[1]] = true
-	}
-}
-
-// whole says that the sink has written its files as far as the subject.
-func whole(texts [][]byte) bool {
-	for _, text := range texts {
-		if !firstSubject.Match(text) {
-			return false
+		seen[name] = true
+		_, body, _ := strings.Cut(text, beforeTail)
+		if body = beforeTail + body; body != wanted {
+			t.Errorf("%s arrived as %q, want %q", name, body, wanted)
 		}
 	}
-	return true
-}
-
-func toStrings(texts [][]byte) []string {
-	out := make([]string, len(texts))
-	for i := range texts {
-		out[i] = string(texts[i])
-	}
-	return out
 }
