@@ -16,25 +16,57 @@ type Quarantined struct {
 	Message *Message `json:"message"`
 }
 
-// Quarantine takes a message out of Load and Each and keeps it for a human.
+// quarantineEnd is the end of the range of keys.
+var quarantineEnd = []byte("sr")
+
+// Quarantine takes a message out of Load and Each and keeps it for a human. One
+// that is in quarantine stays there as it is. After an error nothing has changed.
 func (s *Spool) Quarantine(id, reason string) error {
-	q := Quarantined{ID: id, Reason: reason}
-	key := envelopeKey(id)
-	if record, err := s.journal.Get(key); err == nil {
-		q.Message, _ = decodeEnvelope(id, key, record) // nil says that it cannot be read
-	}
-	text, err := json.Marshal(q)
+	changed, err := s.quarantine(id, reason)
 	if err != nil {
 		return fmt.Errorf("quarantine %s: %w", id, err)
 	}
-	b := s.journal.NewBatch()
-	b.Set(quarantineKey(id), text)
-	b.Delete(envelopeKey(id))
-	if err := s.journal.Commit(b); err != nil {
-		return fmt.Errorf("quarantine %s: %w", id, err)
+	if changed {
+		s.metrics.quarantined.Inc()
+		s.log.Error("message put into quarantine", "message_id", id, "reason", reason)
 	}
-	s.metrics.quarantined.Inc()
-	s.log.Error("message put into quarantine", "message_id", id, "reason", reason)
+	return nil
+}
+
+func (s *Spool) quarantine(id, reason string) (changed bool, err error) {
+	if err := s.faults("quarantine", s.dir); err != nil {
+		return false, err
+	}
+	q := Quarantined{ID: id, Reason: reason}
+	key := envelopeKey(id)
+	record, err := s.journal.Get(key)
+	switch {
+	case err == nil:
+		q.Message, _ = decodeEnvelope(id, key, record) // nil says that it cannot be read
+	case errors.Is(err, ErrNotFound):
+		// Of two who find the same damage the second must not undo what the first
+		// has kept.
+		if known, err := s.journal.Has(quarantineKey(id)); known || err != nil {
+			return false, err
+		}
+	case !errors.Is(err, journal.ErrCorrupt):
+		return false, err // the envelope may be there the next time
+	}
+	b := s.journal.NewBatch()
+	defer b.Discard()
+	if err := s.setQuarantined(b, q); err != nil {
+		return false, err
+	}
+	b.Delete(key)
+	return true, s.journal.Commit(b)
+}
+
+func (s *Spool) setQuarantined(b *journal.Batch, q Quarantined) error {
+	text, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	b.Set(quarantineKey(q.ID), text)
 	return nil
 }
 
@@ -47,15 +79,55 @@ func (s *Spool) damaged(id string, cause error) error {
 	return err
 }
 
-// EachQuarantined calls fn for every message in quarantine.
+// LoadQuarantined reads a message in quarantine.
+func (s *Spool) LoadQuarantined(id string) (Quarantined, error) {
+	text, err := s.journal.Get(quarantineKey(id))
+	if err != nil && !errors.Is(err, journal.ErrCorrupt) {
+		return Quarantined{}, fmt.Errorf("message %s in quarantine: %w", id, err)
+	}
+	return decodeQuarantined(id, text), nil
+}
+
+// EachQuarantined calls fn for every message in quarantine. An error of fn ends it.
 func (s *Spool) EachQuarantined(fn func(Quarantined) error) error {
-	return s.journal.Scan(quarantineKey(""), func(key, text []byte) error {
-		var q Quarantined
-		if err := json.Unmarshal(text, &q); err != nil {
-			return fmt.Errorf("quarantine record %q: %w", key, err)
-		}
-		return fn(q)
+	prefix := quarantineKey("")
+	return s.journal.ScanAround(prefix, quarantineEnd, func(key, text []byte) error {
+		return fn(decodeQuarantined(string(key[len(prefix):]), text))
+	}, func(from, to []byte, cause error) error {
+		s.log.Error("records of the quarantine could not be read, the rest goes on", "from_id", string(from[len(prefix):]),
+			"to_id", string(to[len(prefix):]), "err", cause)
+		return nil
 	})
+}
+
+// decodeQuarantined reads the record of a message in quarantine. One that is
+// itself damaged tells of no more than that the message is there.
+func decodeQuarantined(id string, text []byte) Quarantined {
+	var q Quarantined
+	if err := json.Unmarshal(text, &q); err != nil || q.ID != id {
+		return Quarantined{ID: id, Reason: "the record of the quarantine is damaged"}
+	}
+	if q.Message != nil && q.Message.ID != id {
+		q.Message = nil
+	}
+	return q
+}
+
+// UpdateQuarantined writes what a message in quarantine is now into b.
+func (s *Spool) UpdateQuarantined(b *journal.Batch, q Quarantined) error {
+	if err := s.setQuarantined(b, q); err != nil {
+		return fmt.Errorf("update %s in quarantine: %w", q.ID, err)
+	}
+	return nil
+}
+
+// Release adds to b that m leaves quarantine and goes on as it is now.
+func (s *Spool) Release(b *journal.Batch, m *Message) error {
+	if err := s.Update(b, m); err != nil {
+		return fmt.Errorf("release: %w", err)
+	}
+	b.Delete(quarantineKey(m.ID))
+	return nil
 }
 
 // RemoveQuarantined adds the end of a message in quarantine to b.

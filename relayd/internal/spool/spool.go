@@ -68,7 +68,8 @@ type Config struct {
 	// and the journal's own work. 0 means 64 MiB.
 	ReserveBytes int64
 	// Faults, when set, is asked before every change of a file and can make it
-	// fail, as in journal.Config. Nil in production.
+	// fail, as in journal.Config; and so it is before every "quarantine". Nil in
+	// production.
 	Faults func(op, path string) error
 }
 
