@@ -106,7 +106,7 @@ func (e *edge) build() (err error) {
 	if e.sync, err = policysync.Open(policysync.Config{
 		Client: e.plane.client, Journal: e.journal, Log: e.Log, Now: e.Now, Rejected: e.noteRejected,
 		Instruct: e.instructions.Carry, Acknowledged: e.instructions.Acknowledged,
-		OnReply: func(err error) { e.health.answered(err) },
+		OnReply: func(err error) { e.health.answered(err) }, Changed: func() { e.queue.Wake() },
 	}); err != nil {
 		return err
 	}

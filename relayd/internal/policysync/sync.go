@@ -33,7 +33,7 @@ const waitSeconds = 10
 // pollTimeout bounds one poll, the wait included.
 const pollTimeout = 40 * time.Second
 
-// Config wires a Syncer. Instruct and OnReply may be nil; all others are required.
+// Config wires a Syncer. Instruct, OnReply and Changed may be nil; all others are required.
 type Config struct {
 	Client  *client.ClientWithResponses
 	Journal *journal.Journal
@@ -46,6 +46,8 @@ type Config struct {
 	Acknowledged func() int64
 	// OnReply is told the outcome of each poll that Run makes.
 	OnReply func(error)
+	// Changed is called when another Table is in force.
+	Changed func()
 }
 
 // Syncer pulls policy.
@@ -248,6 +250,9 @@ func (s *Syncer) take(ctx context.Context, page *api.PolicyPage) error {
 		return fmt.Errorf("keep policy: %w", err)
 	}
 	s.swap(at, next, pass != nil)
+	if s.config.Changed != nil {
+		s.config.Changed()
+	}
 	if !page.More {
 		s.succeeded()
 	}

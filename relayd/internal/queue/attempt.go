@@ -265,7 +265,7 @@ func (q *Queue) finish(w *worker, v verdict, sound bool) (unit, bool) {
 	case e.gone:
 	case m == nil || !sound:
 		q.due.set(e, q.Now().Add(troublePause).UnixNano())
-		q.Wake()
+		q.wake()
 	default:
 		q.place(&p, e, m)
 		if d := u.lane.destination; p.next != 0 && d.dead() && !d.alone && v.kind == notReached {

@@ -47,9 +47,10 @@ type destination struct {
 	died     uint64  // what was started after it is a probe
 	probes   int     // in a row that failed
 	cause    *Result // of the last failure; nil = none
-	opens    int64   // nothing starts before, in nanoseconds of Unix time; 0 = open
+	opens    int64   // no probe starts before, in nanoseconds of Unix time; 0 = open
+	began    int64   // when the last attempt did that counted by the minute
 	used     int64   // when it was last heard of
-	alarmed  bool    // in lanes.alarms
+	alarm    int64   // what counts of lanes.alarms; 0 = nothing
 	alone    bool    // one at a time, whatever is learned
 }
 
@@ -97,7 +98,7 @@ func (d *destination) empty() bool { return d.flying == 0 && d.busy == 0 }
 
 // remembers reports whether d knows something that a new one would not.
 func (d *destination) remembers(now time.Time) bool {
-	if d.opens > now.UnixNano() {
+	if d.opens > now.UnixNano() || now.UnixNano()-d.began < int64(time.Minute) {
 		return true
 	}
 	return (d.failures > 0 || d.growth < 1) && now.UnixNano()-d.used < memory
@@ -132,14 +133,18 @@ func (l *lanes) mayStart(d *destination) bool { return l.free(d) > 0 }
 // free is how many attempts to d may begin now. If the moment is what forbids
 // it, an alarm is set for when it does not.
 func (l *lanes) free(d *destination) int {
-	if d.opens != 0 {
-		if l.now().UnixNano() < d.opens {
-			l.setAlarm(d)
+	limit := l.limitOf(d)
+	opens := d.opens
+	if limit.PerMinute > 0 {
+		opens = max(opens, d.began+int64(time.Minute)/int64(limit.PerMinute))
+	}
+	if opens != 0 {
+		if l.now().UnixNano() < opens {
+			l.setAlarm(d, opens)
 			return 0
 		}
 		d.opens = 0
 	}
-	limit := l.limitOf(d)
 	free := min(int(d.window), limit.Attempts) - d.flying
 	if limit.PerMinute > 0 {
 		free = min(free, 1)
@@ -151,11 +156,8 @@ func (l *lanes) free(d *destination) int {
 func (l *lanes) start(d *destination) {
 	d.flying++
 	d.started++
-	if l.limit == nil || d.alone {
-		return
-	}
-	if rate := l.limit(d.way.limited()).PerMinute; rate > 0 {
-		d.opens = l.now().Add(time.Minute / time.Duration(rate)).UnixNano()
+	if l.limitOf(d).PerMinute > 0 {
+		d.began = l.now().UnixNano()
 	}
 }
 
@@ -170,7 +172,10 @@ func (l *lanes) learn(d *destination, number uint64, v verdict) {
 			}
 			d.failures, d.probes, d.cause = 0, 0, nil
 		}
-		d.window = min(d.window+d.growth/d.window, float64(max(l.limitOf(d).Attempts, 1)))
+		// A limit ends the growth; what was learned is kept for when it is lifted.
+		if most := float64(l.limitOf(d).Attempts); d.window < most {
+			d.window = min(d.window+d.growth/d.window, most)
+		}
 	case notReached:
 		now := l.now()
 		d.used, d.cause = now.UnixNano(), new(v.result)
@@ -210,7 +215,7 @@ func (l *lanes) bury(d *destination, now time.Time) {
 		}
 	}
 	if l.asleep.len() > 0 || d.busy > 0 {
-		l.setAlarm(d)
+		l.setAlarm(d, d.opens)
 		l.wake()
 	}
 }
@@ -245,12 +250,13 @@ type alarm struct {
 	destination *destination
 }
 
-func (l *lanes) setAlarm(d *destination) {
-	if d.alarmed {
+// setAlarm makes d be looked at when it opens, or before.
+func (l *lanes) setAlarm(d *destination, opens int64) {
+	if d.alarm != 0 && d.alarm <= opens {
 		return
 	}
-	d.alarmed = true
-	heap.Push(&l.alarms, alarm{at: d.opens, destination: d})
+	d.alarm = opens
+	heap.Push(&l.alarms, alarm{at: opens, destination: d})
 	if l.alarms[0].destination == d {
 		l.wake()
 	}
@@ -259,9 +265,11 @@ func (l *lanes) setAlarm(d *destination) {
 // ring lets the destinations whose moment has come go on.
 func (l *lanes) ring(now int64) {
 	for len(l.alarms) > 0 && l.alarms[0].at <= now {
-		d := heap.Pop(&l.alarms).(alarm).destination
-		d.alarmed = false
-		l.unpark(d) // sets another alarm if the moment was put off
+		a := heap.Pop(&l.alarms).(alarm)
+		if d := a.destination; a.at == d.alarm { // else an earlier one took its place
+			d.alarm = 0
+			l.unpark(d) // sets another alarm if the moment was put off
+		}
 	}
 }
 

@@ -284,3 +284,84 @@ func TestLimitsOfADestinationAreReadAtEveryDecision(t *testing.T) {
 		}
 	})
 }
+
+func TestALimitThatIsLiftedIsLiftedAtOnceForMailThatWaits(t *testing.T) {
+	for _, limited := range []queue.DestinationLimit{{Attempts: 1}, {PerMinute: 1}} {
+		synctest.Test(t, func(t *testing.T) {
+			var seen traffic
+			var limit atomic.Value
+			limit.Store(queue.DestinationLimit{})
+			e := newEdge(t, func(c *queue.Config) {
+				c.DestinationLimit = func(string) queue.DestinationLimit { return limit.Load().(queue.DestinationLimit) }
+			})
+			defer e.close()
+			takes := time.Second
+			e.courier.decide = func(context.Context, queue.Job, string, int) queue.Result {
+				seen.begin()
+				defer seen.end()
+				time.Sleep(takes)
+				return delivered()
+			}
+			e.run()
+			send := func(n int) {
+				for i := range n {
+					e.add("anna@example.com", fmt.Sprintf("b%d@y.test", i))
+				}
+			}
+			send(300) // shows that the destination takes many
+			time.Sleep(time.Minute)
+			limit.Store(limited)
+			send(3)
+			time.Sleep(5 * time.Minute)
+			synctest.Wait()
+			if s := e.queue.Stats(); s != (queue.Stats{}) {
+				t.Fatalf("%+v: stats %+v", limited, s)
+			}
+			seen.take()
+			takes = time.Hour
+			send(50)
+			synctest.Wait()
+			if most, _ := seen.take(); most != 1 {
+				t.Errorf("%+v: %d attempts at once", limited, most)
+			}
+			limit.Store(queue.DestinationLimit{})
+			e.queue.Wake()
+			synctest.Wait()
+			if most, _ := seen.take(); most != 20 {
+				t.Errorf("%+v, and then none: %d attempts at once, want as many as it took before", limited, most)
+			}
+		})
+	}
+}
+
+func TestAPacedDestinationThatAnOperatorFoundAliveGoesOnAtItsPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var alive atomic.Bool
+		e := newEdge(t, func(c *queue.Config) {
+			c.DestinationLimit = func(string) queue.DestinationLimit { return queue.DestinationLimit{PerMinute: 60} }
+		})
+		defer e.close()
+		e.courier.decide = func(context.Context, queue.Job, string, int) queue.Result {
+			if alive.Load() {
+				return delivered()
+			}
+			return unreachable()
+		}
+		e.run()
+		for i := range 20 {
+			e.add("anna@example.com", fmt.Sprintf("b%d@dead.test", i))
+		}
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		if s := e.queue.Stats(); s.Dead != 1 || s.Messages != 20 {
+			t.Fatalf("stats %+v", s)
+		}
+		alive.Store(true)
+		e.operate(queue.Retry, queue.Selection{Destination: "dead.test"})
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if s := e.queue.Stats(); s != (queue.Stats{}) {
+			t.Errorf("20 s after the retry: stats %+v", s)
+		}
+	})
+}

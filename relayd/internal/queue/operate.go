@@ -322,7 +322,7 @@ func (q *Queue) unclaim(e *entry) {
 	defer q.mu.Unlock()
 	if !e.gone && e.index < 0 && e.lane == nil && e.flight == nil && !e.rests {
 		q.due.set(e, q.Now().Add(troublePause).UnixNano())
-		q.Wake()
+		q.wake()
 	}
 }
 

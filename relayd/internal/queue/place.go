@@ -74,7 +74,7 @@ func (q *Queue) place(p *plan, e *entry, m *spool.Message) {
 	if p.next != 0 {
 		q.due.set(e, p.next)
 		if q.due.first() == e {
-			q.Wake()
+			q.wake()
 		}
 	} else {
 		q.due.remove(e)
@@ -97,7 +97,7 @@ func (q *Queue) seat(p *plan, e *entry, m *spool.Message) {
 		}
 		if d.dead() {
 			q.lanes.asleep.pushBack(e)
-			q.Wake()
+			q.wake()
 		}
 		if i == len(p.more) {
 			return

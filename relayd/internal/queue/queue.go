@@ -146,7 +146,7 @@ func New(c Config) (*Queue, error) {
 		Config: c, wakeup: make(chan struct{}, 1), entries: make(map[ulid.ULID]*entry), notices: newNotices(c.NoticesPerHour),
 		settled: make(map[ulid.ULID]struct{}),
 	}
-	q.lanes = newLanes(c, q.Wake)
+	q.lanes = newLanes(c, q.wake)
 	var err error
 	if q.metrics, err = newMetrics(c.Metrics, q); err != nil {
 		return nil, fmt.Errorf("new queue: %w", err)
@@ -209,8 +209,18 @@ func (q *Queue) drop(e *entry) {
 }
 
 // Wake makes the queue look again at what is due now: for clocks that were set
-// and for routes that were changed. It is never needed for correctness.
+// and for routes and limits that were changed. It is never needed for
+// correctness.
 func (q *Queue) Wake() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.lanes.reconsider()
+	q.dispatch()
+	q.wake()
+}
+
+// wake makes the loop look again.
+func (q *Queue) wake() {
 	select {
 	case q.wakeup <- struct{}{}:
 	default:

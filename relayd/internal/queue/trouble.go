@@ -36,7 +36,7 @@ func (q *Queue) unreadable(e *entry, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.due.set(e, q.Now().Add(troublePause).UnixNano())
-	q.Wake()
+	q.wake()
 }
 
 // pause keeps an outcome that could not be recorded from being caused again at
