@@ -208,6 +208,11 @@ func (l *lanes) bury(d *destination, now time.Time) {
 	d.died, d.probes = d.started, 0
 	d.opens = now.Add(l.untilProbe(0)).UnixNano()
 	for c, way := range d.lanes {
+		if way.units.len() == 0 {
+			continue
+		}
+		c.dead++
+		l.takeExcess(c)
 		c.waiting -= way.units.len()
 		l.pace(c)
 		for i := range way.units.len() {
@@ -225,7 +230,10 @@ func (l *lanes) revive(d *destination) {
 	l.dead--
 	d.opens = 0
 	for c, way := range d.lanes {
-		c.waiting += way.units.len()
+		if way.units.len() > 0 {
+			c.dead--
+			c.waiting += way.units.len()
+		}
 	}
 }
 

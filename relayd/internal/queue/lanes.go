@@ -43,6 +43,7 @@ type customer struct {
 	flying  int
 	waiting int           // in lanes whose destination is not dead
 	lanes   int           // that are not empty
+	dead    int           // of them, those of dead destinations
 	open    ring[*lane]   // not empty, not parked
 	queued  bool          // in lanes.turns
 	refills bool          // in lanes.refill
@@ -56,9 +57,17 @@ type lane struct {
 	units       ring[*entry]
 }
 
-// maxCustomerLanes is how many destinations one customer can have mail in turn
-// for. More waits unsorted: a lane takes more room than a message.
-const maxCustomerLanes = 2000
+// A lane takes more room than a message, so their number is bounded.
+const (
+	// maxCustomerLanes is how many destinations that are not dead one customer can
+	// have mail in turn for. More waits unsorted.
+	maxCustomerLanes = 2000
+	// maxDeadLanes is how many of his lanes may belong to dead destinations: they
+	// keep nothing else waiting. Mail for more comes again by itself when it is due.
+	// Lanes that had mail when their destination died go beyond it, and each of them
+	// has cost a few attempts.
+	maxDeadLanes = 20_000
+)
 
 // maxIdle is how many customers and destinations that hold nothing are kept,
 // about: most are needed again soon.
@@ -72,11 +81,14 @@ func newLanes(c Config, wake func()) *lanes {
 }
 
 // push puts e at the end of its lane for a destination, unless it waits there
-// already, and answers the destination: nil, and nothing is done, when the
-// customer has mail for too many.
+// already, and answers the destination. Nothing is done when the customer has
+// mail for too many: the answer is then nil, or one that is dead.
 func (l *lanes) push(e *entry, c *customer, w way) *destination {
 	d := l.destinations[w]
-	if c.lanes >= maxCustomerLanes && (d == nil || d.lanes[c] == nil || d.lanes[c].units.len() == 0) {
+	if !l.roomFor(c, d) {
+		if d != nil && d.dead() {
+			return d
+		}
 		return nil
 	}
 	if d == nil {
@@ -93,6 +105,9 @@ func (l *lanes) push(e *entry, c *customer, w way) *destination {
 	if way.units.len() == 0 {
 		c.lanes++
 		d.busy++
+		if d.dead() {
+			c.dead++
+		}
 		c.open.pushBack(way)
 	}
 	e.sit(way)
@@ -103,6 +118,18 @@ func (l *lanes) push(e *entry, c *customer, w way) *destination {
 	}
 	l.giveTurn(c)
 	return d
+}
+
+// roomFor reports whether c may put mail into his lane for d; a nil one is new.
+func (l *lanes) roomFor(c *customer, d *destination) bool {
+	switch {
+	case d != nil && d.lanes[c] != nil && d.lanes[c].units.len() > 0:
+		return true
+	case d != nil && d.dead():
+		// Where nobody waits it is mail that comes by itself that probes.
+		return c.dead < maxDeadLanes || d.busy == 0 && d.opens <= l.now().UnixNano()
+	}
+	return c.lanes-c.dead < maxCustomerLanes
 }
 
 // pick takes out the unit whose turn it is, and its slot.
@@ -122,7 +149,11 @@ func (l *lanes) pick() (unit, bool) {
 			c.open.pushBack(way)
 		} else {
 			d.busy--
-			l.emptied(c)
+			c.lanes--
+			if d.dead() {
+				c.dead--
+			}
+			l.takeExcess(c)
 		}
 		l.waiting--
 		if !d.dead() {
@@ -138,10 +169,9 @@ func (l *lanes) pick() (unit, bool) {
 	return unit{}, false
 }
 
-// emptied is that c has a lane less.
-func (l *lanes) emptied(c *customer) {
-	c.lanes--
-	if c.excess.len() > 0 && !c.refills && c.lanes < maxCustomerLanes*3/4 {
+// takeExcess lets what is in excess into lanes, if c has fewer now.
+func (l *lanes) takeExcess(c *customer) {
+	if c.excess.len() > 0 && !c.refills && c.lanes-c.dead < maxCustomerLanes*3/4 {
 		c.refills = true
 		l.refill.pushBack(c)
 		l.wake()
@@ -153,7 +183,7 @@ func (l *lanes) emptied(c *customer) {
 func (l *lanes) nextExcess() *entry {
 	for l.refill.len() > 0 {
 		c := l.refill.at(0)
-		if c.excess.len() > 0 && c.lanes < maxCustomerLanes {
+		if c.excess.len() > 0 && c.lanes-c.dead < maxCustomerLanes {
 			return c.excess.popFront()
 		}
 		l.refill.popFront().refills = false

@@ -46,6 +46,19 @@ func startable(l *lanes, waiting, flying []part) bool {
 	return false
 }
 
+// countLanes counts by brute force the lanes of c that are not empty, and how many of them are of dead destinations.
+func (c *customer) countLanes(l *lanes) (all, dead int) {
+	for _, d := range l.destinations {
+		if way := d.lanes[c]; way != nil && way.units.len() > 0 {
+			all++
+			if d.dead() {
+				dead++
+			}
+		}
+	}
+	return all, dead
+}
+
 func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := Limits{
@@ -105,6 +118,12 @@ func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
 					perCustomer[p.customer]++
 					perDestination[p.destination]++
 				}
+				for _, c := range l.customers {
+					lanes, dead := c.countLanes(l)
+					if c.lanes != lanes || c.dead != dead {
+						t.Fatalf("customer %s: counted %d lanes, %d dead, want %d and %d", c.name, c.lanes, c.dead, lanes, dead)
+					}
+				}
 				for name, n := range perCustomer {
 					if n > limits.PerCustomer {
 						t.Fatalf("customer %s has %d under way", name, n)
@@ -156,6 +175,45 @@ func TestCustomersTakeTurns(t *testing.T) {
 	}
 	if got := fmt.Sprint(order); got != "[flood a b flood]" {
 		t.Errorf("order %s", got)
+	}
+}
+
+// kill fails attempts for a destination until it is dead, with so much mail left for it.
+func kill(t *testing.T, l *lanes, customer, destination string, left int) {
+	t.Helper()
+	for range deadAfter + left {
+		part{entry: &entry{index: -1}, customer: customer, destination: destination}.push(l)
+	}
+	for range deadAfter {
+		u, ok := l.pick()
+		if !ok {
+			t.Fatalf("%s: nothing could be tried", destination)
+		}
+		u.entry.stand(u.lane)
+		l.done(u, verdict{kind: notReached})
+	}
+}
+
+func TestLanesOfDeadDestinationsAreBounded(t *testing.T) {
+	l := lanesOf(Limits{Attempts: 10, PerDestination: 10, PerCustomer: 10})
+	clock := time.Unix(1e9, 0)
+	l.now = func() time.Time { return clock }
+	for i := range maxDeadLanes + 100 {
+		kill(t, l, "a", fmt.Sprint(i), 0)
+		part{entry: &entry{}, customer: "a", destination: fmt.Sprint(i)}.push(l)
+	}
+	c := l.customers["a"]
+	if c.dead != maxDeadLanes || c.lanes != maxDeadLanes {
+		t.Fatalf("%d lanes, %d of dead destinations", c.lanes, c.dead)
+	}
+	// One that has no lane is probed by its mail when that is due again.
+	clock = clock.Add(time.Minute)
+	last := way{domain: fmt.Sprint(maxDeadLanes + 99)}
+	if d := l.push(&entry{}, c, last); d.busy != 1 || d.lanes[c].units.len() != 1 {
+		t.Errorf("nothing waits for a probe")
+	}
+	if d := l.push(&entry{}, l.customer("b"), last); d.busy != 2 {
+		t.Errorf("another customer has no lane")
 	}
 }
 
