@@ -5,12 +5,18 @@ import (
 	"fmt"
 	"time"
 
+	"activerelay/api"
 	"activerelay/relayd/internal/spool"
 )
 
-// deferAsleep defers mail whose destination is dead without trying it. It stays
-// in its lane, and goes on with it as soon as a probe finds the destination
-// alive.
+// busyAfter is how long mail waits for limits of its destination before that is
+// told.
+const busyAfter = time.Minute
+
+// deferAsleep defers mail without trying it: because its destination is dead, or
+// because an operator's limits of the destination have been used up for long. It
+// stays in its lane, and goes on with it as soon as a probe finds the destination
+// alive, or it is its turn.
 func (q *Queue) deferAsleep(ctx context.Context) {
 	for range deferAtOnce {
 		q.mu.Lock()
@@ -30,8 +36,8 @@ func (q *Queue) deferAsleep(ctx context.Context) {
 	}
 }
 
-// deferOne defers those recipients of a message that are due and whose
-// destination is dead. The entry's mu is held.
+// deferOne defers those recipients of a message that are due and are not tried.
+// The entry's mu is held.
 func (q *Queue) deferOne(e *entry) error {
 	if e.gone {
 		return nil
@@ -40,24 +46,26 @@ func (q *Queue) deferOne(e *entry) error {
 	if err != nil {
 		return err
 	}
-	s := &settlement{q: q, m: clone(stored), batch: q.Journal.NewBatch(), now: q.Now(), untried: true}
+	s := &settlement{q: q, m: clone(stored), batch: q.Journal.NewBatch(), now: q.Now()}
 	defer s.batch.Discard()
 	for i := range s.m.Recipients {
 		r := &s.m.Recipients[i]
-		if r.State.Final() || r.Held || e.flying(i) || q.recipientDue(e, r).After(s.now) {
+		due := q.recipientDue(e, r)
+		if r.State.Final() || r.Held && !r.Cancelling || e.flying(i) || due.After(s.now) {
 			continue
 		}
-		if cause, dead := q.deadCause(q.wayOf(e, stored, r)); dead {
+		waited := min(s.now.Sub(due), s.now.Sub(s.m.AcceptedAt))
+		var cause Result
+		if cause, s.untried = q.notTried(q.wayOf(e, stored, r), waited); s.untried != "" {
 			s.recipient(i, cause)
 		}
 	}
-	if len(s.outcomes) == 0 {
-		return nil
+	if len(s.outcomes) > 0 {
+		if err := s.conclude(); err != nil {
+			return fmt.Errorf("defer %s: %w", s.m.ID, err)
+		}
+		e.message = s.m
 	}
-	if err := s.conclude(); err != nil {
-		return fmt.Errorf("defer %s: %w", s.m.ID, err)
-	}
-	e.message = s.m
 	var p plan
 	q.plan(&p, e, s.m, s.now)
 	q.mu.Lock()
@@ -67,18 +75,22 @@ func (q *Queue) deferOne(e *entry) error {
 	return nil
 }
 
-// deadCause says why a destination is dead, if it is.
-func (q *Queue) deadCause(w way) (Result, bool) {
+// notTried says why mail for a destination that has been due for so long is not
+// tried; empty when it may be its turn.
+func (q *Queue) notTried(w way, waited time.Duration) (Result, delay) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	d := q.lanes.destinations[w]
-	if d == nil || !d.dead() {
-		return Result{}, false
+	switch d := q.lanes.destinations[w]; {
+	case d == nil:
+	case d.dead():
+		cause := *d.cause
+		cause.Class, cause.Uncertain, cause.StatusPassedOn = TempFail, false, false
+		cause.Text = "not tried, since others found: " + cause.Text
+		return cause, api.DelayReasonDestinationDown
+	case waited >= busyAfter && q.lanes.limited(d) && !q.lanes.mayStart(d):
+		return Result{Enhanced: "4.4.5", Text: "not tried, since the limits of the destination are used up"}, api.DelayReasonDestinationBusy
 	}
-	cause := *d.cause
-	cause.Class, cause.Uncertain, cause.StatusPassedOn = TempFail, false, false
-	cause.Text = "not tried, since others found: " + cause.Text
-	return cause, true
+	return Result{}, ""
 }
 
 // untilUntried is the wait of mail that is not tried: as long as it is old,

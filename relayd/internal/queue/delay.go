@@ -12,8 +12,8 @@ type delay = api.DelayReason
 // delayOf is the reason that a result is.
 func (s *settlement) delayOf(res Result) delay {
 	switch {
-	case s.untried:
-		return api.DelayReasonDestinationDown
+	case s.untried != "":
+		return s.untried
 	case s.interrupted:
 		return api.DelayReasonEdgeTrouble
 	case res.Code == 421:

@@ -128,6 +128,11 @@ func (l *lanes) limitOf(d *destination) DestinationLimit {
 	return limit
 }
 
+// limited reports whether an operator has set limits for d.
+func (l *lanes) limited(d *destination) bool {
+	return l.limit != nil && !d.alone && l.limit(d.way.limited()) != DestinationLimit{}
+}
+
 func (l *lanes) mayStart(d *destination) bool { return l.free(d) > 0 }
 
 // free is how many attempts to d may begin now. If the moment is what forbids

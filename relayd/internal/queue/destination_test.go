@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -391,6 +392,68 @@ func TestMailForManyDeadDestinationsKeepsOtherMailOfTheCustomerFromNothing(t *te
 		synctest.Wait()
 		if last := e.lastEvent("c@y.test"); last.Kind != api.EdgeEventKindMessageDelivered {
 			t.Errorf("mail for a destination that is alive: %+v", last)
+		}
+	})
+}
+
+func TestMailThatWaitsLongForALimitTellsSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var limit atomic.Value
+		limit.Store(queue.DestinationLimit{PerMinute: 1})
+		e := newEdge(t, func(c *queue.Config) {
+			c.Lifetime = time.Hour
+			c.DestinationLimit = func(string) queue.DestinationLimit { return limit.Load().(queue.DestinationLimit) }
+		})
+		defer e.close()
+		e.run()
+		var want, got []string
+		for i := range 20 {
+			to := fmt.Sprintf("b%d@y.test", i)
+			want = append(want, to)
+			e.add("anna@example.com", to)
+		}
+		time.Sleep(50 * time.Second)
+		synctest.Wait()
+		if got := e.kinds(); len(got) != 1 {
+			t.Errorf("in the first minute it was told: %q", got)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		last := e.lastEvent("b9@y.test")
+		if last.Kind != api.EdgeEventKindMessageDeferred || last.DelayReason == nil || *last.DelayReason != "destination-busy" || *last.Attempts != 0 {
+			t.Errorf("it was not told why mail waits: %+v", last)
+		}
+		time.Sleep(20 * time.Minute)
+		synctest.Wait()
+		for _, a := range e.courier.all() {
+			got = append(got, a.to())
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("attempts %q", got)
+		}
+		if n := len(e.kinds()); n > 20+20*5 {
+			t.Errorf("it was told %d times", n)
+		}
+
+		limit.Store(queue.DestinationLimit{})
+		e.courier.decide = func(context.Context, queue.Job, string, int) queue.Result {
+			time.Sleep(10 * time.Minute)
+			return delivered()
+		}
+		for i := range 50 {
+			e.add("anna@example.com", fmt.Sprintf("c%d@y.test", i))
+		}
+		limit.Store(queue.DestinationLimit{Attempts: 1})
+		e.queue.Wake()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if last := e.lastEvent("c49@y.test"); last.DelayReason == nil || *last.DelayReason != "destination-busy" {
+			t.Errorf("a limit came while mail waited: %+v", last)
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if last := e.lastEvent("c49@y.test"); last.Kind != api.EdgeEventKindMessageExpired {
+			t.Errorf("at the end of its lifetime: %+v", last)
 		}
 	})
 }

@@ -217,15 +217,6 @@ func (l *lanes) unpark(d *destination) {
 	}
 }
 
-// reconsider lets go on what limits that were lifted have parked.
-func (l *lanes) reconsider() {
-	for _, d := range l.destinations {
-		if d.parked.len() > 0 {
-			l.unpark(d)
-		}
-	}
-}
-
 // giveTurn queues c if it could start something and is not queued yet.
 func (l *lanes) giveTurn(c *customer) {
 	if !c.queued && c.open.len() > 0 && c.flying < l.limits.PerCustomer {

@@ -167,6 +167,9 @@ func (q *Queue) replace(e *entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.place(&p, e, m)
+	if p.limited {
+		q.lanes.asleep.pushBack(e)
+	}
 	q.dispatch()
 }
 

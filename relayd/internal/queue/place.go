@@ -15,6 +15,8 @@ type plan struct {
 	next int64 // when another recipient is due, in nanoseconds of Unix time; 0 = none
 	open bool  // not all recipients have their final state
 	busy bool  // an attempt is under way
+	// limited says that an operator's limit may keep it waiting.
+	limited bool
 }
 
 func (p *plan) add(w way) {
@@ -71,6 +73,12 @@ func (q *Queue) place(p *plan, e *entry, m *spool.Message) {
 	if p.due {
 		q.seat(p, e, m)
 	}
+	if p.limited {
+		// To tell why it waits, if it still does.
+		if at := q.Now().Add(busyAfter).UnixNano(); p.next == 0 || at < p.next {
+			p.next = at
+		}
+	}
 	if p.next != 0 {
 		q.due.set(e, p.next)
 		if q.due.first() == e {
@@ -99,10 +107,33 @@ func (q *Queue) seat(p *plan, e *entry, m *spool.Message) {
 			q.lanes.asleep.pushBack(e)
 			q.wake()
 		}
+		p.limited = p.limited || q.lanes.limited(d)
 		if i == len(p.more) {
 			return
 		}
 		w = p.more[i]
+	}
+}
+
+// reconsider lets go on what limits that were lifted have parked, and lets what
+// others keep waiting be told so. Queue.mu is held.
+func (q *Queue) reconsider() {
+	at := q.Now().Add(busyAfter).UnixNano()
+	for _, d := range q.lanes.destinations {
+		if d.parked.len() == 0 {
+			continue
+		}
+		q.lanes.unpark(d)
+		if !q.lanes.limited(d) {
+			continue
+		}
+		for _, way := range d.lanes {
+			for i := range way.units.len() {
+				if e := way.units.at(i); e.index < 0 && !e.gone {
+					q.due.set(e, at)
+				}
+			}
+		}
 	}
 }
 

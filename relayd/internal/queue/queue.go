@@ -214,7 +214,7 @@ func (q *Queue) drop(e *entry) {
 func (q *Queue) Wake() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.lanes.reconsider()
+	q.reconsider()
 	q.dispatch()
 	q.wake()
 }

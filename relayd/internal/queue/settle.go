@@ -22,8 +22,9 @@ type settlement struct {
 	batch *journal.Batch
 	now   time.Time
 	// interrupted says that the attempt was ended by our own going down, untried
-	// that none was made.
-	interrupted, untried bool
+	// why none was made; empty when one was.
+	interrupted bool
+	untried     delay
 
 	sender   string // From as text, once it is needed
 	final    bool   // a recipient reached its final state
@@ -129,7 +130,7 @@ func (s *settlement) recipient(i int, res Result) {
 func (s *settlement) next(r *spool.Recipient) time.Time {
 	random := s.q.Random()
 	wait := time.Duration(0)
-	if s.untried {
+	if s.untried != "" {
 		wait = untilUntried(r, s.now.Sub(s.m.AcceptedAt), s.q.Backoff, random)
 	} else {
 		wait = s.q.Backoff(r.Attempts, random)
