@@ -49,7 +49,10 @@ func TestMistakesOnTheCommandLineAreUsageErrorsThatSendNothing(t *testing.T) {
 		{"bad colour", []string{"domain", "list", "--color", "red"}, []string{"auto, always or never"}},
 		{"negative limit", []string{"domain", "list", "--max-items", "-1"}, []string{"--max-items"}},
 		{"token twice", []string{"domain", "list", "--token", "a", "--token-file", "b"}, []string{"token"}},
-		{"bad URL", []string{"domain", "list", "--url", "relay.example.com"}, []string{"https://"}},
+		{"bad URL", []string{"domain", "list", "--url", "relay.example.com"}, []string{"https://", "try        --url https://relay.example.com\n"}},
+		{"a URL of another kind", []string{"domain", "list", "--url", "ftp://relay.example.com"}, []string{"try        relayctl domain list --help\n"}},
+		{"bad JSON", []string{"apply", "-f", put(t, `{"partners": [{"slug": "acme"}`)}, []string{":1:14: ", "try        relayctl apply --help\n"}},
+		{"bad body", []string{"domain", "put", "a.example", "-f", put(t, `{"partner": `)}, []string{":1:", "try        relayctl domain put --help\n"}},
 		{"nobody to ask", []string{"domain", "delete", "a.example"}, []string{"Delete a.example with its relay IPs, users and routes?", "--yes"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -123,14 +126,19 @@ func TestErrorsSayWhatWhereAndWhatNext(t *testing.T) {
 	}
 	d.run(t, "domain", "show", "none.example").expect(t, 3, "try        relayctl domain list")
 	d.env["RELAYCTL_TOKEN"] = "rly_wrong"
-	d.run(t, "domain", "list").expect(t, 4, "the token from RELAYCTL_TOKEN was refused", "try        unset RELAYCTL_TOKEN, or pass --context NAME")
+	d.run(t, "domain", "list").expect(t, 4, "the token from RELAYCTL_TOKEN was refused", "try        set RELAYCTL_TOKEN to a token that is valid, or unset it and pass --context NAME")
 	d.run(t, "apply", "-f", put(t, "partners: [{slug: acme}]")).expect(t, 4, "the token from RELAYCTL_TOKEN was refused")
 	d.run(t, "domain", "list", "--token", "rly_other").expect(t, 4, "the token from --token was refused", "try        relayctl login --url "+p.URL)
 	d.env["RELAYCTL_TOKEN"] = ""
 	d.run(t, "domain", "list").expect(t, 4, "No token", "relayctl login --url "+p.URL)
-	p.Close()
 	d.env["RELAYCTL_TOKEN"] = operatorToken
-	d.run(t, "domain", "list", "--retries", "0").expect(t, 7, "Server not reached")
+	p.refuse["listPartners"] = problem.Forbidden("")
+	d.run(t, "partner", "list").expect(t, 4, "try        relayctl whoami\n")
+	p.Close()
+	for _, args := range [][]string{{"domain", "list"}, {"apply", "-f", put(t, "partners: [{slug: acme}]")}} {
+		d.run(t, append(args, "--retries", "0")...).expect(t, 7, "Server not reached",
+			"try        relayctl health ready --url URL, with the right one; this one is from RELAYCTL_URL\n")
+	}
 }
 
 func TestWhatIsMissingIsPointedTo(t *testing.T) {
@@ -180,6 +188,8 @@ func TestAMessageThatHasLeftTheQueueIsLookedForInTheLog(t *testing.T) {
 
 func TestARefusedArgumentIsCalledAsTheHelpCallsIt(t *testing.T) {
 	p := newPlatform(t)
+	p.refuse["listDomains"] = problem.Malformed("").With(problem.InvalidField{Pointer: "query/partner", Rule: "slug", Message: "is no slug"})
+	p.desk(t).run(t, "domain", "list", "--partner", "a").expect(t, 2, "field      --partner: is no slug [slug]\n")
 	p.refuse["getDomain"] = problem.Malformed("").With(problem.InvalidField{Pointer: "path/domain", Rule: "minLength", Message: "is too short"})
 	p.desk(t).run(t, "domain", "show", "a.example").expect(t, 2, "field      DOMAIN: is too short [minLength]")
 }
@@ -187,6 +197,8 @@ func TestARefusedArgumentIsCalledAsTheHelpCallsIt(t *testing.T) {
 func TestSomethingThatIsNotTheControlPlaneDoesNotSayThatAnObjectIsMissing(t *testing.T) {
 	d := answering(t, 404, "text/html", "<h1>Not found</h1>")
 	d.run(t, "domain", "show", "a.example").expect(t, 1, "Not an Active Relay server", "relayctl health ready --url URL")
+	answering(t, 200, "text/html", "<h1>Welcome</h1>").run(t, "domain", "show", "a.example").expect(t, 1,
+		"Not an Active Relay server: it answered text/html in place of JSON", "this one is from RELAYCTL_URL")
 	d.run(t, "apply", "-f", put(t, "partners: [{slug: acme}]")).expect(t, 1, "Not an Active Relay server")
 }
 

@@ -55,7 +55,7 @@ func blamed(target profile.Target, err error) error {
 	known.Detail = strings.TrimPrefix(strings.TrimSuffix(known.Detail, ".")+"; the token from "+target.TokenFrom+" was refused", "; ")
 	switch {
 	case strings.HasPrefix(target.TokenFrom, "RELAYCTL_"):
-		known.Next = fmt.Sprintf("unset %s, or pass --context NAME", target.TokenFrom)
+		known.Next = fmt.Sprintf("set %s to a token that is valid, or unset it and pass --context NAME", target.TokenFrom)
 	case strings.HasPrefix(target.TokenFrom, "context "):
 		known.Next = fmt.Sprintf("%s login --url %s --context %s", Program, target.URL, target.Context)
 	default:

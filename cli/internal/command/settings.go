@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"activerelay/api/reason"
 	"activerelay/cli/internal/failure"
 	"activerelay/cli/internal/invoke"
 	"activerelay/cli/internal/output"
@@ -85,7 +86,7 @@ func (a *app) fill(cmd *cobra.Command, flag *pflag.Flag, file *profile.File) err
 // never typed --output is not helped by an error about it.
 func (a *app) blameOrigins(cmd *cobra.Command) {
 	if run := cmd.RunE; run != nil {
-		cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.blame(run(cmd, args)) }
+		cmd.RunE = func(cmd *cobra.Command, args []string) error { return helped(cmd, a.blame(run(cmd, args))) }
 	}
 	for _, child := range cmd.Commands() {
 		a.blameOrigins(child)
@@ -102,6 +103,20 @@ func (a *app) blame(err error) error {
 			known.Detail = place + rest
 			return err
 		}
+	}
+	return err
+}
+
+// helped names the next command where nobody knew a better one: the help after a
+// mistake in the command line or in a file, else who it is that may not.
+func helped(cmd *cobra.Command, err error) error {
+	var known *failure.Error
+	switch {
+	case !errors.As(err, &known) || known.Next != "":
+	case known.Code == failure.Usage && known.Title == "":
+		known.Next = cmd.CommandPath() + " --help"
+	case known.Reason == string(reason.Forbidden):
+		known.Next = Program + " whoami"
 	}
 	return err
 }

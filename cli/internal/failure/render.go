@@ -27,7 +27,10 @@ func Render(w io.Writer, program string, err error) {
 
 func renderField(w io.Writer, f Field) {
 	name := f.Pointer
-	if f.Flag != "" {
+	switch {
+	case name == "" && f.Flag != "":
+		name = "--" + f.Flag
+	case f.Flag != "":
 		name += " (--" + f.Flag + ")"
 	}
 	message := f.Message

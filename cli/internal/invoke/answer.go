@@ -127,9 +127,12 @@ func fields(op *ops.Op, invalid []problem.InvalidField) []failure.Field {
 	return found
 }
 
-// argument names a path parameter as the command line does: DOMAIN, not
-// path/domain.
+// argument names a parameter as the command line does: DOMAIN, not path/domain,
+// and nothing where a flag says it all.
 func argument(op *ops.Op, pointer string) string {
+	if !strings.HasPrefix(pointer, "/") && flagOf(op, pointer) != "" {
+		return ""
+	}
 	if name, ok := strings.CutPrefix(pointer, "path/"); ok {
 		if p, known := op.Param(ops.Path, name); known {
 			return p.Argument()

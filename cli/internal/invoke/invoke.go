@@ -115,7 +115,11 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 func baseURL(config Config) (*url.URL, error) {
 	base, err := url.Parse(config.URL)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, failure.Usagef("the server's URL must be like https://relay.example.com, not %q", config.URL)
+		fault := failure.Usagef("the server's URL must be like https://relay.example.com, not %q", config.URL)
+		if meant, err := url.Parse("https://" + config.URL); err == nil && !strings.Contains(config.URL, "://") && meant.Host != "" {
+			fault.Next = "--url " + meant.String()
+		}
+		return nil, fault
 	}
 	if base.User != nil || base.RawQuery != "" || base.Fragment != "" {
 		return nil, failure.Usagef("the server's URL takes no user, query or fragment; tokens come from --token-file")

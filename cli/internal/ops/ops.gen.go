@@ -2436,7 +2436,7 @@ func Table() []Op {
 			Example:     "relayctl queue list --destination example.net",
 			Scope:       "queue:read",
 			Roles:       []string{"operator", "partner"},
-			Columns:     []string{"message_id", "sender", "destination", "next_attempt_at", "delay_reason", "last_reply"},
+			Columns:     []string{"message_id", "sender", "destination", "attempts", "delay_reason", "last_reply"},
 			Paths:       []string{"accepted_at", "attempts", "delay_reason", "destination", "domain", "edge", "last_reply", "message_id", "next_attempt_at", "partner", "recipients", "remote_host", "sender", "state", "tls", "updated_at"},
 			Paged:       true,
 			PageMax:     200,
@@ -2536,6 +2536,7 @@ func Table() []Op {
 			Roles:       []string{"operator", "partner"},
 			Columns:     []string{"id", "action", "matched", "edges", "edges_done", "messages", "recipients", "finished_at"},
 			Paths:       []string{"action", "created_at", "destination", "domain", "edges", "edges_acknowledged", "edges_done", "finished_at", "id", "matched", "message_ids", "messages", "partner", "reason", "recipients", "sender"},
+			Absent:      "relayctl audit list --object queue-operation/{operation_id}",
 			Watch:       []string{"id"},
 			Produces:    []string{"application/json"},
 			Params: []Param{

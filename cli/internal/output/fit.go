@@ -9,32 +9,22 @@ import (
 const (
 	// usualWidth is how wide a table may be inside an object where no terminal says.
 	usualWidth = 120
-	// leastText is what a text is not cut below.
-	leastText = 12
+	// shortProse is what prose is cut to before anything else is, leastText what no
+	// text is cut below.
+	shortProse = 24
+	leastText  = 10
 	// gap is the room between two columns.
 	gap = 2
 )
 
 // fit cuts the longest texts of a table until its lines are no longer than that,
-// or nothing is left to cut: prose first, then names. What tells one object from
-// another, numbers and instants stay whole, since half of one is of no use.
+// or nothing is left to cut: prose first, then all texts alike. What tells one object from
+// another, secrets, numbers and instants stay whole: half of one is of no use.
 func fit(cells [][]string, rows []any, columns []string, width int) {
 	prose, names := cuttable(cells, rows, columns)
 	to := widths(cells)
-	for _, some := range [][]int{prose, append(prose, names...)} {
-		for total(to) > width {
-			widest := -1
-			for _, i := range some {
-				if to[i] > max(leastText, len(label(columns[i]))) && (widest < 0 || to[i] > to[widest]) {
-					widest = i
-				}
-			}
-			if widest < 0 {
-				break
-			}
-			to[widest]--
-		}
-	}
+	shrink(to, prose, shortProse, width, columns)
+	shrink(to, append(prose, names...), leastText, width, columns)
 	for _, line := range cells {
 		for i := range line {
 			if utf8.RuneCountInString(line[i]) > to[i] {
@@ -44,13 +34,30 @@ func fit(cells [][]string, rows []any, columns []string, width int) {
 	}
 }
 
+// shrink takes from the widest of some columns until all fit, or none of them is
+// wider than its label and least.
+func shrink(to, some []int, least, width int, columns []string) {
+	for total(to) > width {
+		widest := -1
+		for _, i := range some {
+			if to[i] > max(least, len(label(columns[i]))) && (widest < 0 || to[i] > to[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			return
+		}
+		to[widest]--
+	}
+}
+
 // cuttable are the columns whose texts may be cut, those of prose, which has
 // spaces, and the others.
 func cuttable(cells [][]string, rows []any, columns []string) (prose, names []int) {
 	for i, column := range columns {
 		name := column[strings.LastIndexByte(column, '.')+1:]
 		switch {
-		case i == 0, name == "id", strings.HasSuffix(name, "_id"), strings.HasSuffix(name, "_at"), numeric(rows, column):
+		case i == 0, slices.Contains([]string{"id", "password", "token"}, name), strings.HasSuffix(name, "_id"), strings.HasSuffix(name, "_at"), numeric(rows, column):
 		case slices.ContainsFunc(cells[len(cells)-len(rows):], func(line []string) bool { return strings.Contains(line[i], " ") }):
 			prose = append(prose, i)
 		default:
