@@ -11,7 +11,6 @@ package problem
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -137,16 +136,6 @@ func exitOfStatus(status int) reason.Exit {
 		return reason.ExitUsage
 	}
 	return reason.ExitFailure
-}
-
-// From returns the problem inside err, or a bare internal error: the text of
-// any other error may hold what the client must not read.
-func From(err error) *Problem {
-	var p *Problem
-	if errors.As(err, &p) {
-		return p
-	}
-	return New(reason.Internal, "")
 }
 
 // document is the wire form, the schema Problem of the contract.

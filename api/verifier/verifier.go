@@ -88,12 +88,6 @@ func Decoy() string {
 	return encode(DefaultCost(), make([]byte, saltBytes), make([]byte, hashBytes))
 }
 
-// Check reports whether text is a verifier that Verify would try.
-func Check(text string) error {
-	_, _, _, err := decode(text)
-	return err
-}
-
 func (c Cost) allowed() bool {
 	most := MaxCost()
 	// RFC 9106 3.1: at least eight blocks of 1 KiB for each lane.
