@@ -1,12 +1,14 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
 )
 
 // openOrFail is openEngine, but for a disk that fails meanwhile: then the engine
@@ -50,7 +52,7 @@ func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {
 			err = fmt.Errorf("engine panic: %v", r)
 		}
 	}()
-	return pebble.Open(c.Dir, &pebble.Options{
+	options := &pebble.Options{
 		FS:                          newGuard(j, c),
 		Logger:                      engineLog{j},
 		EventListener:               j.engineEvents(),
@@ -64,7 +66,26 @@ func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {
 		// unreadable for the release before. This one tells a torn tail of
 		// the log from a hole in its middle.
 		FormatMajorVersion: pebble.FormatWALSyncChunks,
-	})
+	}
+	options.Experimental.SpanPolicyFunc = byFamily
+	// Most of what is flushed is under way and does not come down to the next level.
+	options.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+	options.Levels[1].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression } // and below
+	return pebble.Open(c.Dir, options)
+}
+
+// byFamily makes every table hold keys of one family, those that begin with the
+// same two bytes. A table that went from the newest body over the newest
+// event to the newest envelope would cover all older events, and be merged with
+// them for nothing: events are kept for a day, mail for a second.
+func byFamily(key []byte) (policy pebble.SpanPolicy, end []byte, err error) {
+	if len(key) < 2 {
+		return policy, append(bytes.Clone(key), 0), nil
+	}
+	if key[1] == 0xff {
+		return policy, nil, nil // no family of this program
+	}
+	return policy, []byte{key[0], key[1] + 1}, nil
 }
 
 func (j *Journal) engineEvents() *pebble.EventListener {
