@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"flag"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -61,5 +63,48 @@ func TestEveryCommandThatTheReadmeShowsExists(t *testing.T) {
 	}
 	if checked == 0 {
 		t.Error("the README shows no command of relayctl")
+	}
+}
+
+// stackWith returns the script behind `make run` in a directory of its own, with programs that are shell scripts, and on free
+// ports.
+func stackWith(t *testing.T, programs map[string]string) *exec.Cmd {
+	t.Helper()
+	dir := t.TempDir()
+	script, err := os.ReadFile(filepath.Join("..", "..", ".ci", "stack"))
+	must(t, err)
+	must(t, os.Mkdir(filepath.Join(dir, ".ci"), 0o755))
+	must(t, os.WriteFile(filepath.Join(dir, ".ci", "stack"), script, 0o755))
+	must(t, os.Mkdir(filepath.Join(dir, "bin"), 0o755))
+	for name, text := range programs {
+		must(t, os.WriteFile(filepath.Join(dir, "bin", name), []byte("#!/bin/sh\n"+text+"\n"), 0o755))
+	}
+	cmd := exec.Command(filepath.Join(dir, ".ci", "stack"), "run")
+	cmd.Env = os.Environ()
+	for _, place := range []string{"API", "SMTP", "SUBMISSION", "ADMIN", "MAILBOX"} {
+		cmd.Env = append(cmd.Env, "STACK_"+place+"=127.0.0.1:"+freePort(t))
+	}
+	return cmd
+}
+
+func TestTheStackNamesTheProgramThatEndedWithWhatItWroteLast(t *testing.T) {
+	cmd := stackWith(t, map[string]string{"smtpload": "exec sleep 600", "relay-server": "echo the disk is full >&2; exit 3"})
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "stack: relay-server ended while the stack waited for its operator token. The end of .run/relay-server.log:\n  the disk is full\n") {
+		t.Errorf("%v:\n%s", err, out)
+	}
+}
+
+func TestTheStackNamesAPortThatIsTakenAndHowToChooseAnother(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer listener.Close()
+	cmd := stackWith(t, nil)
+	cmd.Env = append(cmd.Env, "STACK_SMTP="+listener.Addr().String())
+	out, err := cmd.CombinedOutput()
+	want := regexp.MustCompile("^stack: " + regexp.QuoteMeta(listener.Addr().String()) +
+		` \(edge\) is in use\. Stop what listens there, or choose another: STACK_SMTP=127\.0\.0\.1:[0-9]+ make run\n$`)
+	if err == nil || !want.Match(out) {
+		t.Errorf("%v:\n%s", err, out)
 	}
 }
