@@ -27,6 +27,9 @@ const (
 // fill the database. New ones beyond it are counted under the empty key.
 const maxSenderKeys = 5000
 
+// clockSlack is how far an edge's clock may be ahead and what it tells again is still known by its time.
+const clockSlack = 2 * time.Minute
+
 // EventBatch is what an edge reports of its messages.
 type EventBatch struct {
 	// Generation scopes the numbers: an edge that was set back numbers anew in the next one.
@@ -104,7 +107,7 @@ func (tx *Tx) RecordEvents(batch EventBatch) (EventOutcome, error) {
 			outcome.Taken = append(outcome.Taken, e)
 		}
 	}
-	fresh := edge.freshOf(outcome.Taken)
+	fresh := edge.freshOf(outcome.Taken, tx.Now)
 	outcome.Acknowledged = edge.EventAcknowledged
 	if outcome.GapTo > 0 {
 		tx.Audit(AuditRow{
@@ -129,20 +132,27 @@ func (tx *Tx) RecordEvents(batch EventBatch) (EventOutcome, error) {
 
 // freshOf returns the events that were not counted in an earlier generation, and notes the latest. An edge that was set back
 // numbers on from an older state of its disk: what has a number of before and a time of before is what was told before, and what
-// has such a number but is younger than all of that was made since.
-func (e *Edge) freshOf(events []Event) []Event {
+// has such a number but is younger than all of that was made since. A time that a clock far ahead gave says nothing: better to
+// count what is told again twice than to lose what is new until that time has come. A refusal is known by its reference.
+func (e *Edge) freshOf(events []Event, now time.Time) []Event {
 	fresh := make([]Event, 0, len(events))
 	for _, event := range events {
 		at := event.Time.UTC().Truncate(time.Microsecond) // as it is stored
 		if e.EventLatest == nil || at.After(*e.EventLatest) {
 			e.EventLatest = &at
 		}
-		if event.Sequence > e.EventRepeatTo || e.EventRepeatBefore == nil || at.After(*e.EventRepeatBefore) {
+		if event.hasReference() || event.Sequence > e.EventRepeatTo || e.EventRepeatBefore == nil || at.After(*e.EventRepeatBefore) {
 			fresh = append(fresh, event)
 		}
 	}
+	if latest := now.Add(clockSlack); e.EventLatest != nil && e.EventLatest.After(latest) {
+		e.EventLatest = &latest
+	}
 	return fresh
 }
+
+// hasReference reports whether the event is a decision that is kept under its reference, so that it is known when it is told again.
+func (e *Event) hasReference() bool { return e.Ref != "" && e.Reason != "" }
 
 // counting adds up a batch before it writes, so that a batch of one busy sender is a handful of rows.
 type counting struct {
@@ -224,7 +234,7 @@ func (c *counting) freshRefusals(events []Event) (map[string]bool, error) {
 
 func (c *counting) add(e Event, fresh map[string]bool) error {
 	domain, served := c.domains[e.Domain]
-	if e.Ref != "" && e.Reason != "" {
+	if e.hasReference() {
 		if !fresh[e.Ref] {
 			return nil
 		}

@@ -263,6 +263,47 @@ func TestWhatIsToldAgainInANewGenerationIsCountedOnce(t *testing.T) {
 	})
 }
 
+// What an edge told while its clock was a day ahead says nothing of what is new once its disk and its clock are set back.
+func TestNothingNewIsLostAfterAClockThatWasAhead(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.addPartner(t, acme)
+		f.addDomain(t, acme, "acme.example", nil)
+		f.addEdge(t, "edge_1")
+		event := func(kind string, sequence int64, at time.Duration) store.Event {
+			return store.Event{Sequence: sequence, Time: noon.Add(at), Kind: kind, Domain: "acme.example", Recipients: 1}
+		}
+		refused := event(store.EventRefused, 4, 3*time.Minute)
+		refused.Ref, refused.Reason = "ref_1", "bulk-refused"
+		quick := event(store.EventRefused, 5, 1) // its clock is set, and it refuses before any time of before is over
+		quick.Ref, quick.Reason = "ref_2", "bulk-refused"
+		report := func(generation int64, events ...store.Event) {
+			t.Helper()
+			f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error {
+				_, err := tx.RecordEvents(store.EventBatch{Generation: generation, FirstKept: 1, Events: events})
+				return err
+			})
+		}
+		report(1, event(store.EventAccepted, 1, 0), event(store.EventAccepted, 2, 24*time.Hour), event(store.EventAccepted, 3, 24*time.Hour),
+			event(store.EventAccepted, 4, 24*time.Hour), event(store.EventAccepted, 5, 24*time.Hour))
+		f.clock.Advance(5 * time.Minute)
+		report(2, event(store.EventAccepted, 1, 0), event(store.EventAccepted, 2, 3*time.Minute), event(store.EventAccepted, 3, 4*time.Minute),
+			refused, quick)
+		report(3, event(store.EventAccepted, 1, 0), event(store.EventAccepted, 2, 3*time.Minute), event(store.EventAccepted, 3, 4*time.Minute),
+			refused, quick)
+		f.read(t, store.PartnerTenant(acme), func(tx *store.Tx) error {
+			days, err := tx.DayReports(store.DayFilter{Domain: "acme.example", From: "2026-11-22", To: "2026-11-22"}, store.DayCursor{}, 10)
+			if err != nil || len(days) != 1 || days[0].Messages != 7 {
+				t.Fatalf("reported %+v, %v, want the five of the first clock and the two since", days, err)
+			}
+			refusals, err := tx.Refusals(days)
+			if err != nil || len(refusals[0]) != 1 || refusals[0][0].Messages != 2 {
+				t.Errorf("reported refusals %+v, %v, want both, once", refusals, err)
+			}
+			return err
+		})
+	})
+}
+
 func TestLostEventsAreRecordedAndBlockNothing(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		f.addPartner(t, acme)
