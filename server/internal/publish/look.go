@@ -17,8 +17,8 @@ const nameEvery = time.Minute
 // finishTimeout bounds what Run writes down when it ends.
 const finishTimeout = 5 * time.Second
 
-// Run looks at the database at its pace until ctx ends: for revisions of other processes, for a new history; and it
-// writes down what edges enforce and how far the history has come, and removes old tombstones.
+// Run looks at the database at its pace until ctx ends: for revisions and instructions of other processes, for a new history;
+// and it writes down what edges enforce and how far the history has come, and removes old tombstones.
 func (p *Publisher) Run(ctx context.Context) error {
 	tick := time.NewTicker(p.config.LookEvery)
 	defer tick.Stop()
@@ -53,13 +53,16 @@ func (p *Publisher) once(ctx context.Context) {
 }
 
 func (p *Publisher) lookAtHistory(ctx context.Context) error {
-	var revision, position int64
+	var revision, position, instructed int64
 	var epoch string
 	err := p.store.Read(ctx, store.System(), func(tx *store.Tx) (err error) {
 		if revision, err = tx.Revision(); err != nil {
 			return err
 		}
 		if position, err = tx.Position(); err != nil {
+			return err
+		}
+		if instructed, err = tx.InstructionsGiven(); err != nil {
 			return err
 		}
 		epoch, err = tx.Epoch()
@@ -72,6 +75,10 @@ func (p *Publisher) lookAtHistory(ctx context.Context) error {
 		p.NewHistory()
 	}
 	p.config.Bell.Ring(revision)
+	if p.instructed != instructed {
+		p.instructed = instructed
+		p.Wake()
+	}
 	p.metrics.revision.Set(float64(revision))
 	if p.epoch == epoch && p.position == position {
 		return nil

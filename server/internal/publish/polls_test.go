@@ -311,3 +311,19 @@ func TestAnotherProcessIsHeardByTheSlowLook(t *testing.T) {
 		}
 	})
 }
+
+// An edge polls one replica, and the operator may speak to another.
+func TestAnInstructionOfAnotherProcessWakesAWaitingPoll(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.addEdge(t, "edge_1")
+		f.runOnce(t, f.Publisher)
+		answer := f.wait(t, newEdge("edge_1").follow(t, f.Publisher))
+		f.write(t, func(tx *store.Tx) error {
+			return tx.OperateQueue(&store.QueueOperation{ID: "qop_1", Action: "retry", Destination: "y.example"})
+		})
+		f.runOnce(t, f.Publisher)
+		if page := <-answer; page == nil || len(page.Instructions) != 1 {
+			t.Errorf("got %+v, want the instruction", page)
+		}
+	})
+}

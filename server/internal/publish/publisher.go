@@ -46,7 +46,7 @@ type Config struct {
 	// Now is the clock. Nil means time.Now.
 	Now     func() time.Time
 	Metrics prometheus.Registerer
-	// LookEvery is how often the revision is looked at for commits of other processes, and what edges enforce is
+	// LookEvery is how often the database is looked at for commits of other processes, and what edges enforce is
 	// written down. 0 means a second.
 	LookEvery time.Duration
 	// PageDocuments and PageBytes bound one page. 0 means 1,000 documents, 1 MiB.
@@ -66,10 +66,11 @@ type Publisher struct {
 	closeOnce sync.Once
 
 	// What the last look found. Only Run uses these.
-	epoch    string
-	position int64
-	purgedAt time.Time
-	namedAt  time.Time
+	epoch      string
+	position   int64
+	instructed int64
+	purgedAt   time.Time
+	namedAt    time.Time
 }
 
 // New returns a publisher; Run has to run beside it.

@@ -120,7 +120,7 @@ func (tx *Tx) updateEdge(row *Edge, columns ...string) error {
 func (tx *Tx) RetireEdge(row *Edge) error {
 	row.Status, row.RetiredAt = EdgeRetired, &tx.Now
 	row.CredentialHash, row.NextCredentialHash = nil, nil
-	if err := tx.db.Where("edge = ?", row.ID).Delete(&Instruction{}).Error; err != nil {
+	if err := tx.forgetInstructions(row.ID); err != nil {
 		return err
 	}
 	if err := tx.leaveQueue(row.ID); err != nil {

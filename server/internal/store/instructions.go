@@ -1,6 +1,9 @@
 package store
 
 import (
+	"encoding/json"
+	"fmt"
+	"slices"
 	"time"
 
 	"gorm.io/gorm/clause"
@@ -38,6 +41,12 @@ func (tx *Tx) Instructions(limit int) ([]Instruction, error) {
 	return rows, err
 }
 
+// InstructionsGiven is how many instructions all edges were given; a change says that there is one to look for.
+func (tx *Tx) InstructionsGiven() (given int64, err error) {
+	err = tx.db.Raw("SELECT CAST(COALESCE(SUM(instruction_number), 0) AS BIGINT) FROM edges").Row().Scan(&given)
+	return given, err
+}
+
 // AcknowledgeInstructions forgets the instructions of the tenant's edge up to a number. One that the edge has carried out
 // and that is unknown here was given out by a database that was restored since: the next ones are numbered after it, because
 // the edge ignores those before.
@@ -58,6 +67,29 @@ func (tx *Tx) AcknowledgeInstructions(number int64) error {
 	}
 	row.InstructionAcknowledged, row.InstructionNumber = number, max(number, row.InstructionNumber)
 	return tx.updateEdge(&row, "instruction_acknowledged", "instruction_number")
+}
+
+// forgetInstructions takes back what an edge that is retired has not carried out. A notice that it was to send is due again: the
+// next edge that reports use of the domain is told to.
+func (tx *Tx) forgetInstructions(edge string) error {
+	var rows []Instruction
+	if err := tx.db.Where("edge = ? AND kind = ?", edge, InstructionSendNotice).Find(&rows).Error; err != nil {
+		return err
+	}
+	ids := make([]string, len(rows))
+	for i, row := range rows {
+		var mail NoticeMail
+		if err := json.Unmarshal([]byte(row.Body), &mail); err != nil {
+			return fmt.Errorf("instruction %d of %s: %w", row.Number, edge, err)
+		}
+		ids[i] = mail.ID
+	}
+	for some := range slices.Chunk(ids, 1000) {
+		if err := tx.db.Where("id IN ?", some).Delete(&Notice{}).Error; err != nil {
+			return err
+		}
+	}
+	return tx.db.Where("edge = ?", edge).Delete(&Instruction{}).Error
 }
 
 // instruct gives an edge that LockEdge returned its next instruction.
