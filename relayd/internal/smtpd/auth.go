@@ -3,6 +3,7 @@ package smtpd
 import (
 	"bytes"
 	"errors"
+	"fmt"
 
 	"activerelay/api/mailaddr"
 	"activerelay/api/policy"
@@ -86,11 +87,11 @@ func (s *session) authenticate(identity, name, password string) error {
 	if !user.IsNull() {
 		l.found, domain, answer = view.Table.User(user)
 	}
-	err = s.server.gate.check(s.conn.Context(), l)
-	switch {
-	case answer == policy.Unknown:
-		err = errors.Join(errUncheckable, errors.New("users of the domain cannot be read"))
-	case err == nil && foreign:
+	err = errUnreadable
+	if answer != policy.Unknown { // otherwise there is nothing to check against, and nothing to count
+		err = s.server.gate.check(s.conn.Context(), l)
+	}
+	if err == nil && foreign {
 		err = errWrong
 	}
 	if err == nil {
@@ -108,6 +109,8 @@ func (s *session) authenticate(identity, name, password string) error {
 		args: reason.Args{Variant: variant, Revision: view.Table.Revision()},
 	})
 }
+
+var errUnreadable = fmt.Errorf("%w: users of the domain cannot be read", errUncheckable)
 
 // alarmOfGuessing tells the operator that somebody tries passwords, or has a program with an old one.
 func (s *Server) alarmOfGuessing(who guessing) {

@@ -24,11 +24,12 @@ import (
 //   - A password that was right is remembered for ten minutes, as an HMAC under
 //     a key of this process. The user's verifier is part of it, so a changed or
 //     removed password is forgotten with the policy that says so.
-//   - Wrong passwords are counted by client address and by user. Who used up
-//     their number waits, at most maxAuthWait, then is turned away. A user's
-//     own addresses (from which the password was right before) do not wait for
-//     what others try, so nobody can lock a user out. The operator is told, once a
-//     minute for each.
+//   - Wrong passwords, and nothing else, are counted by client address and by
+//     user. Who used up their number waits, at most maxAuthWait, then is turned
+//     away. A user at an address from which the password was right before is
+//     counted apart: neither who guesses that user's password elsewhere nor a
+//     telephone with an old password behind the same address can lock it out. The
+//     operator is told, once a minute for each.
 //   - An unknown user costs as much as a known one.
 type authGate struct {
 	now       func() time.Time
@@ -37,6 +38,7 @@ type authGate struct {
 	slots     chan struct{}
 	byAddress *buckets
 	byUser    *buckets
+	byPair    *buckets // of familiar users and addresses
 	key       [32]byte
 
 	mu       sync.Mutex
@@ -62,7 +64,8 @@ func newAuthGate(l Limits, now func() time.Time, alarm func(guessing)) (*authGat
 	g := &authGate{
 		now: now, alarm: alarm, alarms: newBuckets(1), slots: make(chan struct{}, l.AuthChecks),
 		byAddress: newStrictBuckets(l.AuthFailuresPerMinute), byUser: newStrictBuckets(l.AuthFailuresPerMinute),
-		right: map[[sha256.Size]byte]time.Time{}, familiar: map[[sha256.Size]byte]time.Time{},
+		byPair: newStrictBuckets(l.AuthFailuresPerMinute),
+		right:  map[[sha256.Size]byte]time.Time{}, familiar: map[[sha256.Size]byte]time.Time{},
 	}
 	if _, err := rand.Read(g.key[:]); err != nil {
 		return nil, fmt.Errorf("make process key: %w", err)
@@ -92,38 +95,56 @@ func (g *authGate) check(ctx context.Context, l login) error {
 	if g.knows(g.right, g.rightTag(l)) {
 		return nil
 	}
-	if err := g.wait(ctx, l); err != nil {
-		return err
-	}
-	if err := g.verify(ctx, l); err != nil {
-		return err
+	counts := g.counts(l)
+	err := g.wait(ctx, counts)
+	if err == nil {
+		err = g.verify(ctx, l)
 	}
 	now := g.now()
-	g.byAddress.give(addressKey(l.client), now)
-	g.byUser.give(l.user.Key(), now)
+	if !errors.Is(err, errWrong) {
+		for _, c := range counts {
+			c.in.give(c.key, now)
+		}
+	}
+	if err != nil {
+		return err
+	}
 	g.remember(g.right, g.rightTag(l), now.Add(rememberRight))
-	g.remember(g.familiar, g.tag("familiar", l.user.Key(), addressKey(l.client)), now.Add(rememberFamiliar))
+	g.remember(g.familiar, g.familiarTag(l), now.Add(rememberFamiliar))
 	return nil
+}
+
+// count is one of the places where an attempt is counted.
+type count struct {
+	in  *buckets
+	key string
+	who guessing
+}
+
+func (g *authGate) counts(l login) []count {
+	address, user := addressKey(l.client), l.user.Key()
+	ofUser := guessing{client: l.client, user: l.user}
+	if g.knows(g.familiar, g.familiarTag(l)) {
+		return []count{{in: g.byPair, key: "user " + user + " at " + address, who: ofUser}}
+	}
+	return []count{
+		{in: g.byAddress, key: "address " + address, who: guessing{client: l.client}},
+		{in: g.byUser, key: "user " + user, who: ofUser},
+	}
 }
 
 // wait counts the attempt, before it is known to be a failure so that many at
 // once count too, and lets it wait its turn.
-func (g *authGate) wait(ctx context.Context, l login) error {
-	now := g.now()
-	pause := g.byAddress.take(addressKey(l.client), now)
-	ofUser := g.byUser.take(l.user.Key(), now)
-	if pause > 0 {
-		g.warn("address "+addressKey(l.client), guessing{client: l.client}, now)
-	}
-	if ofUser > 0 && !l.user.IsNull() {
-		g.warn("user "+l.user.Key(), guessing{client: l.client, user: l.user}, now)
-	}
-	if !g.knows(g.familiar, g.tag("familiar", l.user.Key(), addressKey(l.client))) {
-		pause = max(pause, ofUser)
+func (g *authGate) wait(ctx context.Context, counts []count) error {
+	now, pause := g.now(), time.Duration(0)
+	for _, c := range counts {
+		own := c.in.take(c.key, now)
+		if own > 0 {
+			g.warn(c.key, c.who, now)
+		}
+		pause = max(pause, own)
 	}
 	if pause > maxAuthWait {
-		g.byAddress.give(addressKey(l.client), now)
-		g.byUser.give(l.user.Key(), now)
 		return errRushed
 	}
 	if pause == 0 {
@@ -173,6 +194,11 @@ func (g *authGate) verify(ctx context.Context, l login) error {
 		return fmt.Errorf("%w: %w", errUncheckable, err)
 	}
 	return nil
+}
+
+// familiarTag names a user at an address.
+func (g *authGate) familiarTag(l login) [sha256.Size]byte {
+	return g.tag("familiar", l.user.Key(), addressKey(l.client))
 }
 
 // rightTag names a login that was right; the zero tag is never remembered.
