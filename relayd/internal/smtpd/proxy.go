@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"activerelay/api/reason"
 	"activerelay/relayd/internal/smtpwire"
@@ -39,24 +40,32 @@ const (
 // readProxyHeader returns the client that a header names. It is invalid where the
 // proxy speaks for itself, as in checks of its own.
 func readProxyHeader(r io.Reader) (netip.AddrPort, error) {
-	start := make([]byte, len(proxySignature), maxProxyLine) // the shortest line of version 1 is longer
-	if _, err := io.ReadFull(r, start); err != nil {
-		return netip.AddrPort{}, fmt.Errorf("PROXY header: %w", err)
-	}
-	var client netip.AddrPort
-	var err error
-	switch {
-	case string(start) == proxySignature:
-		client, err = readProxyV2(r)
-	case bytes.HasPrefix(start, []byte(proxyLine)):
-		client, err = readProxyV1(r, start)
-	default:
-		err = errors.New("there is none")
-	}
+	client, err := readProxyStart(r)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("PROXY header: %w", err)
 	}
 	return client, nil
+}
+
+func readProxyStart(r io.Reader) (netip.AddrPort, error) {
+	start := make([]byte, 0, maxProxyLine)
+	for len(start) < len(proxySignature) { // the shortest line of version 1 is longer
+		n, err := r.Read(start[len(start):len(proxySignature)])
+		start = start[:len(start)+n]
+		line := strings.HasPrefix(proxyLine, string(start[:min(len(start), len(proxyLine))]))
+		switch {
+		case !line && !strings.HasPrefix(proxySignature, string(start)):
+			return netip.AddrPort{}, fmt.Errorf("there is none, but %q", start) // whoever sent this waits for an answer
+		case n == 0 && errors.Is(err, io.EOF) && len(start) > 0:
+			return netip.AddrPort{}, io.ErrUnexpectedEOF
+		case n == 0 && err != nil:
+			return netip.AddrPort{}, err
+		}
+	}
+	if string(start) == proxySignature {
+		return readProxyV2(r)
+	}
+	return readProxyV1(r, start)
 }
 
 // readProxyV1 reads the rest of a line, byte for byte so as not to read past it.
@@ -163,8 +172,10 @@ func (c *proxiedConn) RemoteAddr() net.Addr {
 func (c *proxiedConn) Preface() error {
 	client, err := readProxyHeader(c.Conn)
 	if err != nil {
-		if !errors.Is(err, io.EOF) { // a connection without a byte is how proxies look whether we are there
-			c.server.Log.Warn("connection of a proxy closed", "proxy", addressOf(c.Conn), "err", err)
+		// A connection without a byte is how proxies look whether we are there; some reset it.
+		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+			c.server.Log.Warn("connection of a load balancer closed: let it send the PROXY header, or take it out of --proxy-peers",
+				"proxy", addressOf(c.Conn), "err", err)
 		}
 		return err
 	}

@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -180,10 +182,49 @@ func TestAProxyIsNoClientItself(t *testing.T) {
 			c := e.connect()
 			c.raw(header)
 			c.ended() // without a word
-			if log := e.log.String(); !strings.Contains(log, "proxy=127.0.0.1") {
+			if log := e.log.String(); !strings.Contains(log, "proxy=127.0.0.1") || !strings.Contains(log, "--proxy-peers") {
 				t.Errorf("the log does not tell why:\n%s", log)
 			}
 		})
+	}
+}
+
+// Whoever does not know that it counts as a proxy waits for an answer, and must not wait for the patience with real ones.
+func TestTheFirstByteThatBeginsNoHeaderEndsAConnectionOfAProxy(t *testing.T) {
+	for _, first := range []string{"Q", "QUIT\r\n", "\x16\x03\x01", "PROX\r", "\r\n\r\n\r"} {
+		e := startEdge(t, func(o *setup) {
+			loopbackIsAProxy(o)
+			o.limits.Preface = time.Hour
+		})
+		c := e.connect()
+		c.raw(first)
+		c.ended()
+		if log := e.log.String(); !strings.Contains(log, "there is none") {
+			t.Errorf("%q: the log does not tell why:\n%s", first, log)
+		}
+	}
+}
+
+// Load balancers look in this way, every few seconds, whether we are there.
+func TestAConnectionOfAProxyWithoutAByteIsNoTrouble(t *testing.T) {
+	for _, reset := range []bool{false, true} {
+		e := startEdge(t, loopbackIsAProxy)
+		c := e.connect()
+		if reset {
+			e.must(c.conn.(*net.TCPConn).SetLinger(0))
+		}
+		e.must(c.conn.Close())
+		next := e.connect() // which is accepted after it
+		next.raw("PROXY UNKNOWN\r\n")
+		next.want("220 .*")
+		for open := 2; open > 1; runtime.Gosched() {
+			e.server.mu.Lock()
+			open = e.server.connections
+			e.server.mu.Unlock()
+		}
+		if log := e.log.String(); log != "" {
+			t.Errorf("reset=%v: logged\n%s", reset, log)
+		}
 	}
 }
 
@@ -217,6 +258,14 @@ func TestClientsOfAProxyAreCountedByTheirAddress(t *testing.T) {
 	second.want(said(421, "4.7.0", reason.TooManyConnections, "Too many connections from 192.0.2.10; try again later"))
 	second.ended()
 	come("192.0.2.11").want("220 .*")
+	six := func(client string) *client {
+		c := e.connect()
+		c.raw("PROXY TCP6 " + client + " 2001:db8::1 12345 25\r\n")
+		return c
+	}
+	six("2001:db8::a").want("220 .*")
+	six("2001:db8::1:2:3:b").want(said(421, "4.7.0", reason.TooManyConnections, "Too many connections from 2001:db8::1:2:3:b; try again later"))
+	six("2001:db8:0:1::a").want("220 .*") // of another network of /64
 	first.ask("QUIT", "221 .*")
 	first.ended()
 	for left := time.Now().Add(patience); ; {
