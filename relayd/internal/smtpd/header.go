@@ -34,10 +34,10 @@ type header struct {
 	fields   []admit.Field // that rules ask for: unfolded, names in lower case
 	froms    int
 	received int
-	// dated and named: there is a Date and a Message-ID field, whatever is in it.
-	dated, named bool
-	eightBit     bool   // a byte above 0x7f, in header or body
-	fault        string // why the header cannot be accepted; "" while it can
+	// dated, named and signed: there is a Date, a Message-ID and a DKIM-Signature field, whatever is in it.
+	dated, named, signed bool
+	eightBit             bool   // a byte above 0x7f, in header or body
+	fault                string // why the header cannot be accepted; "" while it can
 
 	done  bool
 	bytes int
@@ -72,6 +72,7 @@ const (
 	fieldReceived      = "received"
 	fieldDate          = "date"
 	fieldMessageID     = "message-id"
+	fieldSignature     = "dkim-signature"
 	fieldPrecedence    = "precedence"
 	fieldAutoSubmitted = "auto-submitted"
 	fieldListPrefix    = "list-"
@@ -225,6 +226,8 @@ func (h *header) name(text []byte) []byte {
 		h.dated = true
 	case isName(name, fieldMessageID):
 		h.named = true
+	case isName(name, fieldSignature):
+		h.signed = true
 	}
 	return name
 }

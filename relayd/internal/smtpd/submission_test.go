@@ -28,6 +28,8 @@ func TestMissingDateAndMessageIDOfAUserAreAdded(t *testing.T) {
 		{name: "twice", user: true, header: []string{date, date, id, id}, dates: 2, ids: 2},
 		{name: "other names", user: true, header: []string{"Resent-" + date, "X-" + id}, dates: 1, ids: 1, ours: true},
 		{name: "a relay IP", dates: 0, ids: 0},
+		// It may vouch for the absence of both: RFC 6376 5.4.
+		{name: "a signature", user: true, header: []string{"DKIM-signature : v=1; d=ok.test; h=from:date:message-id"}, dates: 0, ids: 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := startEdge(t, nil)

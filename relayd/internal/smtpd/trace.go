@@ -18,7 +18,7 @@ func (in *intake) traceFields(m *spool.Message) (err error) {
 	in.fields, err = in.server.sealer.AppendField(in.fields, &feedback.Claims{
 		MessageID: m.ID, Domain: m.Domain, User: m.User, ClientAddress: in.session.peerText, Sender: in.tx.fromText,
 	})
-	if err == nil && in.tx.client.Authenticated() {
+	if err == nil && in.tx.client.Authenticated() && !in.header.signed {
 		in.fields = in.appendMissing(in.fields, m)
 	}
 	return err
@@ -28,6 +28,11 @@ func (in *intake) traceFields(m *spool.Message) (err error) {
 // date, which RFC 5322 3.6 demands, and a Message-ID, by which replies and
 // duplicates are known (RFC 6409 8.2 and 8.3). What is there is left alone, however
 // it looks. Mail of relay IPs has passed a server: it is that server's business.
+//
+// A DKIM signature may cover that a field is not there, by naming it once more than
+// it occurs (RFC 6376 5.4 and 8.15): a field that is added then breaks it. So what
+// is signed gets none. Received and CFBL-Feedback-ID go above every message; no
+// signer names those.
 func (in *intake) appendMissing(b []byte, m *spool.Message) []byte {
 	if !in.header.dated {
 		b = append(m.AcceptedAt.AppendFormat(append(b, "Date: "...), time.RFC1123Z), "\r\n"...)
