@@ -37,7 +37,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds every wait of the tests for something that must happen.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 const password = "correct horse battery staple"
 

@@ -168,7 +168,8 @@ func (s *Server) turnAway(conn net.Conn, kind Kind, why reason.Variant) {
 		// away from the client: so read a few.
 		if half, ok := socketOf(conn).(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
-			_, _ = io.CopyN(io.Discard, conn, lingerBytes)
+			few := make([]byte, 512) // there may be many of them
+			_, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.LimitReader(conn, lingerBytes), few)
 		}
 	}
 	_ = conn.Close()
