@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 
 	"activerelay/api/keypair"
 	"activerelay/relayd/internal/smtpd"
@@ -40,11 +41,25 @@ func bind(ctx context.Context, c Config) (*ports, error) {
 		// Sessions have deadlines of their own, so the kernel need not probe.
 		l, err := (&net.ListenConfig{KeepAlive: -1}).Listen(ctx, "tcp", one.addr)
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", one.setting, err), p.close())
+			return nil, errors.Join(bindError(one.setting, one.addr, err), p.close())
 		}
 		*one.listener = l
 	}
 	return p, nil
+}
+
+// bindError says which setting is meant and what can be done.
+func bindError(setting, addr string, err error) error {
+	advice := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		advice = "; end the program that listens there (ss -ltnp shows it), or choose another port"
+	case errors.Is(err, syscall.EACCES):
+		advice = "; a port below 1024 needs CAP_NET_BIND_SERVICE, which the unit file gives"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		advice = "; this host has no such address (ip address shows those it has)"
+	}
+	return fmt.Errorf("--%s %s: %w%s", setting, addr, err, advice)
 }
 
 // close closes what nobody has closed yet.
