@@ -67,6 +67,35 @@ func TestARenewedCertificateIsServedWithoutARestartAndABadOneIsNot(t *testing.T)
 	}
 }
 
+// A client that comes again spares both sides the dear part of the handshake, whatever became of the certificate meanwhile.
+func TestASessionOfTLSIsResumedAlsoAfterTheCertificateWasRenewed(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	cert, key, roots := writePair(t, dir)
+	e := w.addEdge(func(c *relayd.Config) { c.TLSListen, c.TLSCert, c.TLSKey = "127.0.0.1:0", cert, key })
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		sessions := tls.NewLRUClientSessionCache(1)
+		for i, resumed := range []bool{false, true, true} {
+			if i == 2 {
+				writePair(t, dir)
+			}
+			conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", e.TLS,
+				&tls.Config{RootCAs: roots, ClientSessionCache: sessions, MaxVersion: version})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Read(make([]byte, 100)); err != nil { // the ticket of TLS 1.3 comes with the greeting
+				t.Error(err)
+			}
+			if got := conn.ConnectionState().DidResume; got != resumed {
+				t.Errorf("%s: handshake %d is resumed: %v", tls.VersionName(version), i+1, got)
+			}
+			conn.Close()
+		}
+		_, _, roots = writePair(t, dir)
+	}
+}
+
 func TestASmarthostsPasswordIsFetchedSealedAndKeptForARestart(t *testing.T) {
 	w := newWorld(t)
 	smart := relaytest.StartMX(t, relaytest.Script{Extensions: []string{"AUTH PLAIN"}, Username: "relay", Password: "correct horse"})
