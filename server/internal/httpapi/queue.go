@@ -2,10 +2,13 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"activerelay/api"
 	"activerelay/api/mailaddr"
+	"activerelay/api/problem"
+	"activerelay/api/reason"
 	"activerelay/api/rest"
 	"activerelay/server/internal/store"
 )
@@ -90,13 +93,21 @@ func (a *API) GetQueuedMessage(ctx context.Context, r rest.GetQueuedMessageReque
 		return err
 	})
 	if err != nil {
-		return nil, notFound(err, "message")
+		return nil, notWaiting(err)
 	}
 	first := rows[0]
 	return rest.GetQueuedMessage200JSONResponse{
 		MessageID: first.MessageID, Edge: first.Edge, Partner: first.Partner, Domain: first.Domain, Sender: optional(first.Sender),
 		AcceptedAt: first.AcceptedAt, Destinations: convert(rows, queueItemToAPI),
 	}, nil
+}
+
+// notWaiting says of a message that does not wait where to look for it: here it is forgotten once it is settled.
+func notWaiting(err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return problem.New(reason.NotFound, "No such message waits. One that was delivered, returned or cancelled is in the mail log of its edge only")
+	}
+	return err
 }
 
 func queueItemToAPI(row store.QueuedMessage) api.QueueItem {
@@ -170,7 +181,7 @@ func operateQueue[R any](ctx context.Context, a *API, t attempt[R], action api.Q
 	response, err := idempotent(ctx, a, t, func(tx *store.Tx) (R, error) {
 		op.ID = newID("qop_", tx.Now)
 		if err := tx.OperateQueue(&op); err != nil {
-			return none, notFound(err, "message")
+			return none, notWaiting(err)
 		}
 		_, progress, err := tx.QueueOperation(op.ID)
 		if err != nil {

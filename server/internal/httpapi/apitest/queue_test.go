@@ -3,6 +3,7 @@ package apitest_test
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/oklog/ulid/v2"
@@ -123,7 +124,11 @@ func TestAnOperationOnTheQueueGoesToTheEdgesAndComesBack(t *testing.T) {
 		edge.report(t,
 			map[string]any{"kind": "message-delivered", "message_id": id, "domain": s.domain, "recipient": "bob@y.example", "recipients": 1},
 			map[string]any{"kind": "message-cancelled", "message_id": id, "domain": s.domain, "recipient": "bob@z.example", "recipients": 1})
-		w.do(t, call{method: "GET", path: "/v1/queue/messages/" + id, token: w.Token}).wants(t, http.StatusNotFound, "not-found")
+		gone := w.do(t, call{method: "GET", path: "/v1/queue/messages/" + id, token: w.Token})
+		gone.wants(t, http.StatusNotFound, "not-found")
+		if detail := gone.problem(t).Detail; !strings.Contains(detail, "is in the mail log of its edge") {
+			t.Errorf("of a message that was delivered it says %q", detail)
+		}
 	})
 }
 
