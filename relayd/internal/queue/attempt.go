@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -84,7 +85,7 @@ func (q *Queue) attempt(w *worker) (unit, bool) {
 		defer e.mu.Unlock()
 		return q.finish(w, verdict{}, true)
 	}
-	results, panicked := q.deliver(job)
+	results, panicked := q.deliver(job, f.lane.destination.way.suspect)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	interrupted := q.attempts.Err() != nil
@@ -143,6 +144,9 @@ func (q *Queue) begin(f *flight) (Job, error) {
 // while the message waited, and operators may have acted.
 func (q *Queue) choose(f *flight, m *spool.Message) (route Route) {
 	f.recipients = f.recipients[:0]
+	if poisonous(f.entry, m) {
+		return Route{}
+	}
 	w := f.lane.destination.way
 	for i := range m.Recipients {
 		r := &m.Recipients[i]
@@ -217,7 +221,7 @@ func (q *Queue) job(f *flight, m *spool.Message, route Route) Job {
 }
 
 // deliver calls the courier and survives it.
-func (q *Queue) deliver(job Job) (results []Result, panicked error) {
+func (q *Queue) deliver(job Job, suspect bool) (results []Result, panicked error) {
 	defer func() {
 		if r := recover(); r != nil {
 			panicked = fmt.Errorf("panic: %v", r)
@@ -227,7 +231,13 @@ func (q *Queue) deliver(job Job) (results []Result, panicked error) {
 	if job.Route.Unknown != "" {
 		return failed(job, unknownWay+job.Route.Unknown, nil), nil
 	}
-	results = q.Courier.Attempt(q.attempts, job)
+	ctx := q.attempts
+	if suspect {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, suspectTime)
+		defer cancel()
+	}
+	results = q.Courier.Attempt(ctx, job)
 	if len(results) != len(job.Recipients) {
 		err := fmt.Errorf("courier gave %d results for %d recipients", len(results), len(job.Recipients))
 		return failed(job, "the relay failed inside", err), nil
@@ -249,13 +259,13 @@ func failed(job Job, text string, err error) []Result {
 // read.
 func (q *Queue) finish(w *worker, v verdict, sound bool) (unit, bool) {
 	f := &w.flight
-	e, u := f.entry, f.unit
+	e, u, tried := f.entry, f.unit, len(f.recipients) > 0
 	e.land(f)
 	f.unit = unit{}
 	var p plan
 	m := e.message
 	if m != nil && sound && !e.gone {
-		e.loaded = e.loaded && e.flight != nil
+		e.loaded = e.loaded && (!tried || e.flight != nil || slices.ContainsFunc(m.Recipients, cutShort))
 		q.plan(&p, e, m, q.Now())
 	}
 	q.mu.Lock()
@@ -274,6 +284,9 @@ func (q *Queue) finish(w *worker, v verdict, sound bool) (unit, bool) {
 	}
 	return q.nextFor(w)
 }
+
+// cutShort says of a recipient that is not being tried that an attempt did not end.
+func cutShort(r spool.Recipient) bool { return !r.State.Final() && r.LastReply == spool.UnderWay }
 
 // nextFor takes out the next unit for a worker, and hands out what else can
 // start. Queue.mu is held.

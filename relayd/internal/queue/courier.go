@@ -12,7 +12,8 @@ import (
 //  1. Attempt returns exactly one Result for each recipient of the job, in the
 //     job's order, whatever happens; it has no other way to fail.
 //  2. It is called from many goroutines at once, never twice at once for one
-//     message and destination.
+//     recipient of a message. Those of one destination may be more than one
+//     attempt is about.
 //  3. It bounds its own time; when ctx ends it gives up soon and answers
 //     TempFail for what it had not finished.
 //  4. It opens the body through Job.Open, as often as it needs, and closes

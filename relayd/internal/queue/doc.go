@@ -39,7 +39,9 @@
 // not, and one that is found untried at the start is taken for interrupted once.
 // Attempts that were interrupted in a row, by the end of the process or by a
 // panic, count: after two the message is tried only while no other such message
-// is, so that a crash is the doing of one, and the third sets it aside.
+// is, and for a bounded time, so that a crash is the doing of one, or of none. The
+// third sets it aside if it panics; if the process ends, which somebody else may
+// have ended, the fourth.
 //
 // What is lost in a crash is at most the knowledge that a message was
 // delivered: it is then delivered twice. It is never lost.

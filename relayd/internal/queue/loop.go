@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -87,9 +86,7 @@ func (q *Queue) ringAlarms() {
 
 // load builds the index from the spool, and hands out what is due on the way.
 func (q *Queue) load(ctx context.Context) error {
-	var poisoned []*entry
-	began := q.Now()
-	err := q.Spool.Each(func(m *spool.Message) error {
+	return q.Spool.Each(func(m *spool.Message) error {
 		if ctx.Err() != nil {
 			return journal.ErrStop
 		}
@@ -97,23 +94,10 @@ func (q *Queue) load(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("message %q: %w", m.ID, err)
 		}
-		// What came in while this was read no process before has tried.
-		e := &entry{id: id, message: m, index: -1, loaded: m.AcceptedAt.Before(began)}
-		for i := range m.Recipients {
-			if r := &m.Recipients[i]; !r.State.Final() && interrupted(e, r) >= poisonAfter {
-				poisoned = append(poisoned, e)
-				return nil
-			}
-		}
-		q.take(e, m)
+		// What this process accepts is handed over by its session: Add.
+		q.take(&entry{id: id, message: m, index: -1, loaded: true}, m)
 		return nil
 	})
-	for _, e := range poisoned {
-		e.mu.Lock()
-		q.poison(e, errors.New("the process ended during its attempts, time after time"))
-		e.mu.Unlock()
-	}
-	return err
 }
 
 // take takes in a message that was read from the spool.
@@ -160,6 +144,10 @@ func (q *Queue) replace(e *entry) {
 	m, err := q.envelope(e)
 	if err != nil {
 		q.unreadable(e, err)
+		return
+	}
+	if e.flight == nil && poisonous(e, m) {
+		q.poison(e, errEnding)
 		return
 	}
 	var p plan

@@ -27,10 +27,12 @@ const (
 	// Hold keeps recipients from being tried, and from expiring. An attempt
 	// that is under way goes on.
 	Hold Action = "hold"
-	// Release undoes Hold; the next attempt is due now.
+	// Release undoes Hold; the next attempt is due now. A message in quarantine
+	// is released whole, unless its envelope is damaged.
 	Release Action = "release"
-	// Cancel ends recipients as cancelled. Nobody is notified. A recipient
-	// whose attempt is under way may still be delivered; else it is cancelled.
+	// Cancel ends recipients as cancelled, in quarantine too. Nobody is notified.
+	// A recipient whose attempt is under way may still be delivered; else it is
+	// cancelled.
 	Cancel Action = "cancel"
 )
 
@@ -74,7 +76,7 @@ const operateAtOnce = 200
 func (q *Queue) Operate(ctx context.Context, op Operation, tally Tally, record func(b *journal.Batch, t Tally, done bool) error) error {
 	q.operations.Lock()
 	defer q.operations.Unlock()
-	ids, err := q.selected(ctx, op.Selection)
+	ids, err := q.selected(ctx, op)
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", op.Action, op.ID, err)
 	}
@@ -94,22 +96,43 @@ func (q *Queue) Operate(ctx context.Context, op Operation, tally Tally, record f
 	}
 }
 
-// selected lists the messages that an operation may be about.
-func (q *Queue) selected(ctx context.Context, s Selection) ([]string, error) {
-	if len(s.Messages) > 0 {
-		return slices.Compact(slices.Sorted(slices.Values(s.Messages))), nil
+// selected lists the messages that an operation may be about, each once.
+func (q *Queue) selected(ctx context.Context, op Operation) ([]string, error) {
+	if len(op.Messages) > 0 {
+		return canonical(op.Messages), nil
 	}
 	var ids []string
-	err := q.Spool.Each(func(m *spool.Message) error {
+	note := func(m *spool.Message) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if s.covers(m) {
+		if op.covers(m) {
 			ids = append(ids, m.ID)
 		}
 		return nil
-	})
-	return ids, err
+	}
+	err := q.Spool.Each(note)
+	if err == nil && op.Action.concernsQuarantine() {
+		err = q.Spool.EachQuarantined(func(kept spool.Quarantined) error {
+			if kept.Message == nil {
+				return nil
+			}
+			return note(kept.Message)
+		})
+	}
+	return canonical(ids), err
+}
+
+// canonical lists each message once, whatever the spelling of its name. What is
+// no id is left out.
+func canonical(names []string) (ids []string) {
+	for _, name := range names {
+		if id, err := ulid.ParseStrict(name); err == nil {
+			ids = append(ids, id.String())
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 // covers reports whether some recipient of m is selected.
@@ -131,19 +154,13 @@ func (s Selection) coversRecipient(r *spool.Recipient) bool {
 // operating is one batch of an operation. Nothing outside changes until it is
 // committed; the entries that it is about are locked meanwhile.
 type operating struct {
-	q       *Queue
-	op      Operation
-	now     time.Time
-	batch   *journal.Batch
-	tally   Tally
-	locked  []*entry
-	changed []change
-}
-
-// change is a message as it will be.
-type change struct {
-	entry      *entry
-	settlement *settlement
+	q      *Queue
+	op     Operation
+	now    time.Time
+	batch  *journal.Batch
+	tally  Tally
+	locked []*entry
+	then   []func() // once it is committed
 }
 
 // run changes the messages and commits. More than one entry is locked here and
@@ -170,9 +187,8 @@ func (o *operating) run(ids []string, record func() error) (err error) {
 	if err := o.q.Journal.Commit(o.batch); err != nil {
 		return err
 	}
-	for _, c := range o.changed {
-		c.settlement.tellLog()
-		o.q.put(c.entry, c.settlement.m, o.op.Action == Retry || o.op.Action == Release)
+	for _, do := range o.then {
+		do()
 	}
 	return nil
 }
@@ -184,13 +200,10 @@ func (o *operating) message(id string) error {
 		return nil // no message has such an id
 	}
 	o.locked = append(o.locked, e)
-	if e.gone {
-		return nil // settled since it was listed
-	}
 	stored, err := o.q.envelope(e)
 	if errors.Is(err, spool.ErrNotFound) {
 		o.q.forget(e)
-		return nil
+		return o.aside(id)
 	}
 	if err != nil {
 		o.q.unreadable(e, err)
@@ -207,8 +220,7 @@ func (o *operating) message(id string) error {
 		}
 	}
 	if len(changed) > 0 {
-		o.tally.Messages++
-		o.tally.Recipients += int64(len(changed))
+		o.count(len(changed))
 		o.note(s, changed)
 		if s.err == nil {
 			s.fail(s.write())
@@ -217,8 +229,16 @@ func (o *operating) message(id string) error {
 			return s.err
 		}
 	}
-	o.changed = append(o.changed, change{entry: e, settlement: s})
+	o.then = append(o.then, func() {
+		s.tellLog()
+		o.q.put(e, s.m, o.op.Action == Retry || o.op.Action == Release)
+	})
 	return nil
+}
+
+func (o *operating) count(recipients int) {
+	o.tally.Messages++
+	o.tally.Recipients += int64(recipients)
 }
 
 // recipient applies the action to the i-th recipient and reports whether that
@@ -234,7 +254,7 @@ func (o *operating) recipient(e *entry, s *settlement, i int) bool {
 		if r.Held || flying || !o.q.recipientDue(e, r).After(o.now) {
 			return false
 		}
-		o.due(r, flying)
+		o.due(e, r, flying)
 	case Hold:
 		if r.Held {
 			return false
@@ -246,7 +266,7 @@ func (o *operating) recipient(e *entry, s *settlement, i int) bool {
 			return false
 		}
 		r.Held = false
-		o.due(r, flying)
+		o.due(e, r, flying)
 		o.log(s, i, countReleased)
 	case Cancel:
 		if flying {
@@ -265,14 +285,15 @@ func (o *operating) log(s *settlement, i int, what counted) {
 	s.outcomes = append(s.outcomes, outcome{state: what, recipient: i, log: to, ref: o.op.ID})
 }
 
-// due makes r due now, unless an attempt is under way.
-func (o *operating) due(r *spool.Recipient, flying bool) {
+// due makes r due now, unless an attempt is under way. One that was interrupted
+// is counted, since it is no longer seen.
+func (o *operating) due(e *entry, r *spool.Recipient, flying bool) {
 	if flying {
 		return
 	}
 	r.NextAttempt = o.now
 	if r.LastReply == spool.UnderWay {
-		r.LastReply = ""
+		r.Interrupted, r.LastReply = interrupted(e, r), ""
 	}
 }
 
@@ -297,22 +318,27 @@ func (o *operating) note(s *settlement, destinations []string) {
 }
 
 // claim returns the entry of a message with its mu held; nil for what is no id.
-// A message that the queue does not know yet, because it was accepted a moment
-// ago or is still to be read at the start, becomes known.
+// A message that the queue does not know, because it was accepted a moment ago,
+// is still to be read at the start, or was set aside, becomes known.
 func (q *Queue) claim(id string) *entry {
 	key, err := ulid.ParseStrict(id)
 	if err != nil {
 		return nil
 	}
-	q.mu.Lock()
-	e, known := q.entries[key]
-	if !known {
-		e = &entry{id: key, index: -1, loaded: true}
-		q.entries[key] = e
+	for {
+		q.mu.Lock()
+		e, known := q.entries[key]
+		if !known {
+			e = &entry{id: key, index: -1, loaded: true}
+			q.entries[key] = e
+		}
+		q.mu.Unlock()
+		e.mu.Lock()
+		if !e.gone {
+			return e
+		}
+		e.mu.Unlock() // it left meanwhile, settled or set aside
 	}
-	q.mu.Unlock()
-	e.mu.Lock()
-	return e
 }
 
 // unclaim leaves e as it was found: one that was not known is looked at again.

@@ -17,6 +17,8 @@ type plan struct {
 	busy bool  // an attempt is under way
 	// limited says that an operator's limit may keep it waiting.
 	limited bool
+	// poison says that no attempt may be made any more: it is to be set aside.
+	poison bool
 }
 
 func (p *plan) add(w way) {
@@ -41,6 +43,9 @@ func (q *Queue) plan(p *plan, e *entry, m *spool.Message, now time.Time) {
 		if e.flying(i) {
 			continue
 		}
+		if interrupted(e, r) >= poisonAfter && !r.Cancelling {
+			p.poison = true
+		}
 		if r.Held && !r.Cancelling {
 			continue
 		}
@@ -51,6 +56,12 @@ func (q *Queue) plan(p *plan, e *entry, m *spool.Message, now time.Time) {
 			continue
 		}
 		p.add(q.wayOf(e, m, r))
+	}
+	if p.poison {
+		p.due, p.more, p.next = false, nil, 0
+		if !p.busy {
+			p.next = now.UnixNano() // the loop sets it aside
+		}
 	}
 }
 
@@ -152,10 +163,16 @@ func customerOf(m *spool.Message) string {
 const (
 	// suspectAfter is after how many interrupted attempts in a row a message is
 	// tried only while no other such message is: a crash is then the doing of
-	// one.
+	// one, or of none.
 	suspectAfter = 2
-	// poisonAfter is the interrupted attempt after which a message is set aside.
-	poisonAfter = 3
+	// poisonPanics is the interrupted attempt after which a message is set aside
+	// when that one panicked. poisonAfter is for one that the process did not
+	// survive: once it may have been ended from outside while the message was the
+	// suspect that was tried.
+	poisonPanics, poisonAfter = 3, 4
+	// suspectTime is how long the attempt for a suspect may take. Of hundreds each
+	// holds up the rest, and one that has survived for so long is none any more.
+	suspectTime = 15 * time.Second
 )
 
 // interrupted counts the attempts in a row that ended with a panic or with the

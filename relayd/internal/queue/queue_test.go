@@ -32,6 +32,7 @@ type edge struct {
 	change  func(*queue.Config)
 	lazy    bool                        // messages are stored without a sync
 	faults  func(op, path string) error // the journal's; nil = none
+	spoils  func(op, path string) error // the spool's; nil = none
 
 	queue *queue.Queue
 	stop  context.CancelFunc
@@ -56,7 +57,7 @@ func (e *edge) open() {
 	if e.journal, err = journal.Open(journal.Config{Dir: e.dir + "/journal", Faults: e.faults}); err != nil {
 		e.t.Fatal(err)
 	}
-	if e.spool, err = spool.Open(spool.Config{Dir: e.dir + "/spool", Journal: e.journal}); err != nil {
+	if e.spool, err = spool.Open(spool.Config{Dir: e.dir + "/spool", Journal: e.journal, Faults: e.spoils}); err != nil {
 		e.t.Fatal(err)
 	}
 	c := queue.Config{

@@ -58,10 +58,13 @@ func (q *Queue) settle(w *worker, results []Result, interrupted, panicked bool) 
 			r.Attempts++
 			r.LastAttempt = f.began
 		}
-		if panicked {
-			r.Interrupted++
-		} else {
+		switch {
+		case !panicked:
 			r.Interrupted = 0
+		case r.Interrupted+1 >= poisonPanics:
+			r.Interrupted = poisonAfter // could not be set aside just now
+		default:
+			r.Interrupted++
 		}
 		s.recipient(i, results[k])
 	}

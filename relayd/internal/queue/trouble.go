@@ -2,6 +2,7 @@ package queue
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"activerelay/api"
@@ -33,6 +34,11 @@ func (q *Queue) unreadable(e *entry, err error) {
 		q.leave(e, "unreadable", err)
 		return
 	}
+	q.later(e)
+}
+
+// later puts off what the trouble kept from being done.
+func (q *Queue) later(e *entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.due.set(e, q.Now().Add(troublePause).UnixNano())
@@ -49,20 +55,37 @@ func (q *Queue) pause(f *flight) {
 	f.entry.message = m
 }
 
-// setAside quarantines a message whose attempts were interrupted too often. It
-// reports whether the message has left the queue. The entry's mu is held.
+// setAside quarantines a message whose attempts were interrupted too often, the
+// last one by a panic. It reports whether the message has left the queue. The
+// entry's mu is held.
 func (q *Queue) setAside(f *flight, panicked error) bool {
 	e := f.entry
 	most := 0
 	for _, i := range f.recipients {
 		most = max(most, e.message.Recipients[i].Interrupted)
 	}
-	return most+1 >= poisonAfter && q.poison(e, panicked)
+	return most+1 >= poisonPanics && q.poison(e, panicked)
 }
 
-// poison quarantines a message.
+// errEnding is why a message is set aside that did not panic.
+var errEnding = errors.New("the process ended during its attempts, time after time")
+
+// poisonous reports whether m must not be tried any more. The entry's mu is held.
+func poisonous(e *entry, m *spool.Message) bool {
+	for i := range m.Recipients {
+		r := &m.Recipients[i]
+		if !r.State.Final() && !r.Cancelling && interrupted(e, r) >= poisonAfter && !e.flying(i) {
+			return true
+		}
+	}
+	return false
+}
+
+// poison quarantines a message. Where the spool fails it is looked at again
+// later. The entry's mu is held.
 func (q *Queue) poison(e *entry, why error) bool {
 	if err := q.Spool.Quarantine(e.id.String(), why.Error()); err != nil {
+		q.later(e)
 		return false
 	}
 	q.leave(e, "poison", why)
@@ -79,22 +102,28 @@ func (q *Queue) leave(e *entry, why string, err error) {
 	q.Log.Held(logMessage(m, m.From.String()), why, err)
 	q.metrics.count(countHeld)
 	if !errors.Is(err, spool.ErrNotFound) || why == "damaged" {
-		q.noteQuarantine(m)
+		q.noteQuarantine(m, err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.drop(e)
 }
 
+// maxDetail is how long the detail of an event may be, in bytes; the contract
+// counts characters.
+const maxDetail = 1000
+
 // noteQuarantine tells that a message is tried no more. What became of it is
 // in the spool whether this is told or not.
-func (q *Queue) noteQuarantine(m *spool.Message) {
+func (q *Queue) noteQuarantine(m *spool.Message, why error) {
 	if m.Notice {
 		return
 	}
 	b := q.Journal.NewBatch()
 	defer b.Discard()
-	e := api.EdgeEvent{Kind: api.EdgeEventKindMessageQuarantined, Time: q.Now().UTC(), MessageID: &m.ID}
+	detail := why.Error()
+	detail = strings.ToValidUTF8(detail[:min(len(detail), maxDetail)], "")
+	e := api.EdgeEvent{Kind: api.EdgeEventKindMessageQuarantined, Time: q.Now().UTC(), MessageID: &m.ID, Detail: &detail}
 	if m.Domain != "" {
 		e.Domain = &m.Domain
 	}

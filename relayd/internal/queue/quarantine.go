@@ -1,0 +1,103 @@
+package queue
+
+import (
+	"activerelay/api"
+	"activerelay/relayd/internal/maillog"
+	"activerelay/relayd/internal/spool"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// concernsQuarantine reports whether an action is also about what was set aside.
+func (a Action) concernsQuarantine() bool { return a == Release || a == Cancel }
+
+// aside acts on a message in quarantine, if there is such a one: it is released
+// whole, or what is selected of it is cancelled. Of one that cannot be read just
+// now nothing is changed.
+func (o *operating) aside(id string) error {
+	if !o.op.Action.concernsQuarantine() {
+		return nil
+	}
+	kept, err := o.q.Spool.LoadQuarantined(id)
+	switch {
+	case err != nil:
+		return nil
+	case kept.Message == nil:
+		return o.dispose(id)
+	case !o.op.covers(kept.Message):
+		return nil
+	}
+	s := &settlement{q: o.q, m: clone(kept.Message), batch: o.batch, now: o.now}
+	var changed []string
+	for i := range s.m.Recipients {
+		r := &s.m.Recipients[i]
+		switch {
+		case r.State.Final():
+		case o.op.Action == Release:
+			o.freshen(s, i)
+			changed = append(changed, r.Address.Domain)
+		case o.op.coversRecipient(r):
+			s.cancel(i, Result{}, "operator")
+			changed = append(changed, r.Address.Domain)
+		}
+	}
+	o.count(len(changed))
+	o.note(s, changed)
+	switch {
+	case o.op.Action == Release:
+		s.fail(o.q.Spool.Release(o.batch, s.m))
+	case s.m.Settled():
+		o.q.Spool.RemoveQuarantined(o.batch, id)
+	default:
+		kept.Message = s.m
+		s.fail(o.q.Spool.UpdateQuarantined(o.batch, kept))
+	}
+	o.then = append(o.then, func() {
+		s.tellLog()
+		if o.op.Action == Release {
+			o.q.restore(s.m)
+		}
+	})
+	return s.err
+}
+
+// freshen makes the i-th recipient due now, and its attempts that were
+// interrupted count no more.
+func (o *operating) freshen(s *settlement, i int) {
+	r := &s.m.Recipients[i]
+	r.Held, r.Interrupted, r.NextAttempt = false, 0, o.now
+	if r.LastReply == spool.UnderWay {
+		r.LastReply = ""
+	}
+	o.log(s, i, countReleased)
+}
+
+// dispose ends a message in quarantine of which nothing is known but its id. It
+// must be named, and by nothing else: whose mail it is cannot be told.
+func (o *operating) dispose(id string) error {
+	about := o.op.Selection
+	if o.op.Action != Cancel || about.Partner != "" || about.Domain != "" || about.Destination != "" || about.Sender != "" {
+		return nil
+	}
+	o.count(0)
+	o.q.Spool.RemoveQuarantined(o.batch, id)
+	o.then = append(o.then, func() { o.q.Log.Cancelled(maillog.Message{ID: id}, "", "operator") })
+	return o.q.Note(o.batch, api.EdgeEvent{Kind: api.EdgeEventKindMessageCancelled, Time: o.now.UTC(), MessageID: &id})
+}
+
+// restore takes in a message that has left quarantine.
+func (q *Queue) restore(m *spool.Message) {
+	id, err := ulid.ParseStrict(m.ID)
+	if err != nil {
+		return // the spool takes no such message
+	}
+	e := &entry{id: id, message: m, index: -1}
+	var p plan
+	q.plan(&p, e, m, q.Now())
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.entries[id] = e // also when it is among those that have settled: it had left
+	q.place(&p, e, m)
+	q.lanes.probe(e)
+	q.dispatch()
+}
