@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // reply makes the control plane answer a body of its own until the next call.
@@ -109,7 +108,7 @@ func TestAReplyThatEndsEarlyOrIsNoJSONIsRefused(t *testing.T) {
 	}
 }
 
-func TestAnEdgeIsNotFreshBeforeItsFirstPassIsWhole(t *testing.T) {
+func TestPolicyIsNotConfirmedBeforeItsFirstPassIsWhole(t *testing.T) {
 	p, dir := newPlane(t), t.TempDir()
 	for i := range 5 {
 		p.put(fmt.Sprintf("d%d.example", i), 1000)
@@ -117,20 +116,20 @@ func TestAnEdgeIsNotFreshBeforeItsFirstPassIsWhole(t *testing.T) {
 	e := open(t, p, dir)
 	for range 2 { // of three pages
 		e.pull(t, 1)
-		if e.Fresh(time.Hour) || e.Status().Complete {
-			t.Fatalf("fresh with %d of 5 domains", len(held(e.Table())))
+		if e.Status().Complete {
+			t.Fatalf("confirmed with %d of 5 domains", len(held(e.Table())))
 		}
 		e.journal.Close()
 		e = open(t, p, dir)
 	}
 	defer func() { e.journal.Close() }()
 	p.reply(`{}`)
-	if err := e.Pull(context.Background(), 0); err == nil || e.Fresh(time.Hour) {
-		t.Fatalf("fresh after a failed poll (%v)", err)
+	if err := e.Pull(context.Background(), 0); err == nil || e.confirmed() {
+		t.Fatalf("confirmed after a failed poll (%v)", err)
 	}
 	p.reply("")
 	e.pull(t, 1)
-	if !e.Fresh(time.Second) || !slices.Equal(held(e.Table()), p.names()) {
+	if !e.confirmed() || !slices.Equal(held(e.Table()), p.names()) {
 		t.Errorf("after the last page: %v, %v", e.Status(), held(e.Table()))
 	}
 }
@@ -142,13 +141,13 @@ func TestOnlyAPageEndsAPassFromTheBeginning(t *testing.T) {
 	defer e.journal.Close()
 	good := p.server.Config.Handler
 	p.server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
-	if err := e.Pull(context.Background(), 0); err == nil || e.Fresh(time.Hour) {
-		t.Fatalf("nothing made it fresh (%v)", err)
+	if err := e.Pull(context.Background(), 0); err == nil || e.confirmed() {
+		t.Fatalf("nothing confirmed it (%v)", err)
 	}
 	p.server.Config.Handler = good
 	e.pull(t, 1)
-	if !e.Fresh(time.Hour) {
-		t.Error("an empty policy is not fresh")
+	if !e.confirmed() {
+		t.Error("an empty policy is not confirmed")
 	}
 }
 

@@ -5,8 +5,8 @@
 // One query serves snapshot and delta: a new edge asks from the beginning. An edge that is told to start again (410, another
 // epoch) goes on enforcing what it holds until the new pass is whole, and replaces everything then.
 //
-// Readers take Table, an immutable value behind an atomic pointer; they never wait for a pull. Freshness tells them how
-// far a permanent refusal may lean on it.
+// Readers take Table, an immutable value behind an atomic pointer; they never wait for a pull. Status tells them how old it may
+// be, and so how far a permanent refusal may lean on it.
 package policysync
 
 import (
@@ -113,13 +113,6 @@ func (s *Syncer) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.status
-}
-
-// Fresh tells whether a permanent refusal may rest on what the policy does not know: a first pass was finished, and the last
-// successful poll is no older than the platform allows.
-func (s *Syncer) Fresh(maxAge time.Duration) bool {
-	status := s.Status()
-	return status.Complete && !status.LastSuccess.IsZero() && s.config.Now().Sub(status.LastSuccess) <= maxAge
 }
 
 // Run pulls until ctx ends. The first poll, and the next after a failure, is answered at once, so that an edge knows soon

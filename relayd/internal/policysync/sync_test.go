@@ -161,6 +161,12 @@ func (e *edge) pull(t fataler, times int) {
 	}
 }
 
+// confirmed is whether a whole policy was confirmed since the start.
+func (e *edge) confirmed() bool {
+	status := e.Status()
+	return status.Complete && !status.LastSuccess.IsZero()
+}
+
 func held(table *policy.Table) []string {
 	var names []string
 	for d := range table.Domains() {
@@ -176,15 +182,15 @@ func TestAnEdgeServesFromItsDiskWhatItLastEnforced(t *testing.T) {
 	p.put("two.example", 2000)
 	p.put("three.example", 3000)
 	e := open(t, p, dir)
-	if e.Fresh(time.Hour) {
-		t.Fatal("fresh before the first pull")
+	if e.confirmed() {
+		t.Fatal("confirmed before the first pull")
 	}
 	e.pull(t, 1)
 	if e.Status().Complete {
 		t.Fatal("complete after half a pass")
 	}
 	e.pull(t, 1)
-	if !e.Status().Complete || !e.Fresh(30*time.Second) {
+	if !e.confirmed() {
 		t.Fatalf("status %+v", e.Status())
 	}
 	e.journal.Close()
@@ -195,24 +201,27 @@ func TestAnEdgeServesFromItsDiskWhatItLastEnforced(t *testing.T) {
 	if got := held(again.Table()); !slices.Equal(got, p.names()) {
 		t.Fatalf("after a restart without control plane: %v", got)
 	}
-	if !again.Status().Complete || again.Fresh(time.Hour) {
-		t.Fatal("policy from disk must count as complete and not as fresh")
+	if !again.Status().Complete || again.confirmed() {
+		t.Fatal("policy from disk must count as complete and not as confirmed")
 	}
 }
 
-func TestPolicyGrowsStaleWhenPollsFailAndFreshWithTheNextHeartbeat(t *testing.T) {
+func TestAHeartbeatConfirmsThePolicyAndAFailedPollDoesNot(t *testing.T) {
 	p := newPlane(t)
 	p.put("one.example", 1000)
 	e := open(t, p, t.TempDir())
 	defer e.journal.Close()
 	e.pull(t, 1)
+	first := e.now
 	e.now = e.now.Add(31 * time.Second)
-	if e.Fresh(30 * time.Second) {
-		t.Fatal("fresh 31 s after the last poll")
+	p.reply(`{}`)
+	if err := e.Pull(context.Background(), 0); err == nil || !e.Status().LastSuccess.Equal(first) {
+		t.Fatalf("after a failed poll (%v): %+v", err, e.Status())
 	}
+	p.reply("")
 	e.pull(t, 1)
-	if !e.Fresh(30 * time.Second) {
-		t.Fatal("a heartbeat did not make it fresh")
+	if !e.Status().LastSuccess.Equal(e.now) {
+		t.Fatalf("after a heartbeat: %+v", e.Status())
 	}
 }
 
