@@ -90,6 +90,7 @@ func (s *EventSender) Flush(ctx context.Context) error {
 	}
 }
 
+// sendOne makes one call and answers how many events it carried; 0 means that none wait.
 func (s *EventSender) sendOne(ctx context.Context) (int, error) {
 	limit := eventsPerCall
 	if s.atMost > 0 {
@@ -104,7 +105,7 @@ func (s *EventSender) sendOne(ctx context.Context) (int, error) {
 	reply, err := s.Client.ReportEventsWithBodyWithResponse(call, "application/json", bytes.NewReader(batch.Body))
 	var refused *problem.Problem
 	if errors.As(err, &refused) {
-		return 0, s.refused(ctx, batch, refused)
+		return batch.Events, s.refused(ctx, batch, refused)
 	}
 	if err != nil {
 		return 0, err

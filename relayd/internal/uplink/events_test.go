@@ -95,6 +95,24 @@ func TestEventsGoOverTheWireAsTheContractWants(t *testing.T) {
 	}
 }
 
+// A proxy that takes no long body must not keep the last report of an edge that ends.
+func TestFlushGoesOnWithSmallerBatches(t *testing.T) {
+	p := newPlane(t)
+	r := newReporter(t, p, t.TempDir())
+	defer r.close()
+	p.trouble = func(string) *problem.Problem {
+		if p.calls["events"] <= 3 {
+			return problem.BodyTooLarge(1000)
+		}
+		return nil
+	}
+	r.happen(20)
+	if err := r.sender.Flush(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	p.has(t, 20)
+}
+
 // run starts the sender in the bubble and returns what ends it.
 func (r *reporter) run() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
