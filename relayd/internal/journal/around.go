@@ -8,8 +8,8 @@ import (
 )
 
 // ScanAround is ScanFrom that does not end at damage: it tells bad that of the
-// keys from <= key < to what is there cannot be told, and goes on behind. An error
-// of fn or bad ends it.
+// keys from <= key < to what is there cannot be told, and goes on behind; where
+// nothing can be read any more, to is end. An error of fn or bad ends it.
 func (j *Journal) ScanAround(start, end []byte, fn func(key, value []byte) error, bad func(from, to []byte, cause error) error) error {
 	if err := j.gate.enter(); err != nil {
 		return err
@@ -52,15 +52,20 @@ func firstOf(errs ...error) error {
 
 // numberBytes is how much of a key counts when the end of a damaged place is
 // searched; keys of the edge are shorter.
-const numberBytes = 64
+const numberBytes = 32
 
 // readableFrom is the first key from which on reading is possible again: keys are
-// taken for numbers, steps of double length from the damage on find one, and
-// halves find the first. Without one it is end.
+// taken for numbers, growing steps from the damage on find one, and halves find
+// the first. There are few, since each look at the damage takes the engine some
+// 10 ms, in which it searches for the flipped bit. Without one it is end itself, which a number is not: it
+// has the length that its owner knows it by.
 func (j *Journal) readableFrom(from, end []byte) (key []byte, more bool) {
 	low, limit := number(from), number(end) // reading fails at low
+	if end == nil {
+		limit.Lsh(big.NewInt(1), 8*numberBytes)
+	}
 	high := new(big.Int)
-	for step := uint(0); ; step++ {
+	for step := uint(0); ; step += 8 {
 		high.Add(low, new(big.Int).Lsh(big.NewInt(1), step))
 		if high.Cmp(limit) >= 0 {
 			high.Set(limit)
@@ -75,7 +80,10 @@ func (j *Journal) readableFrom(from, end []byte) (key []byte, more bool) {
 		middle := new(big.Int).Add(low, high)
 		middle.Rsh(middle, 1)
 		if middle.Cmp(low) == 0 {
-			return high.FillBytes(make([]byte, numberBytes)), high.Cmp(limit) < 0
+			if high.Cmp(limit) == 0 {
+				return end, false
+			}
+			return high.FillBytes(make([]byte, numberBytes)), true
 		}
 		if j.readable(middle, end) {
 			high = middle

@@ -97,7 +97,8 @@ func (s *Spool) Each(fn func(*Message) error) error {
 	return err
 }
 
-// gap is a range of ids in which a table of the journal is damaged.
+// gap is a range of ids in which a table of the journal is damaged; to is empty
+// when it has no end.
 type gap struct {
 	from, to string
 	cause    error
@@ -107,21 +108,7 @@ type gap struct {
 // is a message is known from its body, which lies elsewhere; its envelope may
 // be readable by itself, from another table.
 func (s *Spool) eachIn(g gap, fn func(*Message) error) error {
-	var ids []string
-	prefix := bodyKey("")
-	note := func(key, _ []byte) error {
-		ids = append(ids, string(key[len(prefix):]))
-		return nil
-	}
-	unknown := 0
-	end := bodyKey(g.to)
-	if g.to == "" {
-		end = bodyEnd
-	}
-	err := s.journal.ScanAround(bodyKey(g.from), end, note, func([]byte, []byte, error) error {
-		unknown++
-		return nil
-	})
+	ids, unknown, err := s.bodiesIn(g)
 	if err != nil {
 		return err
 	}
@@ -142,6 +129,23 @@ func (s *Spool) eachIn(g gap, fn func(*Message) error) error {
 	s.log.Error("envelopes could not be read, the rest goes on: their messages are in quarantine, but for those whose text "+
 		"cannot be read either", "from_id", g.from, "to_id", g.to, "messages_found", len(ids), "unreadable_texts", unknown, "err", g.cause)
 	return nil
+}
+
+// bodiesIn are the ids with a body in the gap, and how many places there are where
+// that cannot be told either.
+func (s *Spool) bodiesIn(g gap) (ids []string, unknown int, err error) {
+	prefix, end := bodyKey(""), bodyKey(g.to)
+	if g.to == "" {
+		end = bodyEnd
+	}
+	err = s.journal.ScanAround(bodyKey(g.from), end, func(key, _ []byte) error {
+		ids = append(ids, string(key[len(prefix):]))
+		return nil
+	}, func([]byte, []byte, error) error {
+		unknown++
+		return nil
+	})
+	return ids, unknown, err
 }
 
 // lost quarantines a message of which only the text is left, unless it is there.

@@ -7,6 +7,7 @@ import (
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -128,4 +129,82 @@ func checkFlipped(t *testing.T, dir string, texts map[string][]byte) (alarm bool
 		t.Errorf("%d of %d messages are there, %d in quarantine", good, len(texts), kept)
 	}
 	return alarm, kept
+}
+
+// inOneTable is a spool of n messages whose envelopes are in one table of the
+// journal, and bytes by which each can be found there.
+func inOneTable(t *testing.T, n int) (dir string, ids []string, marks map[string][]byte) {
+	t.Helper()
+	s := open(t, t.TempDir(), nil)
+	marks = map[string][]byte{}
+	for range n {
+		m, b := envelope(newID(t)), s.journal.NewBatch()
+		mark := text("mark of "+m.ID, 200)
+		m.Helo = string(mark) // random, so it is in the table as it is
+		if err := errors.Join(s.stage(b, m, text(m.ID, 1000), 1000), s.journal.CommitLazy(b)); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, m.ID)
+		marks[m.ID] = mark[len(mark)-30:]
+	}
+	slices.Sort(ids)
+	b := s.journal.NewBatch()
+	b.Set([]byte("t"), []byte("of another owner, in the same block as the last envelope"))
+	if err := s.journal.Commit(b); err != nil {
+		t.Fatal(err)
+	}
+	s = s.reopen(t) // which brings it all into a table
+	s.close(t)
+	return s.dir, ids, marks
+}
+
+// flipNear flips a bit at the mark, in whichever table it is.
+func flipNear(t *testing.T, dir string, mark []byte) {
+	t.Helper()
+	tables, err := filepath.Glob(filepath.Join(dir, "journal", "*.sst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range tables {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := bytes.Index(content, mark); at >= 0 {
+			content[at] ^= 1
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatal("the mark is in no table")
+}
+
+func TestADamagedBlockOfEnvelopesLosesNoMessageWhereverItIs(t *testing.T) {
+	master, ids, marks := inOneTable(t, 200)
+	for name, damaged := range map[string]int{"first": 0, "in the middle": 100, "last": 199} {
+		t.Run(name, func(t *testing.T) {
+			dir := copyDir(t, master)
+			flipNear(t, dir, marks[ids[damaged]])
+			s := open(t, dir, nil)
+			defer func() { s.close(t) }()
+			for range 2 {
+				there, kept := s.ids(t), 0
+				for _, id := range ids {
+					_, err := s.journal.Get([]byte("sq" + id))
+					if err == nil {
+						kept++
+					}
+					if (err == nil) == slices.Contains(there, id) {
+						t.Errorf("message %s: in quarantine %v, and just so among the rest", id, err == nil)
+					}
+				}
+				if kept == 0 || kept > 100 {
+					t.Errorf("%d messages in quarantine", kept)
+				}
+				s = s.reopen(t)
+			}
+		})
+	}
 }

@@ -1,0 +1,71 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// damagedAtTheEnd is the directory of a journal whose n keys are in a table, the
+// last of them in a damaged block, together with a key behind them.
+func damagedAtTheEnd(t *testing.T, n int) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	j := open(t, Config{Dir: dir})
+	rng := rand.New(rand.NewPCG(1, 1))
+	value := make([]byte, 500) // of random bytes, which stay as they are in the table
+	for i := range n {
+		for at := range value {
+			value[at] = byte(rng.Uint32())
+		}
+		b := j.NewBatch()
+		b.Set(fmt.Appendf(nil, "t%04d", i), value)
+		if err := j.CommitLazy(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(set(j, "t0x", "behind the range"), j.db.Flush(), j.Close()); err != nil {
+		t.Fatal(err)
+	}
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range tables {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := bytes.Index(content, value[len(value)-30:]); at >= 0 {
+			flip(t, path, int64(at))
+			return dir
+		}
+	}
+	t.Fatal("the last value is in no table")
+	return ""
+}
+
+func TestDamageUpToTheEndOfARangeEndsWithTheRange(t *testing.T) {
+	dir := damagedAtTheEnd(t, 100)
+	for _, end := range [][]byte{[]byte("t0w"), []byte("t0100"), []byte("t00\xff\xff")} {
+		j := open(t, Config{Dir: dir})
+		good, gaps := 0, 0
+		err := j.ScanAround([]byte("t"), end, func(_, _ []byte) error { good++; return nil }, func(from, to []byte, _ error) error {
+			gaps++
+			if want := fmt.Sprintf("t%04d\x00", good-1); string(from) != want || !bytes.Equal(to, end) {
+				t.Errorf("with the end %q: a gap from %q to %q", end, from, to)
+			}
+			return nil
+		})
+		if err != nil || gaps != 1 || good < 50 || good == 100 {
+			t.Errorf("with the end %q: %d gaps, %d good keys, %v", end, gaps, good, err)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
