@@ -1166,7 +1166,7 @@ type Decision struct {
 // the smarthost did not take the password of the route. `route-unknown`: the route cannot be used yet, for instance because
 // its password has not reached the edge. `destination-down`: not tried, because other attempts just found the destination
 // dead. `destination-busy`: not tried, because the limits of the destination were used up. `edge-trouble`: the edge itself
-// could not try. `held`: until it is released. `quarantined`: it is damaged. `other`: none of these.
+// could not try. `held`: until it is released. `quarantined`: its edge has set it aside. `other`: none of these.
 type DelayReason string
 
 // DestinationLimit How much each edge sends to one destination.
@@ -2008,7 +2008,7 @@ type QueueGroup struct {
 	// the smarthost did not take the password of the route. `route-unknown`: the route cannot be used yet, for instance because
 	// its password has not reached the edge. `destination-down`: not tried, because other attempts just found the destination
 	// dead. `destination-busy`: not tried, because the limits of the destination were used up. `edge-trouble`: the edge itself
-	// could not try. `held`: until it is released. `quarantined`: it is damaged. `other`: none of these.
+	// could not try. `held`: until it is released. `quarantined`: its edge has set it aside. `other`: none of these.
 	DelayReason *DelayReason `json:"delay_reason,omitempty"`
 
 	// Held How many of the items are held.
@@ -2077,7 +2077,7 @@ type QueueItem struct {
 	// the smarthost did not take the password of the route. `route-unknown`: the route cannot be used yet, for instance because
 	// its password has not reached the edge. `destination-down`: not tried, because other attempts just found the destination
 	// dead. `destination-busy`: not tried, because the limits of the destination were used up. `edge-trouble`: the edge itself
-	// could not try. `held`: until it is released. `quarantined`: it is damaged. `other`: none of these.
+	// could not try. `held`: until it is released. `quarantined`: its edge has set it aside. `other`: none of these.
 	DelayReason *DelayReason `json:"delay_reason,omitempty"`
 
 	// Destination The domain of the recipients.
@@ -2110,7 +2110,7 @@ type QueueItem struct {
 	// Sender The envelope sender; absent = the null one.
 	Sender *string `json:"sender,omitempty"`
 
-	// State `queued` is tried when its next attempt is due, `held` waits until it is released, `quarantined` is damaged and kept for a human.
+	// State `queued` is tried when its next attempt is due, `held` waits until it is released, `quarantined` was set aside by its edge, as damaged or as what ended it time after time, and waits until it is released or cancelled.
 	State QueueState `json:"state"`
 
 	// TLS The channel of the last attempt: `none` for plain text, else version and verdict, such as `TLS 1.3 dane`. Absent where no server was spoken to.
@@ -2196,7 +2196,7 @@ type QueueSelection struct {
 	Sender *string `json:"sender,omitempty"`
 }
 
-// QueueState `queued` is tried when its next attempt is due, `held` waits until it is released, `quarantined` is damaged and kept for a human.
+// QueueState `queued` is tried when its next attempt is due, `held` waits until it is released, `quarantined` was set aside by its edge, as damaged or as what ended it time after time, and waits until it is released or cancelled.
 type QueueState string
 
 // QueueSummary What waits, in groups and in all.

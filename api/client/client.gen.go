@@ -692,7 +692,7 @@ type ClientInterface interface {
 
 	// CancelQueueWithBody Cancel what waits
 	//
-	// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Mail that an edge has set aside is cancelled too; where its envelope is damaged, only when an operator names it by `message_ids` alone. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -701,7 +701,7 @@ type ClientInterface interface {
 
 	// CancelQueue Cancel what waits
 	//
-	// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Mail that an edge has set aside is cancelled too; where its envelope is damaged, only when an operator names it by `message_ids` alone. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -749,7 +749,7 @@ type ClientInterface interface {
 
 	// ReleaseQueueWithBody Release what waits
 	//
-	// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Mail that an edge has set aside is released too, each message whole, unless its envelope is damaged. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -758,7 +758,7 @@ type ClientInterface interface {
 
 	// ReleaseQueue Release what waits
 	//
-	// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Mail that an edge has set aside is released too, each message whole, unless its envelope is damaged. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2532,7 +2532,7 @@ func (c *Client) SuspendPartner(ctx context.Context, partner PartnerPath, params
 
 // CancelQueueWithBody Cancel what waits
 //
-// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Mail that an edge has set aside is cancelled too; where its envelope is damaged, only when an operator names it by `message_ids` alone. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2551,7 +2551,7 @@ func (c *Client) CancelQueueWithBody(ctx context.Context, params *CancelQueuePar
 
 // CancelQueue Cancel what waits
 //
-// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Mail that an edge has set aside is cancelled too; where its envelope is damaged, only when an operator names it by `message_ids` alone. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2659,7 +2659,7 @@ func (c *Client) GetQueueOperation(ctx context.Context, operationID QueueOperati
 
 // ReleaseQueueWithBody Release what waits
 //
-// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Mail that an edge has set aside is released too, each message whole, unless its envelope is damaged. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2678,7 +2678,7 @@ func (c *Client) ReleaseQueueWithBody(ctx context.Context, params *ReleaseQueueP
 
 // ReleaseQueue Release what waits
 //
-// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Mail that an edge has set aside is released too, each message whole, unless its envelope is damaged. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -9800,7 +9800,7 @@ type ClientWithResponsesInterface interface {
 
 	// CancelQueueWithBodyWithResponse Cancel what waits
 	//
-	// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Mail that an edge has set aside is cancelled too; where its envelope is damaged, only when an operator names it by `message_ids` alone. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9809,7 +9809,7 @@ type ClientWithResponsesInterface interface {
 
 	// CancelQueueWithResponse Cancel what waits
 	//
-	// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Mail that an edge has set aside is cancelled too; where its envelope is damaged, only when an operator names it by `message_ids` alone. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9863,7 +9863,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReleaseQueueWithBodyWithResponse Release what waits
 	//
-	// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Mail that an edge has set aside is released too, each message whole, unless its envelope is damaged. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9872,7 +9872,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReleaseQueueWithResponse Release what waits
 	//
-	// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+	// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Mail that an edge has set aside is released too, each message whole, unless its envelope is damaged. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -16398,7 +16398,7 @@ func (c *ClientWithResponses) SuspendPartnerWithResponse(ctx context.Context, pa
 
 // CancelQueueWithBodyWithResponse Cancel what waits
 //
-// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Mail that an edge has set aside is cancelled too; where its envelope is damaged, only when an operator names it by `message_ids` alone. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16413,7 +16413,7 @@ func (c *ClientWithResponses) CancelQueueWithBodyWithResponse(ctx context.Contex
 
 // CancelQueueWithResponse Cancel what waits
 //
-// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+// Takes the selected recipients out of the queue for good. They end as cancelled, and no notification goes to the sender. A recipient whose attempt is under way is cancelled unless that one delivers. Mail that an edge has set aside is cancelled too; where its envelope is damaged, only when an operator names it by `message_ids` alone. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16503,7 +16503,7 @@ func (c *ClientWithResponses) GetQueueOperationWithResponse(ctx context.Context,
 
 // ReleaseQueueWithBodyWithResponse Release what waits
 //
-// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Mail that an edge has set aside is released too, each message whole, unless its envelope is damaged. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -16518,7 +16518,7 @@ func (c *ClientWithResponses) ReleaseQueueWithBodyWithResponse(ctx context.Conte
 
 // ReleaseQueueWithResponse Release what waits
 //
-// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
+// Lets held recipients be tried again, at once. Where the time for which mail is tried is over by then, that attempt is the last. Mail that an edge has set aside is released too, each message whole, unless its envelope is damaged. Answers at once; the edges carry it out as soon as they hear of it, on what fits by then, and `getQueueOperation` shows what they made of it. Named messages none of which waits are not found.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

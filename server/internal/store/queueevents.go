@@ -103,6 +103,12 @@ func (q *queueing) apply(e Event) {
 	case EventDeferred:
 		q.deferred(rows, e)
 	case EventDelivered, EventBounced, EventExpired, EventCancelled:
+		if e.Kind == EventCancelled && e.Recipient == "" { // of a damaged message nobody knows to whom it went
+			for _, row := range rows {
+				row.Remaining = 0
+				row.change(e)
+			}
+		}
 		if row := rows[destinationOf(e)]; row != nil {
 			row.Remaining = max(0, row.Remaining-max(1, e.Recipients))
 			row.change(e)

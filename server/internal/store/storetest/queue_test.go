@@ -96,7 +96,14 @@ func TestTheQueueIsWhatTheEventsTell(t *testing.T) {
 			{"expired, quarantined", []store.Event{
 				outcome(store.EventExpired, first, "c@y.example"), {Kind: store.EventQuarantined, MessageID: first, Detail: "a torn envelope"},
 			}, []string{first + " z.example 1 quarantined 0"}},
+			{"released", []store.Event{{Kind: store.EventReleased, MessageID: first, RecipientDomains: []string{"z.example"}}}, []string{
+				first + " z.example 1 queued 0",
+			}},
 			{"cancelled", []store.Event{outcome(store.EventCancelled, first, "d@z.example")}, []string{}},
+			{"damaged beyond reading", []store.Event{
+				accepted(second, "acme.example", "y.example", "z.example"), {Kind: store.EventQuarantined, MessageID: second},
+			}, []string{second + " y.example 1 quarantined 0", second + " z.example 1 quarantined 0"}},
+			{"cancelled whole", []store.Event{{Kind: store.EventCancelled, MessageID: second}}, []string{}},
 			{"an attempt of a message that nothing is known of", []store.Event{outcome(store.EventDeferred, second, "b@y.example")}, []string{
 				second + " y.example 1 queued 0",
 			}},
