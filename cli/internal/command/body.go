@@ -123,20 +123,26 @@ func (a *app) require(ctx context.Context, op *ops.Op, document any, values map[
 
 // selection refuses a body that does not say what it is about.
 func selection(op *ops.Op, object, values map[string]any) error {
-	var flags []string
 	for _, name := range op.Select {
-		flag := op.FlagNamed(name)
-		if _, inFlags := values[flag]; inFlags || present(object, []string{name}) {
+		if _, inFlags := values[op.FlagNamed(name)]; inFlags || present(object, []string{name}) {
 			return nil
 		}
-		flags = append(flags, "--"+flag)
 	}
-	if len(flags) == 0 {
+	if len(op.Select) == 0 {
 		return nil
 	}
-	fault := failure.Usagef("say what it is about, with one or more of %s", strings.Join(flags, ", "))
+	fault := failure.Usagef("say what it is about, with one or more of %s", strings.Join(selecting(op), ", "))
 	fault.Next, _, _ = strings.Cut(op.Example, "\n")
 	return fault
+}
+
+// selecting are the flags that say what it is about.
+func selecting(op *ops.Op) []string {
+	var flags []string
+	for _, name := range op.Select {
+		flags = append(flags, "--"+op.FlagNamed(name))
+	}
+	return flags
 }
 
 func present(object map[string]any, path []string) bool {

@@ -128,4 +128,6 @@ stand for a secret read it from the file, from standard input with -, or ask for
 -f FILE gives the whole body as JSON or YAML, - reads it from standard input; flags win over it.
 
 Answers: -o table is for eyes, json and yaml are the API's own documents with all pages of a list in one, jsonl has
-one item on each line, csv one row. --jq filters the document; strings come out plain.`
+one item on each line, csv one row. --jq filters the document; strings come out plain. A table has the usual columns,
+--columns others, also of lists inside an object (destinations.state); on a terminal its longest texts are cut to fit,
+which ends them with an ellipsis. Everything is in the other formats.`

@@ -191,6 +191,9 @@ func (a *app) long(op *ops.Op) string {
 	if op.Body != nil && op.Body.Example != "" && slices.ContainsFunc(op.Body.Properties, ofObjects) {
 		b.WriteString("\n\nThe file is like this:\n\n  " + strings.ReplaceAll(op.Body.Example, "\n", "\n  "))
 	}
+	if flags := selecting(op); len(flags) > 0 {
+		b.WriteString("\n\n" + wrap("Say what it is about with one or more of "+strings.Join(flags, ", ")+"."))
+	}
 	if isBatch(op) {
 		b.WriteString("\n\nEntries that failed are said on standard error; the exit code is then 1, and the rest is done.")
 	}
