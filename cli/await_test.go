@@ -5,6 +5,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
+
+	"activerelay/api/problem"
 )
 
 // operated answers a queue operation, and as finished once it was asked for so
@@ -30,6 +33,25 @@ func operated(t *testing.T, finishedAfter int) (url string, asked *int) {
 	}))
 	t.Cleanup(server.Close)
 	return server.URL, asked
+}
+
+// What was begun goes on, whatever becomes of asking after it.
+func TestAnOperationThatCannotBeAskedAfterIsNotFinishedAndNotRefused(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			p := problem.RateLimited(time.Second)
+			w.Header().Set("Content-Type", problem.ContentType)
+			w.WriteHeader(p.Status)
+			_ = problem.Encode(w, p)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusAccepted)
+		fmt.Fprint(w, `{"id":"qop_1","action":"retry","matched":1,"edges":2,"edges_done":1}`)
+	}))
+	t.Cleanup(server.Close)
+	newDesk(t).run(t, "queue", "retry", "--domain", "a.example", "--url", server.URL, "--token", "t", "--wait", "1m", "--retries", "0").expect(t, 8,
+		"Not finished: ", "it goes on", "try        relayctl queue operation show qop_1\n")
 }
 
 func TestWaitingForAnOperationEndsWithItOrWithExitCode8(t *testing.T) {

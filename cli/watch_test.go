@@ -196,6 +196,33 @@ func TestWatchingObeysAServerThatIsAskedTooOften(t *testing.T) {
 	}
 }
 
+func TestATerminalSaysWhyNothingIsSeenYet(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked++; asked > 1 {
+			stop()
+		}
+		p := problem.RateLimited(0)
+		w.Header().Set("Content-Type", problem.ContentType)
+		w.WriteHeader(p.Status)
+		_ = problem.Encode(w, p)
+	}))
+	t.Cleanup(server.Close)
+	var stdout bytes.Buffer
+	home := t.TempDir()
+	env := Env{
+		Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &bytes.Buffer{}, StdoutTTY: true,
+		Getenv: func(name string) string { return map[string]string{"HOME": home}[name] },
+		Size:   func() (int, int) { return 100, 20 },
+	}
+	code := Main(ctx, []string{"queue", "summary", "--watch", "--interval", "100ms", "--url", server.URL, "--token", "t"}, env)
+	if shown, _ := frames(stdout.String()); code != 0 || !strings.HasPrefix(shown[0], "NOTHING SEEN yet: ") || !strings.Contains(shown[0], "; looking again in 100ms") {
+		t.Errorf("exit code %d, and the terminal shows %q", code, shown)
+	}
+}
+
 func TestWatchingEndsAtARefusalAndNeedsWhatItCanShow(t *testing.T) {
 	watch(t, nil, []string{""}, "queue", "summary", "--timeout", "1s").expect(t, 7, "Unavailable")
 	watch(t, nil, nil, "queue", "list", "-o", "csv").expect(t, 2, "--watch shows a table")

@@ -44,7 +44,7 @@ func (a *app) await(ctx context.Context, s *session, call invoke.Call, wait time
 		switch {
 		case err == nil:
 			answer = next
-		case failure.CodeOf(err) == failure.Unavailable && ctx.Err() == nil:
+		case slices.Contains([]failure.Code{failure.Unavailable, failure.Limit}, failure.CodeOf(err)) && ctx.Err() == nil:
 			a.line.clear()
 			return a.pending(s, call, answer, err.Error(), id)
 		default:
