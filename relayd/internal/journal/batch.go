@@ -70,6 +70,9 @@ func (b *Batch) Ordered(fn func(*Batch)) { b.ordered = append(b.ordered, fn) }
 // OnDurable registers fn to run once the batch is known to be on the disk:
 // before Commit returns nil, or, for a lazy batch, with the next synced one.
 // It does not run when the commit fails.
+//
+// fn may call the journal, except Close. When it is Close that makes a lazy batch
+// durable, the journal answers ErrClosed to all that fn asks.
 func (b *Batch) OnDurable(fn func()) { b.durable = append(b.durable, fn) }
 
 // Discard releases a batch that will not be committed. After a commit, and
@@ -98,10 +101,23 @@ func (j *Journal) Commit(b *Batch) error { return j.commit(b, true) }
 func (j *Journal) CommitLazy(b *Batch) error { return j.commit(b, false) }
 
 // Sync waits until everything committed so far is on the disk.
-func (j *Journal) Sync() error {
+func (j *Journal) Sync() error { return j.Commit(j.emptyBatch()) }
+
+func (j *Journal) emptyBatch() *Batch {
 	b := j.NewBatch()
 	_ = b.inner.LogData(nil, nil)
-	return j.Commit(b)
+	return b
+}
+
+// syncLast is Sync once the gate is shut. It does not wait for the pressure to
+// fall: what it adds to the memory tables is nothing.
+func (j *Journal) syncLast() error {
+	b := j.emptyBatch()
+	if err := j.group.commit(j, b); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	j.runDurable(b, true)
+	return nil
 }
 
 func (j *Journal) commit(b *Batch, sync bool) error {
@@ -112,6 +128,7 @@ func (j *Journal) commit(b *Batch, sync bool) error {
 		b.Discard()
 		return fmt.Errorf("commit: %w", err)
 	}
+	defer j.gate.leave() // after the hooks: Close must find those of lazy batches
 	began := time.Now()
 	err := j.admit()
 	switch {
@@ -122,7 +139,6 @@ func (j *Journal) commit(b *Batch, sync bool) error {
 	default:
 		err = j.commitNow(b)
 	}
-	j.gate.leave()
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}

@@ -308,6 +308,45 @@ func TestRow5CommittersWaitWhileTablesCannotBeWrittenAndGoOnAfterwards(t *testin
 	}
 }
 
+// Close comes while committers wait, as on a disk that is nearly full.
+func TestCloseUnderPressureRunsWhatWaitsForLazyBatches(t *testing.T) {
+	var full atomic.Bool
+	j := open(t, Config{MemtableBytes: 256 << 10, Faults: func(op, path string) error {
+		if full.Load() && op == "create" && strings.HasSuffix(path, ".sst") {
+			return syscall.ENOSPC
+		}
+		return nil
+	}})
+	full.Store(true)
+	var hooks, asked atomic.Int64
+	committed := make(chan int64)
+	go func() {
+		for n := int64(0); ; n++ {
+			b := j.NewBatch()
+			b.Set(fmt.Appendf(nil, "t%04d", n), make([]byte, 16<<10))
+			b.OnDurable(func() {
+				hooks.Add(1)
+				if _, err := j.Get([]byte("t")); errors.Is(err, ErrClosed) {
+					asked.Add(1)
+				}
+			})
+			if err := j.CommitLazy(b); err != nil {
+				committed <- n
+				return
+			}
+		}
+	}()
+	for j.db.Metrics().MemTable.Size <= maxMemtables*j.memtable {
+		runtime.Gosched()
+	}
+	if err := j.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := <-committed; hooks.Load() != n || asked.Load() != n {
+		t.Errorf("of %d lazy batches %d heard that they are durable, %d that the journal is closed", n, hooks.Load(), asked.Load())
+	}
+}
+
 func TestSmallFirstTablesDoNotStallCommitters(t *testing.T) {
 	j := open(t, Config{})
 	body := make([]byte, 16<<10)

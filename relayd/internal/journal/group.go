@@ -117,7 +117,7 @@ func (j *Journal) commitRound(round []*Batch) {
 	// flag does, and that is set before the engine hears of any sync.
 	failed := j.Err()
 	if failed == nil {
-		j.synced = uint64(last.inner.SeqNum()) + uint64(last.inner.Count())
+		j.synced = max(j.synced, uint64(last.inner.SeqNum())+uint64(last.inner.Count()))
 	}
 	for _, b := range round {
 		b.turn.err = j.release(b, failed)

@@ -8,9 +8,9 @@
 //
 // What a nil error from Commit means: the batch is on the disk, whole, and
 // survives kill -9 and a power cut. Sessions that commit at the same time share
-// one sync of the log (see group; nobody waits for a timer). Batches enter the log one after the other, and what a
-// crash leaves is always a prefix of that order. Two things follow which
-// others build on:
+// one sync of the log (see group; nobody waits for a timer). Batches enter the
+// log one after the other, and what a crash leaves is always a prefix of that
+// order. Two things follow which others build on:
 //
 //   - Batch.Ordered runs a function at the moment the batch takes its place in
 //     the order. Whatever it numbers or counts cannot have gaps, cannot run
@@ -227,16 +227,17 @@ func (j *Journal) Fail(cause error) {
 	j.log.Error("journal failed: nothing is accepted until restart", "err", cause)
 }
 
-// Close waits for the calls in progress, syncs what was lazy, and gives the
-// directory back. It may be called more than once.
+// Close refuses new calls, waits for those in progress, makes durable what was
+// lazy, however full the disk, and gives the directory back. It may be called more
+// than once.
 func (j *Journal) Close() error {
 	j.closeOnce.Do(func() {
 		close(j.closing)
-		syncErr := j.Sync()
+		j.gate.shut()
+		syncErr := j.syncLast()
 		if errors.Is(syncErr, ErrFailed) {
 			syncErr = nil // reported to every committer already
 		}
-		j.gate.shut()
 		j.metrics.unregister()
 		j.closeErr = errors.Join(syncErr, j.db.Close(), j.lock.Close())
 	})
