@@ -1,11 +1,9 @@
 package journal
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -13,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"activerelay/relayd/relaytest"
 )
 
 // childDir tells the re-executed test binary to be the victim.
@@ -70,38 +70,12 @@ func TestKillNineLosesAndTearsNothing(t *testing.T) {
 
 // runVictim starts a child, kills it once it has acknowledged n batches, and
 // returns all that it did acknowledge.
-func runVictim(t *testing.T, dir string, n int) []string {
+func runVictim(t *testing.T, dir string, n int) (acked []string) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childDir+"="+dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var acked []string
-	lines := bufio.NewReader(out)
-	for {
-		line, err := lines.ReadString('\n')
-		if err == io.EOF {
-			break // a last line without its end was not acknowledged to us
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		acked = append(acked, strings.TrimSpace(line))
-		if len(acked) == n {
-			if err := cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := cmd.Wait(); err == nil || len(acked) < n {
-		t.Fatalf("the child ended by itself after %d batches: %v", len(acked), err)
-	}
+	relaytest.RunVictim(t, []string{childDir + "=" + dir}, func(line string) bool {
+		acked = append(acked, line)
+		return len(acked) == n
+	})
 	return acked
 }
 

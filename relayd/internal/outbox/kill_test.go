@@ -1,13 +1,10 @@
 package outbox_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	mathrand "math/rand/v2"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +14,7 @@ import (
 	"activerelay/api"
 	"activerelay/relayd/internal/journal"
 	"activerelay/relayd/internal/outbox"
+	"activerelay/relayd/relaytest"
 )
 
 // childDir tells the re-executed test binary to be the victim.
@@ -139,25 +137,8 @@ func TestKillNineNeitherLosesAnEventNorGivesItsNumberToAnother(t *testing.T) {
 
 func runVictim(t *testing.T, dir string, stop int, sent map[int64]string, made map[string]bool) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childDir+"="+dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
 	n := 0
-	for lines := bufio.NewReader(out); ; n++ {
-		line, err := lines.ReadString('\n')
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	relaytest.RunVictim(t, []string{childDir + "=" + dir}, func(line string) bool {
 		words := strings.Fields(line)
 		if words[0] == "made" {
 			made[words[1]] = true
@@ -168,11 +149,7 @@ func runVictim(t *testing.T, dir string, stop int, sent map[int64]string, made m
 		} else {
 			sent[number] = words[2]
 		}
-		if n == stop {
-			_ = cmd.Process.Kill()
-		}
-	}
-	if err := cmd.Wait(); err == nil || n < stop {
-		t.Fatalf("the victim ended by itself: %v", err)
-	}
+		n++
+		return n == stop
+	})
 }

@@ -1,15 +1,12 @@
 package spool_test
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	mathrand "math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,6 +17,7 @@ import (
 
 	"activerelay/relayd/internal/journal"
 	"activerelay/relayd/internal/spool"
+	"activerelay/relayd/relaytest"
 )
 
 // The re-executed test binary is the victim. It works in childDir; with
@@ -194,39 +192,15 @@ func newRecord() *record {
 // what it told, and reports whether it came to its end.
 func (r *record) run(t *testing.T, dir string, step, stop int) (ended bool) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childDir+"="+dir, fmt.Sprintf("%s=%d", childStep, step))
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
 	stored := 0
-	for lines := bufio.NewReader(out); ; {
-		line, err := lines.ReadString('\n')
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	env := []string{childDir + "=" + dir, fmt.Sprintf("%s=%d", childStep, step)}
+	return !relaytest.RunVictim(t, env, func(line string) bool {
 		r.note(t, strings.Fields(line))
 		if strings.HasPrefix(line, "stored") {
 			stored++
 		}
-		if stop > 0 && stored == stop {
-			_ = cmd.Process.Kill()
-		}
-	}
-	err = cmd.Wait()
-	var exit *exec.ExitError
-	if err != nil && (!errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL) {
-		t.Fatalf("the victim was not killed but failed: %v", err)
-	}
-	return err == nil
+		return stop > 0 && stored == stop
+	})
 }
 
 func (r *record) note(t *testing.T, words []string) {
