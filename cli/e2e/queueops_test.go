@@ -1,6 +1,11 @@
 package e2e
 
 import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -113,5 +118,53 @@ func TestTheQueueOfTheFleetIsSeenAndActedOn(t *testing.T) {
 	eventually(t, "an empty queue", func() bool { return len(s.queue()) == 0 })
 	if _, errs, code := s.ctlExit("queue", "show", ids["ben@example.com"]); code == 0 {
 		t.Errorf("a delivered message is still shown: %s", errs)
+	}
+}
+
+// Mail that an edge has set aside, here because its text was damaged on the disk, is seen with the reason. Mended it is released and
+// arrives; what is beyond help is cancelled, and leaves nothing behind.
+func TestMailThatAnEdgeHasSetAsideIsReleasedOrCancelled(t *testing.T) {
+	down := "127.0.0.1:" + freePort(t)
+	s := newStack(t)
+	edge := s.addEdge()
+	s.seed(down)
+	ids, texts := map[string]string{}, map[string][]byte{}
+	file := func(sender string) string { return filepath.Join(edge.dir, "spool", ids[sender]) }
+	d := dial(t, edge.relay, "127.0.0.1")
+	for _, from := range []string{"anna@example.com", "ben@example.com"} {
+		long := strings.Repeat(strings.Repeat("x", 70)+"\r\n", 5000) // so long that it is a file
+		ids[from] = queuedID(t, d.send(from, "bob@example.net", letter(from, "")+long))
+		text, err := os.ReadFile(file(from))
+		must(t, err)
+		texts[from] = text
+		must(t, os.WriteFile(file(from), bytes.ToUpper(text), 0o600))
+	}
+	eventually(t, "two messages that wait", func() bool { return len(s.queue("--domain", "example.com")) == 2 })
+	inbox := smtpSinkAt(t, down)
+	s.operate("retry", "--domain", "example.com")
+	eventually(t, "two messages that are set aside, with the reason", func() bool {
+		list := s.queue("--state", "quarantined")
+		return len(list) == 2 && !slices.ContainsFunc(list, func(w waiting) bool { return !strings.Contains(w.LastReply, "checksum") })
+	})
+	if n := s.operate("retry", "--domain", "example.com") + s.operate("hold", "--domain", "example.com"); n != 0 {
+		t.Errorf("retried or held %d of what is set aside", n)
+	}
+
+	must(t, os.WriteFile(file("anna@example.com"), texts["anna@example.com"], 0o600))
+	if n := s.operate("release", "--message-ids", strings.ToLower(ids["anna@example.com"])); n != 1 {
+		t.Errorf("released %d", n)
+	}
+	if got := arrived(received(t, inbox, 1), "anna@example.com", "ben@example.com"); !slices.Equal(got, []string{"anna@example.com"}) {
+		t.Errorf("arrived is the mail of %q", got)
+	}
+	if n := s.operate("cancel", "--domain", "example.com", "--sender", "ben@example.com"); n != 1 {
+		t.Errorf("cancelled %d", n)
+	}
+	eventually(t, "an empty queue", func() bool { return len(s.queue()) == 0 })
+	for sender := range ids {
+		eventually(t, "the text of "+sender+" is removed", func() bool {
+			_, err := os.Stat(file(sender))
+			return errors.Is(err, fs.ErrNotExist)
+		})
 	}
 }
