@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,6 +45,31 @@ func TestSoakNothingAcknowledgedIsLostOverFiftyKills(t *testing.T) {
 		t.Skip("SKIPPED soak: run make soak")
 	}
 	crashRun(t, crashPlan{messages: 100_000, kills: 50, licensedUsers: 2400})
+}
+
+// Matrix row 1: an edge that was killed with 50,000 messages in its queue takes mail again within two seconds of its start.
+func TestSoakMatrixRow1AKilledEdgeTakesMailWithinTwoSecondsOverFiftyThousand(t *testing.T) {
+	soaking(t)
+	const queued, starts = 50_000, 5
+	r := newTrial(t, trialOptions{down: "127.0.0.1:" + freePort(t)})
+	r.send(r.load("queued", queued, 16, 1000))
+	var took []time.Duration
+	for n := range starts {
+		r.edge.kill()
+		began := time.Now()
+		r.edge.start()
+		r.send(r.load(fmt.Sprintf("first-%d", n), 1, 1, 1000))
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	t.Logf("from the start to the first 250: %v", took)
+	// Once may fall into what else the machine does.
+	if took[starts/2] > 2*time.Second {
+		t.Errorf("it took %s, want 2 s at most", took[starts/2])
+	}
+	r.openSink(r.down)
+	r.retry()
+	r.empty(kills(starts, 1))
 }
 
 type crashPlan struct {
@@ -97,23 +123,35 @@ func (r *trial) killWhile(acknowledged *tally, plan crashPlan) (killed int) {
 	return killed
 }
 
-// A second edge on the same data refuses to start, at once and in clear words (matrix row 9).
+// A second edge on the same data refuses to start, at once and in clear words (matrix row 9). What a busy machine takes to start a
+// program that says its version and ends is not what the refusal takes, and once in five starts the machine gets in the way least.
 func TestMatrixRow9ASecondEdgeOnTheSameDataRefusesToStart(t *testing.T) {
 	s := newStack(t)
 	edge := s.addEdge()
-	cmd := command("relayd", "--server", s.url, "--data-dir", edge.dir, "--listen", "127.0.0.1:0", "--admin-listen", "")
+	least := time.Hour
+	for n := 0; n < 5 && least > time.Second; n++ {
+		bare, _, _ := timed(t, "--version")
+		took, said, code := timed(t, "--server", s.url, "--data-dir", edge.dir, "--listen", "127.0.0.1:0", "--admin-listen", "")
+		if code != 1 || !strings.Contains(said, "in use") || !strings.Contains(said, edge.dir) {
+			t.Fatalf("exit %d and\n%s", code, said)
+		}
+		least = min(least, took-bare)
+	}
+	if least > time.Second {
+		t.Errorf("it took %v to refuse, want 1 s at most", least)
+	}
+}
+
+// timed runs relayd to its end, which it is helped to after 20 seconds.
+func timed(t *testing.T, args ...string) (took time.Duration, said string, code int) {
+	t.Helper()
+	cmd := command("relayd", args...)
 	var out lockedBuffer
 	cmd.Stdout, cmd.Stderr = &out, &out
+	began := time.Now()
 	must(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	select {
-	case <-ended:
-	case <-time.After(20 * time.Second):
-		_ = cmd.Process.Kill()
-		t.Fatal("the second edge did not end")
-	}
-	if code := cmd.ProcessState.ExitCode(); code == 0 || !strings.Contains(out.String(), "in use") || !strings.Contains(out.String(), edge.dir) {
-		t.Errorf("exit %d and\n%s", code, out.String())
-	}
+	hang := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	defer hang.Stop()
+	_ = cmd.Wait()
+	return time.Since(began), out.String(), cmd.ProcessState.ExitCode()
 }

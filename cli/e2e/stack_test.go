@@ -87,14 +87,20 @@ func command(program string, args ...string) *exec.Cmd {
 func launch(t *testing.T, program string, env []string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, program: program, args: args, env: env}
+	p.launch()
+	return p
+}
+
+// launch starts the process, which ends with the test.
+func (p *process) launch() {
+	p.t.Helper()
 	p.start()
-	t.Cleanup(func() {
+	p.t.Cleanup(func() {
 		p.kill()
-		if t.Failed() {
-			t.Logf("%s printed:\n%s", program, tail(p.out.String(), 8000))
+		if p.t.Failed() {
+			p.t.Logf("%s printed:\n%s", p.program, tail(p.out.String(), 8000))
 		}
 	})
-	return p
 }
 
 func (p *process) start() {
@@ -143,6 +149,8 @@ type stack struct {
 	token  string
 	server *process
 	edges  []*edgeProcess
+	// wrap is that of the edges that are added from now on.
+	wrap []string
 }
 
 type edgeProcess struct {
@@ -186,9 +194,10 @@ func (s *stack) addEdge(args ...string) *edgeProcess {
 	s.ctlJSON(&join, "join-token", "create")
 	name := fmt.Sprintf("edge%d", len(s.edges)+1)
 	e := &edgeProcess{relay: "127.0.0.1:" + freePort(s.t), admin: "127.0.0.1:" + freePort(s.t), dir: filepath.Join(s.dir, name)}
-	e.process = launch(s.t, "relayd", []string{"RELAYD_JOIN_TOKEN=" + join.Token}, append([]string{
+	e.process = &process{t: s.t, program: "relayd", env: []string{"RELAYD_JOIN_TOKEN=" + join.Token}, wrap: s.wrap, args: append([]string{
 		"--server", s.url, "--data-dir", e.dir, "--name", name, "--listen", e.relay, "--admin-listen", e.admin, "--hostname", name + ".relay.example",
-	}, args...)...)
+	}, args...)}
+	e.launch()
 	s.edges = append(s.edges, e)
 	s.waitJoined(e.admin)
 	return e

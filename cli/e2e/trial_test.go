@@ -122,7 +122,8 @@ func (r *trial) load(run string, messages, sessions, size int) bench.Load {
 // send sends a load to its end.
 func (r *trial) send(load bench.Load) bench.Outcome {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
+	// A hundred messages a second are few even over a journal that is killed all the time.
+	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute+time.Duration(load.Messages)*10*time.Millisecond)
 	defer cancel()
 	outcome, err := bench.Send(ctx, load)
 	if err != nil {
