@@ -17,8 +17,7 @@
 // the fields that we add (for users a Date and a Message-ID, where they have none
 // and no DKIM signature); only bare CR, bare LF and NUL are made regular, where the
 // platform says so and does not refuse them. A message that held any of them is the
-// last of its
-// connection either way.
+// last of its connection either way.
 //
 // # The engine
 //
