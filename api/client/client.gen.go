@@ -205,7 +205,7 @@ type ClientInterface interface {
 
 	// PutDestinationLimitWithBody Set a destination limit
 	//
-	// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+	// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Mail that a route sends to a smarthost counts for that host alone, by the name or address in the route, and not for its recipient domain. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -214,7 +214,7 @@ type ClientInterface interface {
 
 	// PutDestinationLimit Set a destination limit
 	//
-	// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+	// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Mail that a route sends to a smarthost counts for that host alone, by the name or address in the route, and not for its recipient domain. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1455,7 +1455,7 @@ func (c *Client) GetDestinationLimit(ctx context.Context, destination Destinatio
 
 // PutDestinationLimitWithBody Set a destination limit
 //
-// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Mail that a route sends to a smarthost counts for that host alone, by the name or address in the route, and not for its recipient domain. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1474,7 +1474,7 @@ func (c *Client) PutDestinationLimitWithBody(ctx context.Context, destination De
 
 // PutDestinationLimit Set a destination limit
 //
-// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Mail that a route sends to a smarthost counts for that host alone, by the name or address in the route, and not for its recipient domain. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -9267,7 +9267,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutDestinationLimitWithBodyWithResponse Set a destination limit
 	//
-	// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+	// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Mail that a route sends to a smarthost counts for that host alone, by the name or address in the route, and not for its recipient domain. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -9276,7 +9276,7 @@ type ClientWithResponsesInterface interface {
 
 	// PutDestinationLimitWithResponse Set a destination limit
 	//
-	// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+	// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Mail that a route sends to a smarthost counts for that host alone, by the name or address in the route, and not for its recipient domain. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -15511,7 +15511,7 @@ func (c *ClientWithResponses) GetDestinationLimitWithResponse(ctx context.Contex
 
 // PutDestinationLimitWithBodyWithResponse Set a destination limit
 //
-// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Mail that a route sends to a smarthost counts for that host alone, by the name or address in the route, and not for its recipient domain. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15526,7 +15526,7 @@ func (c *ClientWithResponses) PutDestinationLimitWithBodyWithResponse(ctx contex
 
 // PutDestinationLimitWithResponse Set a destination limit
 //
-// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
+// Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Mail that a route sends to a smarthost counts for that host alone, by the name or address in the route, and not for its recipient domain. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -315,7 +315,7 @@ func Table() []Op {
 					In:   "path",
 					Field: Field{
 						Flag:     "destination",
-						Help:     "The recipient domain or the host of a smarthost",
+						Help:     "The recipient domain or the host of a smarthost as its route names it",
 						Kind:     "string",
 						Required: true,
 					},
@@ -381,7 +381,7 @@ func Table() []Op {
 			Verb:        "set",
 			Resource:    "destination-limits",
 			Summary:     "Set a destination limit",
-			Description: "Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.",
+			Description: "Sets how much each edge may send at once, or in a minute, to a recipient domain, or to a smarthost whichever route names it. Mail that a route sends to a smarthost counts for that host alone, by the name or address in the route, and not for its recipient domain. Audited, and in force on every reachable edge within a second; connections that are open already are not cut.",
 			Example:     "relayctl destination-limit set example.net --max-connections 5 --reason \"asked for by their postmaster\"",
 			Scope:       "settings:write",
 			Roles:       []string{"operator"},
@@ -394,7 +394,7 @@ func Table() []Op {
 					In:   "path",
 					Field: Field{
 						Flag:     "destination",
-						Help:     "The recipient domain or the host of a smarthost",
+						Help:     "The recipient domain or the host of a smarthost as its route names it",
 						Kind:     "string",
 						Required: true,
 					},
@@ -466,7 +466,7 @@ func Table() []Op {
 					In:   "path",
 					Field: Field{
 						Flag:     "destination",
-						Help:     "The recipient domain or the host of a smarthost",
+						Help:     "The recipient domain or the host of a smarthost as its route names it",
 						Kind:     "string",
 						Required: true,
 					},
