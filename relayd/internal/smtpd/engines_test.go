@@ -26,8 +26,8 @@ func (stockConn) AfterReply(func(error))   {}
 // onStock serves the sessions of an edge with the engine of go-smtp too.
 func (e *edge) onStock() {
 	e.t.Helper()
-	s := smtp.NewServer(smtpwire.Stock(func(p smtpwire.Peer) (smtp.Session, error) {
-		return e.server.newSession(Relay, stockConn{p}), nil
+	s := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
+		return e.server.newSession(Relay, stockConn{c}), nil
 	}))
 	s.Domain = e.server.Hostname
 	s.AllowInsecureAuth = true

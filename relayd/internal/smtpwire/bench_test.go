@@ -31,7 +31,7 @@ func content(size int) string {
 }
 
 func oursDiscarding(b *testing.B) engine {
-	s, err := NewServer(ForPeer(newDiscard), Config{Hostname: "mx.test"})
+	s, err := NewServer(forPeer(newDiscard), Config{Hostname: "mx.test"})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func oursDiscarding(b *testing.B) engine {
 }
 
 func stockDiscarding(*testing.B) engine {
-	s := smtp.NewServer(Stock(newDiscard))
+	s := smtp.NewServer(onStock(newDiscard))
 	s.Domain = "mx.test"
 	s.ReadTimeout, s.WriteTimeout = 5*time.Minute, 2*time.Minute
 	s.ErrorLog = quiet{}

@@ -112,7 +112,7 @@ func ours(change func(*Config)) func(testing.TB, *diary) engine {
 }
 
 func stock(_ testing.TB, d *diary) engine {
-	s := smtp.NewServer(Stock(d.newSession))
+	s := smtp.NewServer(onStock(d.newSession))
 	s.Domain = "mx.test"
 	s.AllowInsecureAuth = true
 	s.EnableSMTPUTF8, s.EnableDSN, s.EnableREQUIRETLS = true, true, true

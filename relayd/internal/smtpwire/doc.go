@@ -2,7 +2,7 @@
 // from connections and runs them on a session. Sessions are those of
 // github.com/emersion/go-smtp ([smtp.Session], [smtp.AuthSession], its errors and
 // options), so the same session runs on the engine of that package too; see
-// [Peer] and [Stock]. It reads in this order:
+// [Peer]. It reads in this order:
 //
 //	server.go   listeners, connections, shutdown
 //	conn.go     one connection from beginning to close

@@ -168,13 +168,23 @@ func (s *script) SetDeadline(time.Time) error      { return nil }
 func (s *script) SetReadDeadline(time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
+// forPeer is the Backend of sessions that need no more than a Peer, onStock the
+// same for the engine of go-smtp.
+func forPeer(newSession func(Peer) (smtp.Session, error)) Backend {
+	return BackendFunc(func(c *Conn) (smtp.Session, error) { return newSession(c) })
+}
+
+func onStock(newSession func(Peer) (smtp.Session, error)) smtp.Backend {
+	return smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) { return newSession(c) })
+}
+
 func newServer(tb testing.TB, d *diary, change func(*Config)) *Server {
 	tb.Helper()
 	config := Config{Hostname: "mx.test", AllowInsecureAuth: true}
 	if change != nil {
 		change(&config)
 	}
-	s, err := NewServer(ForPeer(d.newSession), config)
+	s, err := NewServer(forPeer(d.newSession), config)
 	if err != nil {
 		tb.Fatal(err)
 	}

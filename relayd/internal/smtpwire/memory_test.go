@@ -89,7 +89,7 @@ func TestAConnectionThatWaitsCostsFewKilobytes(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server, trust := certificate(t)
-			s, err := NewServer(ForPeer(func(Peer) (smtp.Session, error) { return sink{}, nil }), Config{Hostname: "mx.test", RefuseEarlyTalkers: true})
+			s, err := NewServer(forPeer(func(Peer) (smtp.Session, error) { return sink{}, nil }), Config{Hostname: "mx.test", RefuseEarlyTalkers: true})
 			if err != nil {
 				t.Fatal(err)
 			}

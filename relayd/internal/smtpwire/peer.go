@@ -37,16 +37,6 @@ type BackendFunc func(c *Conn) (smtp.Session, error)
 // NewSession calls f(c).
 func (f BackendFunc) NewSession(c *Conn) (smtp.Session, error) { return f(c) }
 
-// ForPeer is the Backend of sessions that need no more than a Peer.
-func ForPeer(newSession func(Peer) (smtp.Session, error)) Backend {
-	return BackendFunc(func(c *Conn) (smtp.Session, error) { return newSession(c) })
-}
-
-// Stock is ForPeer for the engine of go-smtp.
-func Stock(newSession func(Peer) (smtp.Session, error)) smtp.Backend {
-	return smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) { return newSession(c) })
-}
-
 // Announcer is a session that knows better than Config what EHLO should
 // announce, for example because it follows a policy. It is asked at each EHLO.
 type Announcer interface {
