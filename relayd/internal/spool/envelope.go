@@ -125,6 +125,9 @@ func decodeEnvelope(id string, key, record []byte) (*Message, error) {
 	if len(record) > 0 && record[0] == jsonVersion {
 		return decodeJSON(id, key, record)
 	}
+	if len(record) > 0 && record[0] == noteKind {
+		return nil, errNotesOnly
+	}
 	if len(record) == 0 || record[0] != envelopeKind {
 		return nil, errors.New("envelope record cannot be read")
 	}

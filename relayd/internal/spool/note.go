@@ -12,7 +12,12 @@ import (
 // moment, then index and number of attempts of each recipient, as varints.
 const noteKind = 0xa7
 
-var errNote = errors.New("note of an attempt cannot be read")
+var (
+	errNote = errors.New("note of an attempt cannot be read")
+	// errNotesOnly means that there is no envelope in front of the notes: it is
+	// lost, or the message went while the note was on its way.
+	errNotesOnly = errors.New("there are notes of attempts, but no envelope")
+)
 
 // NoteAttempt adds to b that attempts on these recipients of m have begun: what
 // m says of their Attempts and LastAttempt (one moment for all), and UnderWay as

@@ -91,6 +91,57 @@ func TestARemovedMessageLeavesNoNote(t *testing.T) {
 	}
 }
 
+// An attempt may begin while the message is removed.
+func TestANoteThatComesAfterTheMessageWentIsNoDamage(t *testing.T) {
+	s := open(t, t.TempDir(), nil)
+	defer func() { s.close(t) }()
+	removed, kept := s.put(t, 100), s.put(t, 100)
+	b := s.journal.NewBatch()
+	s.Remove(b, removed.ID)
+	if err := errors.Join(s.journal.Commit(b), s.Quarantine(kept.ID, "panicked")); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []*spool.Message{removed, kept} {
+		s.note(t, m, noon, 0)
+		if _, err := s.Load(m.ID); !errors.Is(err, spool.ErrNotFound) {
+			t.Errorf("Load: %v", err)
+		}
+	}
+	s = s.reopen(t)
+	if ids := s.ids(t); len(ids) != 0 {
+		t.Errorf("left: %v", ids)
+	}
+	for _, m := range []*spool.Message{removed, kept} {
+		if there, err := s.journal.Has([]byte("se" + m.ID)); there || err != nil {
+			t.Errorf("the note is still there: %v", err)
+		}
+	}
+	if q := s.quarantined(t); len(q) != 1 || q[kept.ID].Reason != "panicked" || q[kept.ID].Message == nil {
+		t.Errorf("quarantine holds %v", q)
+	}
+}
+
+func TestNotesWhoseEnvelopeIsLostAreDamage(t *testing.T) {
+	s := open(t, t.TempDir(), nil)
+	defer func() { s.close(t) }()
+	loaded, seen := s.put(t, 100), s.put(t, 100)
+	for _, m := range []*spool.Message{loaded, seen} {
+		b := s.journal.NewBatch()
+		b.Delete([]byte("se" + m.ID)) // as damage may undo it
+		if err := s.journal.Commit(b); err != nil {
+			t.Fatal(err)
+		}
+		s.note(t, m, noon, 0)
+	}
+	if _, err := s.Load(loaded.ID); !errors.Is(err, spool.ErrCorrupt) {
+		t.Errorf("Load: %v", err)
+	}
+	s.checkOnly(t, nil)
+	if q := s.quarantined(t); len(q) != 2 {
+		t.Errorf("quarantine holds %v", q)
+	}
+}
+
 func TestEveryBitOfANoteCounts(t *testing.T) {
 	s := open(t, t.TempDir(), nil)
 	defer s.close(t)

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -20,10 +21,30 @@ func (s *Spool) Load(id string) (*Message, error) {
 		return nil, fmt.Errorf("message %s: %w", id, err)
 	}
 	m, err := decodeEnvelope(id, key, record)
+	if errors.Is(err, errNotesOnly) {
+		if gone, err := s.gone(id); gone || err != nil {
+			return nil, fmt.Errorf("message %s: %w", id, cmp.Or(err, ErrNotFound))
+		}
+	}
 	if err != nil {
 		return nil, s.damaged(id, err)
 	}
 	return m, nil
+}
+
+// gone tells whether a message of whose envelope only notes are left was removed,
+// or put into quarantine, just before they were written. Otherwise the envelope is
+// lost.
+func (s *Spool) gone(id string) (bool, error) {
+	kept, err := s.journal.Has(quarantineKey(id))
+	if err != nil || kept {
+		return kept, err
+	}
+	there, err := s.journal.Has(bodyKey(id))
+	if errors.Is(err, journal.ErrCorrupt) {
+		return false, nil
+	}
+	return !there && err == nil, err
 }
 
 // Update writes the envelope of m into b. The text is not touched. The last
@@ -69,7 +90,8 @@ func (s *Spool) removeFile(id string) {
 
 // Each calls fn for every message, oldest first; at start-up it is how the
 // queue learns what there is. An envelope that cannot be read goes into
-// quarantine and the rest goes on. An error of fn ends it.
+// quarantine and the rest goes on; what a late note of an attempt has left of a
+// message that is gone, goes. An error of fn ends it.
 func (s *Spool) Each(fn func(*Message) error) error {
 	bad := map[string]error{}
 	var gaps []gap
@@ -87,7 +109,7 @@ func (s *Spool) Each(fn func(*Message) error) error {
 		return nil
 	})
 	for id, damage := range bad {
-		err = errors.Join(err, s.Quarantine(id, damage.Error()))
+		err = errors.Join(err, s.takeOut(id, damage))
 	}
 	for _, g := range gaps {
 		if err == nil {
@@ -95,6 +117,22 @@ func (s *Spool) Each(fn func(*Message) error) error {
 		}
 	}
 	return err
+}
+
+// takeOut takes an envelope that cannot be read out of Each.
+func (s *Spool) takeOut(id string, damage error) error {
+	if errors.Is(damage, errNotesOnly) {
+		gone, err := s.gone(id)
+		if err != nil {
+			return err
+		}
+		if gone {
+			b := s.journal.NewBatch()
+			b.Delete(envelopeKey(id))
+			return s.journal.CommitLazy(b)
+		}
+	}
+	return s.Quarantine(id, damage.Error())
 }
 
 // gap is a range of ids in which a table of the journal is damaged; to is empty
