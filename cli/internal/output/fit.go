@@ -18,8 +18,9 @@ const (
 )
 
 // fit cuts the longest texts of a table until its lines are no longer than that,
-// or nothing is left to cut: prose first, then all texts alike. What tells one object from
-// another, secrets, numbers and instants stay whole: half of one is of no use.
+// or nothing is left to cut: prose first, then all texts alike. What tells one
+// object from another, secrets, numbers, instants and single words such as states
+// stay whole: half of one is of no use.
 func fit(cells [][]string, rows []any, columns []string, width int) {
 	prose, names := cuttable(cells, rows, columns)
 	to := widths(cells)
@@ -51,16 +52,20 @@ func shrink(to, some []int, least, width int, columns []string) {
 	}
 }
 
-// cuttable are the columns whose texts may be cut, those of prose, which has
-// spaces, and the others.
+// cuttable are the columns whose texts may be cut: those of prose, which has
+// spaces, and those of addresses and other names with signs in them.
 func cuttable(cells [][]string, rows []any, columns []string) (prose, names []int) {
+	body := cells[len(cells)-len(rows):]
 	for i, column := range columns {
+		has := func(signs string) bool {
+			return slices.ContainsFunc(body, func(line []string) bool { return strings.ContainsAny(line[i], signs) })
+		}
 		name := column[strings.LastIndexByte(column, '.')+1:]
 		switch {
-		case i == 0, slices.Contains([]string{"id", "password", "token"}, name), strings.HasSuffix(name, "_id"), strings.HasSuffix(name, "_at"), numeric(rows, column):
-		case slices.ContainsFunc(cells[len(cells)-len(rows):], func(line []string) bool { return strings.Contains(line[i], " ") }):
+		case i == 0, slices.Contains([]string{"id", "password", "token"}, name), strings.HasSuffix(name, "_id"), strings.HasSuffix(name, "_at"):
+		case has(" "):
 			prose = append(prose, i)
-		default:
+		case has("@.:/"):
 			names = append(names, i)
 		}
 	}

@@ -62,6 +62,15 @@ func TestIDsNumbersAndInstantsAreNeverCutAndWithoutATerminalNothingIs(t *testing
 	}
 }
 
+func TestTwoStatesThatBeginAlikeAreToldApartOnANarrowTerminal(t *testing.T) {
+	got := printed(t, Config{Width: 40}, `{"items":[
+		{"id":"1","why":"destination-down","host":"a-rather-long-name.of-a-host.example"},
+		{"id":"2","why":"destination-busy","host":"b.example"}]}`, Shape{Rows: "items", Columns: []string{"id", "why", "host"}})
+	if !strings.Contains(got, "destination-down") || !strings.Contains(got, "destination-busy") || !strings.Contains(got, "a-rather-long-nam…") {
+		t.Errorf("got\n%s", got)
+	}
+}
+
 func TestAListInsideAnObjectThatIsTooWideIsShownOneBelowTheOther(t *testing.T) {
 	const text = `{"id":"01K","domain":"a.example","parts":[
 		{"destination":"b.example","state":"queued","reply":"451 later","extra":1},
