@@ -12,7 +12,7 @@
 //	lanes.go        what is due, by customer and destination, waiting for a slot
 //	attempt.go      what is under way
 //	destination.go  what each destination can take, and which ones are dead
-//	asleep.go       what is not tried because its destination is dead
+//	asleep.go       what is not tried: its destination is dead, or has had its limit
 //	trouble.go      what leaves the queue damaged, or because it ends the process
 //	loop.go         what time brings; mail that comes in and goes out at once
 //	                does not meet it
