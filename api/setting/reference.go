@@ -18,11 +18,11 @@ func (s *Set) Markdown() string {
 	b.WriteString("| flag and key | variable | default | meaning |\n|---|---|---|---|\n")
 	s.Flags.VisitAll(func(f *pflag.Flag) {
 		_, usage := pflag.UnquoteUsage(f)
-		value := f.DefValue
-		if value == "" || value == "[]" {
-			value = "none"
+		value := ""
+		if f.DefValue != "" && f.DefValue != "[]" {
+			value = "`" + f.DefValue + "`"
 		}
-		fmt.Fprintf(&b, "| `--%s` | `%s` | `%s` | %s |\n", f.Name, s.Variable(f.Name), value, strings.ReplaceAll(usage, "|", `\|`))
+		fmt.Fprintf(&b, "| `--%s` | `%s` | %s | %s |\n", f.Name, s.Variable(f.Name), value, strings.ReplaceAll(usage, "|", `\|`))
 	})
 	return b.String()
 }
