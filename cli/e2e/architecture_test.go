@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -200,6 +201,39 @@ func TestArchitectureTheTopLevelIsFixed(t *testing.T) {
 	for _, entry := range entries {
 		if !allowed[entry.Name()] && !strings.HasPrefix(entry.Name(), ".") {
 			t.Errorf("%s does not belong at the top level", entry.Name())
+		}
+	}
+}
+
+var namedTest = regexp.MustCompile("`(Test[A-Za-z0-9]+)(…?)`")
+
+// A README that points to a test which is gone, or has another name by now, proves nothing.
+func TestArchitectureReadmesNameTestsThatExist(t *testing.T) {
+	var tests []byte
+	err := filepath.WalkDir(root(t), func(path string, _ os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		tests = append(tests, text...)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, readme := range []string{"README.md", "relayd/README.md", "server/README.md"} {
+		text, err := os.ReadFile(filepath.Join(root(t), readme))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range namedTest.FindAllStringSubmatch(string(text), -1) {
+			declared := "func " + name[1]
+			if name[2] == "" {
+				declared += "("
+			}
+			if !bytes.Contains(tests, []byte(declared)) {
+				t.Errorf("%s names %s, which does not exist", readme, name[1])
+			}
 		}
 	}
 }

@@ -242,16 +242,8 @@ func waitListening(t *testing.T, addr string) {
 // eventually polls a condition of a real process, which can tell us nothing by itself.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(60 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("no %s within 60 s", what)
-		}
+	if !within(60*time.Second, holds) {
+		t.Fatalf("no %s within 60 s", what)
 	}
 }
 
