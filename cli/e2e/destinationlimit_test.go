@@ -111,13 +111,10 @@ func TestADestinationNeverHasMoreConnectionsThanTheOperatorAllows(t *testing.T) 
 		t.Errorf("%d connections were open at once, want 1", most)
 	}
 
-	s.ctl("destination-limit", "delete", "127.0.0.1", "--yes")
-	s.synced()
-	send("freed") // what is let through shows that the destination takes more
-	eventually(t, "an empty queue", func() bool { return sink.Messages() == 2*messages && len(s.queue()) == 0 })
 	doors.shut()
-	send("free")
+	send("freed") // nothing of it arrives, and still the rest goes out over more connections
+	s.ctl("destination-limit", "delete", "127.0.0.1", "--yes")
 	eventually(t, "several connections", func() bool { return doors.most() > 1 })
 	doors.letThrough()
-	eventually(t, "all messages", func() bool { return sink.Messages() == 3*messages })
+	eventually(t, "all messages", func() bool { return sink.Messages() == 2*messages })
 }
