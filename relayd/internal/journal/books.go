@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/record"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -21,7 +23,10 @@ import (
 // the next Open everything up to there must be sound.
 //
 // The note is a file of its own: name and length, and their checksum, written in
-// place. If the note itself is damaged, nothing is checked.
+// place. If the note itself is damaged, or a crash tears it, nothing is checked. A
+// sound manifest is never refused, whatever step a crash comes after: the note tells
+// less than was synced, and of a manifest whose number is not used again, because
+// each start writes one with a number above all that it finds, before it removes any.
 type books struct {
 	mu       sync.Mutex
 	manifest string // name of the one that was synced last
@@ -103,6 +108,54 @@ func readAll(fs vfs.FS, path string) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(f)
+}
+
+// oldestLog is the number of the first log that the tables do not have all of, by
+// the manifest that the engine will read; 0 if that cannot be told. The engine does
+// not look at earlier logs: one whose torn end was read, and flushed, before a crash
+// came between that and its removal is no damage.
+func oldestLog(fs vfs.FS, dir string) (number uint64) {
+	about, err := pebble.Peek(dir, fs)
+	if err != nil || !about.Exists {
+		return 0
+	}
+	f, err := fs.Open(about.ManifestFilename)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for edits := record.NewReader(f, 0); ; {
+		edit, err := edits.Next()
+		if err != nil {
+			return number
+		}
+		text, err := io.ReadAll(edit)
+		if err != nil {
+			return number
+		}
+		number = max(number, oldestLogIn(text))
+	}
+}
+
+// oldestLogIn is what an edit of the manifest says of it, or 0. Each begins with the
+// name of the order of keys, if it has one, and this number, if it has it.
+func oldestLogIn(edit []byte) uint64 {
+	const tagOrder, tagOldestLog = 1, 2
+	uvarint := func() uint64 {
+		v, n := binary.Uvarint(edit)
+		edit = edit[max(n, 0):]
+		return v
+	}
+	tag := uvarint()
+	if tag == tagOrder {
+		length := uvarint()
+		edit = edit[min(length, uint64(len(edit))):]
+		tag = uvarint()
+	}
+	if tag != tagOldestLog {
+		return 0
+	}
+	return uvarint()
 }
 
 // soundBytes is how much of a manifest is sound from the beginning on. Its chunks

@@ -38,7 +38,11 @@
 //
 // What has been damaged on the disk is found by checksums, told (log and
 // relayd_journal_damage_total), and read around: mend.go for the logs, ScanAround
-// for the tables. Copies of damaged logs are in Dir/damaged.
+// for the tables. Copies of damaged logs are in Dir/damaged. A damaged table stays:
+// each start meets it again and says so, and what is to be merged with it waits, until
+// the edge is drained and joined anew. Cutting the damaged range out of it (Excise of
+// the engine) would take with it what else is there of these keys, in sound tables
+// and in memory, and a crash before that is written anew would lose it.
 //
 // # The engine
 //

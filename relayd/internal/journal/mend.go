@@ -61,10 +61,11 @@ func mendLogs(c Config, j *Journal) error {
 	if err != nil {
 		return err
 	}
+	oldest := oldestLog(fs, c.Dir)
 	var logs []logFile
 	for _, name := range names {
 		number, index, ok := wal.ParseLogFilename(name)
-		if !ok || index != 0 {
+		if !ok || index != 0 || uint64(number) < oldest {
 			continue
 		}
 		log, err := readLog(fs, filepath.Join(c.Dir, name), uint32(number), false)
@@ -78,11 +79,10 @@ func mendLogs(c Config, j *Journal) error {
 	slices.SortFunc(logs, func(a, b logFile) int { return int(a.number) - int(b.number) })
 	for i, log := range logs {
 		last := i == len(logs)-1
-		if last && log.tail >= 0 {
-			j.log.Warn("the journal's log ends in a batch that is not whole, as a crash leaves it: "+
-				"nothing in it was acknowledged", "path", log.path, "offset", log.tail)
-		}
 		if !log.gaps && (last || log.tail < 0) {
+			if log.tail >= 0 {
+				j.tellEnd(log.path, log.tail)
+			}
 			continue
 		}
 		if err := j.mendLog(fs, log, last); err != nil {
@@ -90,6 +90,11 @@ func mendLogs(c Config, j *Journal) error {
 		}
 	}
 	return nil
+}
+
+func (j *Journal) tellEnd(path string, offset int64) {
+	j.log.Warn("the journal's log ends in a batch that is not whole, as a crash leaves it: "+
+		"nothing in it was acknowledged", "path", path, "offset", offset)
 }
 
 // readLog reads what is in a log, the marks only when asked to.
@@ -150,8 +155,9 @@ func (j *Journal) mendLog(fs vfs.FS, log logFile, last bool) error {
 		}
 	}
 	keep, places, lost := log.judge(last)
-	if places == 0 {
-		return nil // an end, which the engine finds by itself
+	if places == 0 { // an end, which the engine finds by itself
+		j.tellEnd(log.path, log.firstGap())
+		return nil
 	}
 	kept := filepath.Join(filepath.Dir(log.path), damagedDir, filepath.Base(log.path))
 	if err := fs.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
@@ -181,21 +187,21 @@ func (j *Journal) mendLog(fs vfs.FS, log logFile, last bool) error {
 }
 
 // judge says how many records to keep, how many places are damaged, and how many
-// changes are lost in them.
+// changes are lost in them. Once part of what is missing was synced, all that can
+// be read behind is kept: it may have been acknowledged. The last log ends where
+// nothing says so. At the front of a log only its own chunks can: the marks there
+// may be about the log before.
 func (log logFile) judge(last bool) (keep, places int, lost uint64) {
 	end := uint64(0)
 	for i, r := range log.records {
 		if r.gap >= 0 {
-			proven := !last || log.synced > r.gap+chunkHeadBytes || log.marked >= r.first
-			if !proven && log.marked <= end {
+			synced := log.synced > r.gap+chunkHeadBytes || log.marked >= r.first || i > 0 && log.marked > end
+			if last && !synced {
 				return i, places, lost
 			}
 			places++
 			if i > 0 && r.first > end {
 				lost += r.first - end
-			}
-			if !proven {
-				return i, places, lost // only the front of what is missing was synced
 			}
 		}
 		end = r.end

@@ -335,3 +335,114 @@ func TestRow6AFlippedBitInTheEnginesBooksNeverLosesAnythingSilently(t *testing.T
 	}
 	t.Logf("%d refused", refused)
 }
+
+// lastRound is a log whose last synced batch shares its sync with n lazy ones
+// before it, and where in the file the batch of each key begins.
+func lastRound(t *testing.T, n int) (k killed, path string, offset map[string]int) {
+	t.Helper()
+	k = killed{acked: map[string]string{}}
+	k.fs, k.dir = crashable(t)
+	j := open(t, Config{Dir: k.dir, fs: k.fs})
+	for i := range 20 + n + 1 {
+		b, key, value := j.NewBatch(), fmt.Sprintf("t%05d", i), strings.Repeat("x", 3000)
+		b.Set([]byte(key), []byte(value))
+		commit := j.Commit
+		if i >= 20 && i < 20+n {
+			commit = j.CommitLazy
+		}
+		if err := commit(b); err != nil {
+			t.Fatal(err)
+		}
+		k.acked[key] = value
+		k.order = append(k.order, key)
+	}
+	j.Fail(io.ErrUnexpectedEOF)
+	_ = j.Close()
+	logs := logFiles(t, k.fs, k.dir)
+	path, offset = logs[len(logs)-1], map[string]int{}
+	change(t, k.fs, path, func(b []byte) []byte {
+		for _, key := range k.order {
+			offset[key] = bytes.Index(b, []byte(key))
+		}
+		return b
+	})
+	return k, path, offset
+}
+
+func TestOfALastRoundBehindDamageAllThatCanBeReadIsKept(t *testing.T) {
+	k, path, offset := lastRound(t, 40)
+	fs := k.copy()
+	// The last batch that is known to be synced, and the first after it.
+	from, to := offset["t00019"], offset["t00021"]
+	change(t, fs, path, func(b []byte) []byte { clear(b[from:to]); return b })
+	r := reopen(t, fs, k.dir)
+	lost := k.check(t, r, "zeros")
+	if r.places == 0 || len(lost) < 2 || len(lost) > 13 { // there are about ten in a block
+		t.Errorf("%v places, lost are %v", r.places, lost)
+	}
+}
+
+func TestAHoleInALastRoundIsItsEndAndIsTold(t *testing.T) {
+	k, path, offset := lastRound(t, 40)
+	fs := k.copy()
+	from, to := offset["t00025"], offset["t00026"]
+	change(t, fs, path, func(b []byte) []byte { clear(b[from:to]); return b })
+	r := reopen(t, fs, k.dir)
+	lost := k.check(t, r, "zeros")
+	if r.places != 0 || len(lost) == 0 || lost[0] != "t00025" || len(lost) != len(k.order)-25 {
+		t.Errorf("%v places, lost are %v", r.places, lost)
+	}
+	if !strings.Contains(r.log, "a batch that is not whole") {
+		t.Errorf("nobody is told: %s", r.log)
+	}
+}
+
+// A crash can come between the flush of a log with a torn end and its removal.
+func TestATornLogThatWasFlushedIsNoDamage(t *testing.T) {
+	k := kill(t, 20, 3000, 0)
+	logs := logFiles(t, k.fs, k.dir)
+	path := logs[len(logs)-1]
+	size := used(t, k.fs, path)
+	change(t, k.fs, path, func(b []byte) []byte { return b[:size-100] })
+	j := open(t, Config{Dir: k.dir, fs: k.fs, Faults: func(op, path string) error {
+		if op == "remove" && isLog(path) {
+			return syscall.EIO
+		}
+		return nil
+	}})
+	if err := set(j, "tlater", "1"); err != nil {
+		t.Fatal(err)
+	}
+	k.acked["tlater"] = "1"
+	j.Fail(io.ErrUnexpectedEOF)
+	_ = j.Close()
+	if !slices.Contains(logFiles(t, k.fs, k.dir), path) {
+		t.Fatal("the log was removed: the test shows nothing")
+	}
+	r := reopen(t, k.fs, k.dir)
+	if lost := k.check(t, r, "torn"); r.places != 0 || len(lost) != 1 || r.got["tlater"] == "" {
+		t.Errorf("%v places, lost are %v: %s", r.places, lost, r.log)
+	}
+}
+
+// Behind the end of a log in a file that is used again is what a sender chose.
+func TestTheTextOfAnOlderLogIsNotTakenForAChunk(t *testing.T) {
+	var file bytes.Buffer
+	w := &logChunks{out: &file, number: 7}
+	if err := w.write([]byte("a batch")); err != nil {
+		t.Fatal(err)
+	}
+	end := file.Len()
+	file.WriteString("xxxx\x40\x00yyyyyy") // as a head it would say that 64 bytes of content follow
+	file.Write(make([]byte, end+chunkHeadBytes+64-file.Len()))
+	if err := w.write([]byte("a forged batch")); err != nil {
+		t.Fatal(err)
+	}
+	s := newLogScanner(&file, 7)
+	if err := s.next(); err != nil || string(s.record) != "a batch" {
+		t.Fatalf("%q, %v", s.record, err)
+	}
+	if err := s.next(); err != io.EOF {
+		t.Errorf("behind the end is %q, %v", s.record, err)
+	}
+}

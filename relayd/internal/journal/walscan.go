@@ -4,14 +4,18 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
+	"math/bits"
 )
 
 // The engine's log is a sequence of blocks of 32 KiB; a block is a sequence of
 // chunks, and zeros where no chunk fits any more; a record is one chunk or more.
 // A chunk is, little-endian: checksum (4 bytes) over all behind the length,
 // length of the content (2), kind (1), number of the log (4), offset up to which
-// the log had been synced when it was written (8), content. Files are used again: behind the last chunk of a
-// log may be what an older one left there, under its own number.
+// the log had been synced when it was written (8), content. Files are used again:
+// behind the last chunk of a log may be what an older one left there, under its own
+// number. That may begin in the middle of a chunk, so with the text of a message,
+// which its sender chose. What is at the beginning of a block was written by the
+// engine in any case.
 const (
 	blockBytes     = 32 << 10
 	chunkHeadBytes = 19
@@ -174,7 +178,7 @@ func (s *logScanner) sound(i, length int) (c chunk, ok bool) {
 	if head == chunkHeadBytes {
 		c.synced = int64(binary.LittleEndian.Uint64(s.block[i+olderHeadBytes:]))
 	}
-	return c, true
+	return c, c.synced <= s.base-int64(s.n-i) // of itself and what comes later nothing was synced
 }
 
 // headBytes is the size of the head of the chunk at i by its kind, 0 if there is
@@ -189,8 +193,13 @@ func (s *logScanner) headBytes(i int) int {
 	return 0
 }
 
-// resume is where to go on after a bad chunk in this block.
+// resume is where to go on after a bad chunk in this block. The length leads on
+// only if the number, but for a flipped bit, says that this is a head, and not text
+// behind the end of the log.
 func (s *logScanner) resume() int {
+	if bits.OnesCount32(binary.LittleEndian.Uint32(s.block[s.at+7:])^s.number) > 1 {
+		return s.n
+	}
 	length := int(binary.LittleEndian.Uint16(s.block[s.at+4:]))
 	for bit := range 16 { // the length itself may be what is flipped
 		if c, ok := s.sound(s.at, length^1<<bit); ok {
