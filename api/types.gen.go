@@ -1481,7 +1481,10 @@ type Edge struct {
 	ID               string     `json:"id"`
 	JoinedAt         time.Time  `json:"joined_at"`
 	LastSeenAt       *time.Time `json:"last_seen_at,omitempty"`
-	Name             string     `json:"name"`
+
+	// MessagesLeft In the answer to `retireEdge`: how many messages waited in its queue, as far as it had told.
+	MessagesLeft *int64 `json:"messages_left,omitempty"`
+	Name         string `json:"name"`
 
 	// Partners The partners in its scope; empty = all.
 	Partners  []string   `json:"partners"`

@@ -528,7 +528,7 @@ type ClientInterface interface {
 
 	// RetireEdge Retire an edge
 	//
-	// Revokes the credential of an edge and writes off the quota units that it holds today. It cannot come back; a host joins anew.
+	// Revokes the credential of an edge and writes off the quota units that it holds today. It cannot come back; a host joins anew. The answer says how many messages waited in its queue. Nobody tells of them any more; a relayd that still runs goes on delivering them.
 	//
 	// Corresponds with POST /v1/edges/{edge_id}/retire (the `RetireEdge` operationId).
 	RetireEdge(ctx context.Context, edgeID EdgeID, params *RetireEdgeParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2168,7 +2168,7 @@ func (c *Client) GetEdge(ctx context.Context, edgeID EdgeID, reqEditors ...Reque
 
 // RetireEdge Retire an edge
 //
-// Revokes the credential of an edge and writes off the quota units that it holds today. It cannot come back; a host joins anew.
+// Revokes the credential of an edge and writes off the quota units that it holds today. It cannot come back; a host joins anew. The answer says how many messages waited in its queue. Nobody tells of them any more; a relayd that still runs goes on delivering them.
 //
 // Corresponds with POST /v1/edges/{edge_id}/retire (the `RetireEdge` operationId).
 func (c *Client) RetireEdge(ctx context.Context, edgeID EdgeID, params *RetireEdgeParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -9620,7 +9620,7 @@ type ClientWithResponsesInterface interface {
 
 	// RetireEdgeWithResponse Retire an edge
 	//
-	// Revokes the credential of an edge and writes off the quota units that it holds today. It cannot come back; a host joins anew.
+	// Revokes the credential of an edge and writes off the quota units that it holds today. It cannot come back; a host joins anew. The answer says how many messages waited in its queue. Nobody tells of them any more; a relayd that still runs goes on delivering them.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -16098,7 +16098,7 @@ func (c *ClientWithResponses) GetEdgeWithResponse(ctx context.Context, edgeID Ed
 
 // RetireEdgeWithResponse Retire an edge
 //
-// Revokes the credential of an edge and writes off the quota units that it holds today. It cannot come back; a host joins anew.
+// Revokes the credential of an edge and writes off the quota units that it holds today. It cannot come back; a host joins anew. The answer says how many messages waited in its queue. Nobody tells of them any more; a relayd that still runs goes on delivering them.
 //
 // Returns a wrapper object for the known response body format(s).
 //

@@ -1182,7 +1182,7 @@ func Table() []Op {
 			Scope:       "edges:read",
 			Roles:       []string{"operator"},
 			Columns:     []string{"id", "name", "status", "version", "enforced_revision", "last_seen_at"},
-			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "name", "partners", "retired_at", "status", "version"},
+			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "messages_left", "name", "partners", "retired_at", "status", "version"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -1219,13 +1219,13 @@ func Table() []Op {
 			Verb:        "retire",
 			Resource:    "edges",
 			Summary:     "Retire an edge",
-			Description: "Revokes the credential of an edge and writes off the quota units that it holds today. It cannot come back; a host joins anew.",
+			Description: "Revokes the credential of an edge and writes off the quota units that it holds today. It cannot come back; a host joins anew. The answer says how many messages waited in its queue. Nobody tells of them any more; a relayd that still runs goes on delivering them.",
 			Example:     "relayctl edge retire edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB",
 			Scope:       "edges:write",
 			Roles:       []string{"operator"},
-			Columns:     []string{"id", "name", "status", "version", "capability_version", "enforced_revision", "last_seen_at"},
-			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "name", "partners", "retired_at", "status", "version"},
-			Confirm:     "Retire {edge_id}? It cannot come back.",
+			Columns:     []string{"id", "name", "status", "messages_left", "version", "last_seen_at"},
+			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "messages_left", "name", "partners", "retired_at", "status", "version"},
+			Confirm:     "Retire {edge_id}? It cannot come back, and nobody tells any more what becomes of the mail in its queue.",
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{
@@ -1262,7 +1262,7 @@ func Table() []Op {
 			Scope:       "edges:read",
 			Roles:       []string{"operator"},
 			Columns:     []string{"id", "name", "status", "version", "capability_version", "enforced_revision", "last_seen_at"},
-			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "name", "partners", "retired_at", "status", "version"},
+			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "messages_left", "name", "partners", "retired_at", "status", "version"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{

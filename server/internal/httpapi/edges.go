@@ -48,21 +48,33 @@ func (a *API) RetireEdge(ctx context.Context, r rest.RetireEdgeRequestObject) (r
 		if err != nil {
 			return nil, notFound(err, "edge")
 		}
+		shown := a.edgeToAPI(row)
 		if row.Status == store.EdgeActive {
-			before := a.edgeToAPI(row)
-			if err := tx.RetireEdge(&row); err != nil {
-				return nil, err
-			}
-			if err := a.audit(ctx, tx, change{object: "edge/" + row.ID, before: before, after: a.edgeToAPI(row)}); err != nil {
+			if shown, err = a.retire(ctx, tx, row); err != nil {
 				return nil, err
 			}
 		}
-		return rest.RetireEdge200JSONResponse{EdgeResponseJSONResponse: rest.EdgeResponseJSONResponse(a.edgeToAPI(row))}, nil
+		return rest.RetireEdge200JSONResponse{EdgeResponseJSONResponse: rest.EdgeResponseJSONResponse(shown)}, nil
 	})
 	if err == nil {
 		a.Publisher.Wake() // its waiting poll ends now
 	}
 	return response, err
+}
+
+// retire retires an active edge and says what it leaves.
+func (a *API) retire(ctx context.Context, tx *store.Tx, row store.Edge) (api.Edge, error) {
+	before := a.edgeToAPI(row)
+	left, err := tx.CountQueued(store.QueueFilter{Edge: row.ID})
+	if err != nil {
+		return before, err
+	}
+	if err := tx.RetireEdge(&row); err != nil {
+		return before, err
+	}
+	shown := a.edgeToAPI(row)
+	shown.MessagesLeft = &left
+	return shown, a.audit(ctx, tx, change{object: "edge/" + row.ID, before: before, after: shown})
 }
 
 // edgeToAPI shows an edge with what this process has seen of it since it was last written down.

@@ -99,8 +99,8 @@ func (tx *Tx) QueuedMessage(id string) ([]QueuedMessage, error) {
 	return rows, err
 }
 
-// countQueued returns how many messages wait.
-func (tx *Tx) countQueued(filter QueueFilter) (int64, error) {
+// CountQueued returns how many messages wait.
+func (tx *Tx) CountQueued(filter QueueFilter) (int64, error) {
 	var count int64
 	err := tx.queued(filter).Distinct("message_id").Count(&count).Error
 	return count, err

@@ -68,7 +68,7 @@ func (op *QueueOperation) filter() QueueFilter {
 func (tx *Tx) OperateQueue(op *QueueOperation) error {
 	op.CreatedAt = tx.Now
 	var err error
-	if op.Matched, err = tx.countQueued(op.filter()); err != nil {
+	if op.Matched, err = tx.CountQueued(op.filter()); err != nil {
 		return err
 	}
 	if len(op.MessageIDs) > 0 && op.Matched == 0 {

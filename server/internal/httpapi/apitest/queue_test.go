@@ -164,3 +164,19 @@ func TestAPartnerActsOnItsOwnQueueOnly(t *testing.T) {
 		t.Errorf("the edge is told %v", told)
 	}
 }
+
+func TestWhoRetiresAnEdgeIsToldWhatItLeaves(t *testing.T) {
+	w := newWorld(t)
+	s := w.scene(t, "acme")
+	id, credential := w.joinEdge(t)
+	edge := &waitingEdge{world: w, credential: credential}
+	edge.accept(t, s.domain, "y.example", "z.example")
+	edge.accept(t, s.domain, "y.example")
+	retired := w.ask(t, "POST", "/v1/edges/"+id+"/retire", nil)
+	if text(retired, "status") != "retired" || retired["messages_left"] != 2.0 {
+		t.Errorf("answered %v, want two messages left", retired)
+	}
+	if again := w.ask(t, "POST", "/v1/edges/"+id+"/retire", nil); again["messages_left"] != nil {
+		t.Errorf("again: answered %v", again)
+	}
+}
