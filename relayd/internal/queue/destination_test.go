@@ -367,35 +367,6 @@ func TestAPacedDestinationThatAnOperatorFoundAliveGoesOnAtItsPace(t *testing.T) 
 	})
 }
 
-func TestMailForManyDeadDestinationsKeepsOtherMailOfTheCustomerFromNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := newEdge(t, nil)
-		defer e.close()
-		e.courier.silent, e.lazy = true, true
-		e.courier.decide = func(_ context.Context, job queue.Job, _ string, _ int) queue.Result {
-			if strings.HasPrefix(job.RecipientDomain, "dead") {
-				return unreachable()
-			}
-			return delivered()
-		}
-		e.run()
-		const dead = 2500 // more than there is room for while they are not dead
-		for i := range dead {
-			e.add("anna@example.com", fmt.Sprintf("b@dead%d.test", i))
-		}
-		time.Sleep(2 * time.Hour)
-		synctest.Wait()
-		if s := e.queue.Stats(); s.Dead != dead || s.Messages != dead {
-			t.Fatalf("stats %+v", s)
-		}
-		e.add("anna@example.com", "c@y.test")
-		synctest.Wait()
-		if last := e.lastEvent("c@y.test"); last.Kind != api.EdgeEventKindMessageDelivered {
-			t.Errorf("mail for a destination that is alive: %+v", last)
-		}
-	})
-}
-
 func TestMailThatWaitsLongForALimitTellsSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var limit atomic.Value

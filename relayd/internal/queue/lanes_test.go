@@ -194,6 +194,17 @@ func kill(t *testing.T, l *lanes, customer, destination string, left int) {
 	}
 }
 
+func TestMailForManyDeadDestinationsKeepsOtherMailOfTheCustomerFromNothing(t *testing.T) {
+	l := lanesOf(Limits{Attempts: 10, PerDestination: 10, PerCustomer: 10})
+	for i := range maxCustomerLanes + 100 {
+		kill(t, l, "a", fmt.Sprint(i), 1)
+	}
+	part{entry: &entry{}, customer: "a", destination: "alive"}.push(l)
+	if u, ok := l.pick(); !ok || u.lane.destination.way.domain != "alive" {
+		t.Errorf("mail for a destination that is alive is not tried")
+	}
+}
+
 func TestLanesOfDeadDestinationsAreBounded(t *testing.T) {
 	l := lanesOf(Limits{Attempts: 10, PerDestination: 10, PerCustomer: 10})
 	clock := time.Unix(1e9, 0)
