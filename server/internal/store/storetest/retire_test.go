@@ -46,3 +46,35 @@ func TestTheNextEdgeSendsTheNoticeThatARetiredOneDidNot(t *testing.T) {
 		})
 	})
 }
+
+func TestARetiredEdgeHasNothingInItsQueueAndInstructionsAreCountedOn(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.addPartner(t, acme)
+		f.addDomain(t, acme, "acme.example", nil)
+		f.addEdge(t, "edge_1")
+		f.tell(t, "edge_1", accepted(first, "acme.example", "y.example", "z.example"))
+		is := func(queued, given int64) {
+			t.Helper()
+			f.read(t, store.Operator(), func(tx *store.Tx) error {
+				n, err := tx.CountQueued(store.QueueFilter{Edge: "edge_1"})
+				if err != nil || n != queued {
+					t.Errorf("%d messages wait, %v, want %d", n, err, queued)
+				}
+				if n, err = tx.InstructionsGiven(); n != given {
+					t.Errorf("%d instructions were given, want %d", n, given)
+				}
+				return err
+			})
+		}
+		is(1, 0)
+		f.write(t, store.Operator(), func(tx *store.Tx) error {
+			return tx.OperateQueue(&store.QueueOperation{ID: "qop_1", Action: "retry", Destination: "y.example"})
+		})
+		is(1, 1)
+		f.write(t, store.Operator(), func(tx *store.Tx) error {
+			row, err := tx.LockEdge("edge_1")
+			return all(func() error { return err }, func() error { return tx.RetireEdge(&row) })
+		})
+		is(0, 1)
+	})
+}
