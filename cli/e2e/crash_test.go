@@ -123,22 +123,26 @@ func (r *trial) killWhile(acknowledged *tally, plan crashPlan) (killed int) {
 	return killed
 }
 
-// A second edge on the same data refuses to start, at once and in clear words (matrix row 9). What a busy machine takes to start a
-// program that says its version and ends is not what the refusal takes, and once in five starts the machine gets in the way least.
+// A second edge on the same data refuses to start, at once and in clear words (matrix row 9). What it takes to start a program that
+// says its version and ends is not part of that; of both the least of several times is what a busy machine disturbed least.
 func TestMatrixRow9ASecondEdgeOnTheSameDataRefusesToStart(t *testing.T) {
+	const starts = 5
 	s := newStack(t)
 	edge := s.addEdge()
-	least := time.Hour
-	for n := 0; n < 5 && least > time.Second; n++ {
-		bare, _, _ := timed(t, "--version")
+	bare, refused := time.Hour, time.Hour
+	for range starts {
+		took, _, _ := timed(t, "--version")
+		bare = min(bare, took)
+	}
+	for range starts {
 		took, said, code := timed(t, "--server", s.url, "--data-dir", edge.dir, "--listen", "127.0.0.1:0", "--admin-listen", "")
 		if code != 1 || !strings.Contains(said, "in use") || !strings.Contains(said, edge.dir) {
 			t.Fatalf("exit %d and\n%s", code, said)
 		}
-		least = min(least, took-bare)
+		refused = min(refused, took)
 	}
-	if least > time.Second {
-		t.Errorf("it took %v to refuse, want 1 s at most", least)
+	if refused-bare > time.Second {
+		t.Errorf("it took %v to refuse and %v to start, want 1 s in between at most", refused, bare)
 	}
 }
 
