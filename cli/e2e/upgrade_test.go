@@ -187,7 +187,7 @@ func TestSoakMatrixRow8NoConnectionOutlivesTheEndByMoreThan35Seconds(t *testing.
 	select {
 	case code := <-ended:
 		t.Logf("relayd ended with %d after %s, the client that stalls was let go after %s", code, time.Since(began), closed)
-	case <-time.After(began.Add(45 * time.Second).Sub(time.Now())):
+	case <-time.After(time.Until(began.Add(45 * time.Second))):
 		t.Error("relayd has not ended 45 s after it was told to")
 	}
 }
