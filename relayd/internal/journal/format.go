@@ -6,7 +6,10 @@ import (
 	"fmt"
 )
 
-var formatKey = []byte{0x00, 'f', 'o', 'r', 'm', 'a', 't'}
+// formatKeys say which format the store has, both the same: they lie so far apart
+// that no table holds both, and one that is damaged keeps nothing else from being
+// read. Releases before knew the first one only.
+var formatKeys = [][]byte{[]byte("\x00format"), []byte("~format")}
 
 // upgrade turns a journal of one format into one of the next. A kill may end it
 // anywhere, and it then runs again from its beginning: each of its batches must
@@ -28,20 +31,19 @@ func upgrades() []upgrade {
 // refuses one from the future.
 func (j *Journal) checkFormat(steps []upgrade) error {
 	present := uint32(len(steps) + 1)
-	value, err := j.Get(formatKey)
+	found, whole, err := j.format()
 	if errors.Is(err, ErrNotFound) {
 		return j.stamp(present)
 	}
 	if err != nil {
 		return err
 	}
-	if len(value) != 4 {
-		return fmt.Errorf("format version has %d bytes: %w", len(value), ErrCorrupt)
-	}
-	found := binary.BigEndian.Uint32(value)
 	if found > present || found == 0 {
 		return fmt.Errorf("format version %d, this release reads up to %d: %w: "+
 			"it was written by a newer release: start that one again", found, present, ErrFormat)
+	}
+	if !whole && found == present {
+		return j.stamp(present)
 	}
 	for version := found; version < present; version++ {
 		if err := steps[version-1](j); err != nil {
@@ -55,9 +57,40 @@ func (j *Journal) checkFormat(steps []upgrade) error {
 	return nil
 }
 
+// format reads which format the store has. It is not whole if that is not said
+// everywhere; ErrNotFound is of a new store.
+func (j *Journal) format() (version uint32, whole bool, err error) {
+	said := false
+	whole = true
+	var missing, damaged error
+	for _, key := range formatKeys {
+		value, err := j.Get(key)
+		switch {
+		case err == nil && len(value) == 4:
+			said, version = true, max(version, binary.BigEndian.Uint32(value))
+			continue
+		case err == nil:
+			damaged = fmt.Errorf("format version has %d bytes: %w", len(value), ErrCorrupt)
+		case errors.Is(err, ErrNotFound):
+			missing = err
+		case errors.Is(err, ErrCorrupt):
+			damaged = err
+		default:
+			return 0, false, err
+		}
+		whole = false
+	}
+	if !said {
+		return 0, false, firstOf(damaged, missing)
+	}
+	return version, whole, nil
+}
+
 // stamp says durably which format the store has.
 func (j *Journal) stamp(version uint32) error {
 	b := j.NewBatch()
-	b.Set(formatKey, binary.BigEndian.AppendUint32(nil, version))
+	for _, key := range formatKeys {
+		b.Set(key, binary.BigEndian.AppendUint32(nil, version))
+	}
 	return j.Commit(b)
 }

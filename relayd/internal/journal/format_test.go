@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,8 +30,10 @@ func TestAStoreFromAnotherReleaseIsRefused(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			j := open(t, Config{Dir: dir})
-			if err := set(j, string(formatKey), string(c.stamp)); err != nil {
-				t.Fatal(err)
+			for _, key := range formatKeys {
+				if err := set(j, string(key), string(c.stamp)); err != nil {
+					t.Fatal(err)
+				}
 			}
 			if err := j.Close(); err != nil {
 				t.Fatal(err)
@@ -48,12 +52,42 @@ func TestAStoreOfAnEarlierFormatIsUpgradedAndKeepsWhatItHas(t *testing.T) {
 		t.Fatal(err)
 	}
 	j = open(t, Config{Dir: dir})
-	version, err := j.Get(formatKey)
-	if err != nil || binary.BigEndian.Uint32(version) != uint32(len(upgrades())+1) {
-		t.Errorf("format %v: %v", version, err)
+	version, whole, err := j.format()
+	if err != nil || !whole || version != uint32(len(upgrades())+1) {
+		t.Errorf("format %d, whole %v: %v", version, whole, err)
 	}
 	if got := contents(t, j, "t"); got["ta"] != "1" {
 		t.Errorf("contents %v", got)
+	}
+}
+
+func TestADamagedTableDoesNotHideTheFormat(t *testing.T) {
+	master := t.TempDir()
+	j := open(t, Config{Dir: master})
+	if err := errors.Join(set(j, "ta", "1"), j.db.Flush(), j.Close()); err != nil {
+		t.Fatal(err)
+	}
+	tables, err := filepath.Glob(filepath.Join(master, "*.sst"))
+	if err != nil || len(tables) < 3 {
+		t.Fatalf("tables %v: %v", tables, err)
+	}
+	for _, table := range tables {
+		dir := filepath.Join(t.TempDir(), "copy")
+		if err := os.CopyFS(dir, os.DirFS(master)); err != nil {
+			t.Fatal(err)
+		}
+		flip(t, filepath.Join(dir, filepath.Base(table)), 10)
+		j, err := Open(Config{Dir: dir})
+		if err != nil {
+			t.Errorf("a bit of %s is flipped: %v", filepath.Base(table), err)
+			continue
+		}
+		if _, whole, err := j.format(); err != nil || !whole {
+			t.Errorf("the format is whole: %v, %v", whole, err)
+		}
+		if err := j.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
