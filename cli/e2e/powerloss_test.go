@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +39,7 @@ func cutPower(t *testing.T, kind string, cuts int) {
 		stopSmall := r.background(r.load(fmt.Sprintf("small-%d", cut), 100_000, small, smallMessage))
 		stopBig := r.background(r.load(fmt.Sprintf("big-%d", cut), 100_000, big, bigMessage))
 		eventually(t, "messages to lose", func() bool { return r.books.Accepted() >= from+30+cut%7 })
+		r.edge.freeze()
 		fs.cut()
 		r.edge.kill()
 		fs.unmount()
@@ -75,6 +77,22 @@ func TestMatrixRow3WithoutSyncsThePowerLossIsFound(t *testing.T) {
 	if verdict := r.books.Judge(r.state(), oracle.Bounds{}); lost == 0 || !strings.Contains(verdict.String(), "lost-") {
 		t.Errorf("%d were accepted without a sync: %s", lost, verdict)
 	}
+}
+
+// freeze stops every thread of the process; what is in a system call comes to its end first. A power cut ends process and disk
+// at one moment; the ioctl that stands for it does not: ext4 may still call a sync done whose blocks are not on the disk. A loop
+// of write and fdatasync over space that was allocated before, and nothing else, lost what it had been told in 17 of 250 cuts.
+func (p *process) freeze() {
+	p.t.Helper()
+	run(p.t, "kill", "-STOP", p.pid())
+	eventually(p.t, "a process that stands still", func() bool {
+		threads, err := filepath.Glob("/proc/" + p.pid() + "/task/*/stat")
+		must(p.t, err)
+		return len(threads) > 0 && !slices.ContainsFunc(threads, func(path string) bool {
+			text, err := os.ReadFile(path) // a thread may have ended
+			return err == nil && !strings.Contains(string(text), ") T ")
+		})
+	})
 }
 
 // fileSystem is one in a file, mounted over a loop device, which can be shut down as if the power had gone.
