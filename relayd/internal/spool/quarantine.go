@@ -37,19 +37,18 @@ func (s *Spool) quarantine(id, reason string) (changed bool, err error) {
 	if err := s.faults("quarantine", s.dir); err != nil {
 		return false, err
 	}
+	// Of two who find the same damage the second must not undo what the first has
+	// kept; nor must a note that came too late and now stands for an envelope.
+	if known, err := s.journal.Has(quarantineKey(id)); known || err != nil && !errors.Is(err, journal.ErrCorrupt) {
+		return false, err
+	}
 	q := Quarantined{ID: id, Reason: reason}
 	key := envelopeKey(id)
 	record, err := s.journal.Get(key)
 	switch {
 	case err == nil:
 		q.Message, _ = decodeEnvelope(id, key, record) // nil says that it cannot be read
-	case errors.Is(err, ErrNotFound):
-		// Of two who find the same damage the second must not undo what the first
-		// has kept.
-		if known, err := s.journal.Has(quarantineKey(id)); known || err != nil {
-			return false, err
-		}
-	case !errors.Is(err, journal.ErrCorrupt):
+	case !errors.Is(err, ErrNotFound) && !errors.Is(err, journal.ErrCorrupt):
 		return false, err // the envelope may be there the next time
 	}
 	b := s.journal.NewBatch()

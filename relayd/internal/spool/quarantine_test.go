@@ -22,7 +22,8 @@ func TestASecondQuarantineKeepsWhatTheFirstHasKept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Quarantine(m.ID, "another reason"); err != nil {
+	late := s.journal.NewBatch() // of an attempt that began before
+	if err := errors.Join(s.NoteAttempt(late, m, []int{0}), s.journal.Commit(late), s.Quarantine(m.ID, "another reason")); err != nil {
 		t.Fatal(err)
 	}
 	q, err := s.LoadQuarantined(m.ID)
