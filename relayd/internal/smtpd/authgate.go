@@ -139,7 +139,7 @@ func (g *authGate) wait(ctx context.Context, counts []count) error {
 	now, pause := g.now(), time.Duration(0)
 	for _, c := range counts {
 		own := c.in.take(c.key, now)
-		if own > 0 {
+		if own > 0 && (c.in != g.byUser || !c.who.user.IsNull()) { // names that are no address are counted together
 			g.warn(c.key, c.who, now)
 		}
 		pause = max(pause, own)

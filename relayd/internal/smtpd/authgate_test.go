@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -122,6 +123,23 @@ func TestAnIPv6NetworkGuessesAsOneAddress(t *testing.T) {
 	g.want(errWrong, g.login("2001:db8::1", "anna@ok.test", "wrong"))
 	g.want(errRushed, g.login("2001:db8::2:3:4:5", "bo@ok.test", "wrong"))
 	g.want(errWrong, g.login("2001:db8:0:1::1", "carl@ok.test", "wrong"))
+}
+
+// Names that are no address are counted together, and nobody is blamed for the tries of others.
+func TestAnAddressIsNotSaidToGuessBecauseOthersDid(t *testing.T) {
+	g := newGuesses(t)
+	var told []netip.Addr
+	g.alarm = func(who guessing) { told = append(told, who.client) }
+	first, second := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	g.want(errWrong, g.check(t.Context(), login{client: first, password: "wrong"}))
+	g.want(errRushed, g.check(t.Context(), login{client: second, password: "wrong"}))
+	if len(told) != 0 {
+		t.Errorf("told of %v", told)
+	}
+	g.want(errRushed, g.check(t.Context(), login{client: first, password: "wrong"}))
+	if !slices.Equal(told, []netip.Addr{first}) {
+		t.Errorf("told of %v, want the first", told)
+	}
 }
 
 // The policy of the domain cannot be read: nothing is known against these passwords.
