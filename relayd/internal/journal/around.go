@@ -56,9 +56,9 @@ const numberBytes = 32
 
 // readableFrom is the first key from which on reading is possible again: keys are
 // taken for numbers, growing steps from the damage on find one, and halves find
-// the first. There are few, since each look at the damage takes the engine some
-// 10 ms, in which it searches for the flipped bit. Without one it is end itself, which a number is not: it
-// has the length that its owner knows it by.
+// the first. There are few looks, since each at the damage takes the engine some
+// 10 ms, in which it searches for the flipped bit. Without such a key it is end
+// itself, as the caller gave it and not padded as a number is.
 func (j *Journal) readableFrom(from, end []byte) (key []byte, more bool) {
 	low, limit := number(from), number(end) // reading fails at low
 	if end == nil {

@@ -7,7 +7,7 @@ import (
 )
 
 // Events are kept for a day, mail is gone within a second. What passes must not make the engine write again and again what is
-// kept: that cost as much CPU as all else once a hundred thousand messages had gone by.
+// kept: after a hundred thousand messages that takes as much CPU as all else.
 func TestWhatIsKeptIsNotRewrittenForWhatPasses(t *testing.T) {
 	const messages, underWay = 30_000, 40
 	j := open(t, Config{Dir: t.TempDir()})

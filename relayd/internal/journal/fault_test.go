@@ -359,40 +359,6 @@ func TestSmallFirstTablesDoNotStallCommitters(t *testing.T) {
 	}
 }
 
-func TestAFlippedBitInATableIsReportedAndTheRestIsReadable(t *testing.T) {
-	dir := t.TempDir()
-	j := open(t, Config{Dir: dir, MemtableBytes: 256 << 10})
-	written := writeUntilRefused(j, 60)
-	if err := j.db.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	if err := j.Close(); err != nil {
-		t.Fatal(err)
-	}
-	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
-	if err != nil || len(tables) == 0 {
-		t.Fatalf("no tables: %v", err)
-	}
-	info, err := os.Stat(tables[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	flip(t, tables[0], info.Size()/2)
-	j = open(t, Config{Dir: dir})
-	bad := 0
-	for key, want := range written {
-		value, err := j.Get([]byte(key))
-		if errors.Is(err, ErrCorrupt) {
-			bad++
-		} else if err != nil || string(value) != want {
-			t.Errorf("%s: %d bytes, %v", key, len(value), err)
-		}
-	}
-	if bad == 0 || bad == len(written) {
-		t.Errorf("%d of %d keys reported as corrupt", bad, len(written))
-	}
-}
-
 // flip turns one bit of the byte at offset.
 func flip(t *testing.T, path string, offset int64) {
 	t.Helper()
