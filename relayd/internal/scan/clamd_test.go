@@ -117,18 +117,22 @@ func TestAHangingScannerDefersAndIsBackWithinSeconds(t *testing.T) {
 	if h := d.Health(); h.State != scan.Down || !strings.Contains(h.LastError, "no answer in time") {
 		t.Fatalf("health %+v, want down", h)
 	}
-	began := time.Now()
-	if _, err := d.Scan(t.Context(), message([]byte("x"))); !errors.Is(err, scan.ErrUnavailable) {
-		t.Fatalf("scan while down: %v", err)
+	least := time.Hour // of several, since the machine may have other work
+	for range 5 {
+		began := time.Now()
+		if _, err := d.Scan(t.Context(), message([]byte("x"))); !errors.Is(err, scan.ErrUnavailable) {
+			t.Fatalf("scan while down: %v", err)
+		}
+		least = min(least, time.Since(began))
 	}
-	if took := time.Since(began); took > 150*time.Millisecond {
-		t.Fatalf("a scan while down waited %v", took)
+	if least > 150*time.Millisecond {
+		t.Fatalf("a scan while down waited %v", least)
 	}
 	if up := gauge(t, registry, "relayd_scanner_up"); up != 0 {
 		t.Fatalf("relayd_scanner_up is %v while down", up)
 	}
 	server.Continue()
-	waitForVerdict(t, d, 5*time.Second)
+	waitForVerdict(t, d)
 	if up := gauge(t, registry, "relayd_scanner_up"); up != 1 {
 		t.Fatalf("relayd_scanner_up is %v after recovery", up)
 	}
@@ -150,9 +154,11 @@ func gauge(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	return 0
 }
 
-// waitForVerdict polls until the scanner answers again.
-func waitForVerdict(t *testing.T, d *scan.Clamd, limit time.Duration) {
+// waitForVerdict polls until the scanner answers again, which an idle machine
+// sees within 5 seconds.
+func waitForVerdict(t *testing.T, d *scan.Clamd) {
 	t.Helper()
+	const limit = 30 * time.Second
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); <-poll.C {
@@ -204,7 +210,7 @@ func TestAScannerKilledMidScanDefersAndComesBack(t *testing.T) {
 		t.Fatalf("scan without clamd: %v", err)
 	}
 	server.Run()
-	waitForVerdict(t, d, 5*time.Second)
+	waitForVerdict(t, d)
 }
 
 func TestASessionThatGoesAwayEndsItsScanAndBlamesNobody(t *testing.T) {

@@ -40,7 +40,7 @@ func fakeClamd(t *testing.T, answer string) string {
 
 func answerOnce(conn net.Conn, answer string) {
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
 	var got strings.Builder
 	buf := make([]byte, 4096)
 	for !strings.HasSuffix(got.String(), "\x00\x00\x00\x00") && got.String() != "zPING\x00" {
@@ -79,7 +79,7 @@ func TestOnlyTwoAnswersAreVerdicts(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			d := clamd(t, scan.ClamdConfig{Address: fakeClamd(t, c.answer), Timeout: 5 * time.Second})
+			d := clamd(t, scan.ClamdConfig{Address: fakeClamd(t, c.answer), Timeout: 30 * time.Second})
 			got, err := d.Scan(t.Context(), message([]byte("hello")))
 			if got != c.want {
 				t.Fatalf("answer %q gave %+v, %v; want %+v", c.answer, got, err, c.want)
