@@ -169,7 +169,7 @@ func TestSoakMatrixRow8NoConnectionOutlivesTheEndByMoreThan35Seconds(t *testing.
 	ended := make(chan int, 1)
 	go func() { ended <- r.edge.stop() }()
 	for _, c := range open {
-		must(t, c.SetReadDeadline(began.Add(5*time.Second)))
+		must(t, c.SetReadDeadline(began.Add(10*time.Second)))
 		said := make([]byte, 512)
 		n, err := c.Read(said)
 		if err != nil || !strings.HasPrefix(string(said[:n]), "421") {
