@@ -37,11 +37,6 @@ func (s *Spool) quarantine(id, reason string) (changed bool, err error) {
 	if err := s.faults("quarantine", s.dir); err != nil {
 		return false, err
 	}
-	// Of two who find the same damage the second must not undo what the first has
-	// kept; nor must a note that came too late and now stands for an envelope.
-	if known, err := s.journal.Has(quarantineKey(id)); known || err != nil && !errors.Is(err, journal.ErrCorrupt) {
-		return false, err
-	}
 	q := Quarantined{ID: id, Reason: reason}
 	key := envelopeKey(id)
 	record, err := s.journal.Get(key)
@@ -50,6 +45,13 @@ func (s *Spool) quarantine(id, reason string) (changed bool, err error) {
 		q.Message, _ = decodeEnvelope(id, key, record) // nil says that it cannot be read
 	case !errors.Is(err, ErrNotFound) && !errors.Is(err, journal.ErrCorrupt):
 		return false, err // the envelope may be there the next time
+	}
+	if q.Message == nil {
+		// Of two who find the same damage the second must not undo what the first has
+		// kept; nor must a note that came too late and now stands for an envelope.
+		if known, err := s.journal.Has(quarantineKey(id)); known || err != nil && !errors.Is(err, journal.ErrCorrupt) {
+			return false, err
+		}
 	}
 	b := s.journal.NewBatch()
 	defer b.Discard()

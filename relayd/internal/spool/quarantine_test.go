@@ -165,3 +165,44 @@ func TestAClosedJournalIsNoDamagedEnvelope(t *testing.T) {
 	defer s.close(t)
 	s.checkOnly(t, []*spool.Message{m})
 }
+
+// An attempt for another recipient may have been recorded while the damage was found.
+func TestAnEnvelopeThatWasWrittenAfterQuarantineIsTheOneKept(t *testing.T) {
+	s := open(t, t.TempDir(), nil)
+	defer s.close(t)
+	m := s.put(t, 100)
+	if err := s.Quarantine(m.ID, "damaged"); err != nil {
+		t.Fatal(err)
+	}
+	m.Recipients[0].LastReply = "450 later"
+	b := s.journal.NewBatch()
+	if err := errors.Join(s.Update(b, m), s.journal.Commit(b), s.Quarantine(m.ID, "damaged")); err != nil {
+		t.Fatal(err)
+	}
+	s.checkOnly(t, nil)
+	if q := s.quarantined(t)[m.ID]; q.Message == nil || q.Message.Recipients[0].LastReply != "450 later" {
+		t.Errorf("in quarantine: %+v", q)
+	}
+}
+
+func TestAMessageThatIsReleasedWhileTheSpoolIsReadStaysReleased(t *testing.T) {
+	s := open(t, t.TempDir(), nil)
+	defer s.close(t)
+	other, m := s.put(t, 100), s.put(t, 100)
+	if err := s.Quarantine(m.ID, "panicked"); err != nil {
+		t.Fatal(err)
+	}
+	s.note(t, m, noon, 0) // came late
+	if err := s.Each(func(seen *spool.Message) error {
+		if seen.ID != other.ID {
+			return nil
+		}
+		b := s.journal.NewBatch()
+		return errors.Join(s.Release(b, m), s.journal.Commit(b))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Load(m.ID); err != nil || len(s.quarantined(t)) != 0 {
+		t.Errorf("after its release: %v, in quarantine %v", err, s.quarantined(t))
+	}
+}

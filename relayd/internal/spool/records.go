@@ -93,14 +93,14 @@ func (s *Spool) removeFile(id string) {
 // quarantine and the rest goes on; what a late note of an attempt has left of a
 // message that is gone, goes. An error of fn ends it.
 func (s *Spool) Each(fn func(*Message) error) error {
-	bad := map[string]error{}
+	var bad []string
 	var gaps []gap
 	prefix := envelopeKey("")
 	err := s.journal.ScanAround(prefix, envelopeEnd, func(key, record []byte) error {
 		id := string(key[len(prefix):])
 		m, err := decodeEnvelope(id, key, record)
 		if err != nil {
-			bad[id] = err
+			bad = append(bad, id)
 			return nil
 		}
 		return fn(m)
@@ -108,27 +108,42 @@ func (s *Spool) Each(fn func(*Message) error) error {
 		gaps = append(gaps, gap{string(from[len(prefix):]), string(to[len(prefix):]), cause})
 		return nil
 	})
-	for id, damage := range bad {
-		err = errors.Join(err, s.takeOut(id, damage))
+	for _, id := range bad {
+		err = errors.Join(err, s.takeOut(id, fn))
 	}
 	for _, g := range gaps {
 		if err == nil {
 			err = s.eachIn(g, fn)
 		}
 	}
+	if errors.Is(err, journal.ErrStop) { // as a scan does
+		return nil
+	}
 	return err
 }
 
-// takeOut takes an envelope that cannot be read out of Each.
-func (s *Spool) takeOut(id string, damage error) error {
-	if errors.Is(damage, errNotesOnly) {
+// takeOut takes an envelope that could not be read out of Each. It is read once
+// more: meanwhile the message may have been released from quarantine, or have gone.
+func (s *Spool) takeOut(id string, fn func(*Message) error) error {
+	key := envelopeKey(id)
+	record, damage := s.journal.Get(key)
+	if damage == nil {
+		var m *Message
+		if m, damage = decodeEnvelope(id, key, record); damage == nil {
+			return fn(m)
+		}
+	}
+	switch {
+	case errors.Is(damage, ErrNotFound):
+		return nil
+	case errors.Is(damage, errNotesOnly):
 		gone, err := s.gone(id)
 		if err != nil {
 			return err
 		}
 		if gone {
 			b := s.journal.NewBatch()
-			b.Delete(envelopeKey(id))
+			b.Delete(key)
 			return s.journal.CommitLazy(b)
 		}
 	}
