@@ -72,10 +72,12 @@ func TestKillNineLosesAndTearsNothing(t *testing.T) {
 // returns all that it did acknowledge.
 func runVictim(t *testing.T, dir string, n int) (acked []string) {
 	t.Helper()
-	relaytest.RunVictim(t, []string{childDir + "=" + dir}, func(line string) bool {
+	if !relaytest.RunVictim(t, []string{childDir + "=" + dir}, func(line string) bool {
 		acked = append(acked, line)
 		return len(acked) == n
-	})
+	}) {
+		t.Fatalf("the victim ended by itself after %d batches", len(acked))
+	}
 	return acked
 }
 

@@ -138,7 +138,7 @@ func TestKillNineNeitherLosesAnEventNorGivesItsNumberToAnother(t *testing.T) {
 func runVictim(t *testing.T, dir string, stop int, sent map[int64]string, made map[string]bool) {
 	t.Helper()
 	n := 0
-	relaytest.RunVictim(t, []string{childDir + "=" + dir}, func(line string) bool {
+	killed := relaytest.RunVictim(t, []string{childDir + "=" + dir}, func(line string) bool {
 		words := strings.Fields(line)
 		if words[0] == "made" {
 			made[words[1]] = true
@@ -152,4 +152,7 @@ func runVictim(t *testing.T, dir string, stop int, sent map[int64]string, made m
 		n++
 		return n == stop
 	})
+	if !killed {
+		t.Fatalf("the victim ended by itself after %d lines", n)
+	}
 }
