@@ -57,6 +57,9 @@ func (q *Queue) deferOne(e *entry) error {
 		waited := min(s.now.Sub(due), s.now.Sub(s.m.AcceptedAt))
 		var cause Result
 		if cause, s.untried = q.notTried(q.wayOf(e, stored, r), waited); s.untried != "" {
+			if r.LastReply == spool.UnderWay {
+				r.Interrupted = interrupted(e, r) // LastReply will not tell it any more
+			}
 			s.recipient(i, cause)
 		}
 	}

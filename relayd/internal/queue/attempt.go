@@ -96,7 +96,11 @@ func (q *Queue) attempt(w *worker) (unit, bool) {
 	switch damaged := corrupt(results); {
 	case e.gone, panicked != nil && q.setAside(f, panicked):
 	case damaged != nil:
-		q.leave(e, "damaged", damaged)
+		// The spool sets aside what is damaged, not what is lost; and an attempt that
+		// ended meanwhile may have written the envelope again.
+		if !q.quarantine(e, "damaged", damaged) {
+			q.pause(f)
+		}
 	default:
 		if err := q.settle(w, results, interrupted, panicked != nil); err != nil {
 			q.pause(f)
@@ -306,7 +310,7 @@ func (q *Queue) nextFor(w *worker) (unit, bool) {
 }
 
 // corrupt returns the error of a result that says that the stored message is
-// damaged; the spool has set it aside already.
+// damaged, or that its text is lost.
 func corrupt(results []Result) error {
 	for i := range results {
 		if err := results[i].Err; err != nil && (errors.Is(err, spool.ErrCorrupt) || errors.Is(err, journal.ErrNotFound)) {

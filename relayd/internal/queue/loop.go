@@ -147,7 +147,7 @@ func (q *Queue) replace(e *entry) {
 		return
 	}
 	if e.flight == nil && poisonous(e, m) {
-		q.poison(e, errEnding)
+		q.quarantine(e, "poison", errEnding)
 		return
 	}
 	var p plan

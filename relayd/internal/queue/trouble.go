@@ -50,25 +50,33 @@ func (q *Queue) later(e *entry) {
 func (q *Queue) pause(f *flight) {
 	m := clone(f.entry.message)
 	for _, i := range f.recipients {
-		m.Recipients[i].NextAttempt = q.Now().Add(troublePause)
+		r := &m.Recipients[i]
+		r.NextAttempt = q.Now().Add(troublePause)
+		if r.LastReply == spool.UnderWay {
+			r.LastReply = "" // it was not cut short
+		}
 	}
 	f.entry.message = m
 }
 
 // setAside quarantines a message whose attempts were interrupted too often, the
-// last one by a panic. It reports whether the message has left the queue. The
+// last one by a panic. It reports whether the message has left the queue. While
+// another attempt is under way it has not: what that comes to would be lost. The
 // entry's mu is held.
 func (q *Queue) setAside(f *flight, panicked error) bool {
 	e := f.entry
+	if e.flight != f || f.next != nil {
+		return false
+	}
 	most := 0
 	for _, i := range f.recipients {
 		most = max(most, e.message.Recipients[i].Interrupted)
 	}
-	return most+1 >= poisonPanics && q.poison(e, panicked)
+	return most+1 >= poisonPanics && q.quarantine(e, "poison", panicked)
 }
 
-// errEnding is why a message is set aside that did not panic.
-var errEnding = errors.New("the process ended during its attempts, time after time")
+// errEnding is why a message is set aside that did not panic just now.
+var errEnding = errors.New("its attempts ended with the process, or with a panic, time after time")
 
 // poisonous reports whether m must not be tried any more. The entry's mu is held.
 func poisonous(e *entry, m *spool.Message) bool {
@@ -81,14 +89,14 @@ func poisonous(e *entry, m *spool.Message) bool {
 	return false
 }
 
-// poison quarantines a message. Where the spool fails it is looked at again
+// quarantine sets a message aside. Where the spool fails it is looked at again
 // later. The entry's mu is held.
-func (q *Queue) poison(e *entry, why error) bool {
+func (q *Queue) quarantine(e *entry, word string, why error) bool {
 	if err := q.Spool.Quarantine(e.id.String(), why.Error()); err != nil {
 		q.later(e)
 		return false
 	}
-	q.leave(e, "poison", why)
+	q.leave(e, word, why)
 	return true
 }
 
