@@ -71,11 +71,14 @@ func (d *disk) belongTo(edge string, generation int64) error {
 		return nil
 	case err == nil:
 		return fmt.Errorf("the journal is that of edge %s, and identity.json that of edge %s: start the new edge with a data directory of its own", owner, edge)
+	case errors.Is(err, journal.ErrCorrupt):
+		// Nothing says that it is another's, and mail waits in it.
 	case !errors.Is(err, journal.ErrNotFound):
 		return fmt.Errorf("read owner of the journal: %w", err)
-	}
-	if err := errors.Join(d.ledger.StartGeneration(generation), d.outbox.StartGeneration(generation)); err != nil {
-		return err
+	default:
+		if err := errors.Join(d.ledger.StartGeneration(generation), d.outbox.StartGeneration(generation)); err != nil {
+			return err
+		}
 	}
 	b := d.journal.NewBatch()
 	b.Set(ownerKey, []byte(edge))

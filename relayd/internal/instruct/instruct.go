@@ -70,6 +70,8 @@ func New(c Config) (*Runner, error) {
 	value, err := c.Journal.Get(doneKey)
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
+	case errors.Is(err, journal.ErrCorrupt):
+		c.Log.Error("which instructions are carried out cannot be read: some may be carried out again", "err", err)
 	case err != nil:
 		return nil, fmt.Errorf("read instruction number: %w", err)
 	case len(value) != 8:

@@ -60,8 +60,8 @@ func (r *Runner) operate(ctx context.Context, number int64, action queue.Action,
 // progress is what the last process had changed of an instruction.
 func (r *Runner) progress(number int64) (queue.Tally, error) {
 	record, err := r.config.Journal.Get(progressKey)
-	if errors.Is(err, journal.ErrNotFound) {
-		return queue.Tally{}, nil
+	if errors.Is(err, journal.ErrNotFound) || errors.Is(err, journal.ErrCorrupt) {
+		return queue.Tally{}, nil // what was done already changes nothing when it is done again
 	}
 	var p progress
 	if err == nil {

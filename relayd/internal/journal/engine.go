@@ -52,10 +52,11 @@ func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {
 			err = fmt.Errorf("engine panic: %v", r)
 		}
 	}()
+	scheduler := &compactions{}
 	options := &pebble.Options{
 		FS:                          newGuard(j, c),
 		Logger:                      engineLog{j},
-		EventListener:               j.engineEvents(),
+		EventListener:               j.engineEvents(scheduler),
 		MemTableSize:                j.memtable,
 		MemTableStopWritesThreshold: outOfReach,
 		L0StopWritesThreshold:       outOfReach,
@@ -68,6 +69,7 @@ func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {
 		FormatMajorVersion: pebble.FormatWALSyncChunks,
 	}
 	options.Experimental.SpanPolicyFunc = byFamily
+	options.Experimental.CompactionScheduler = scheduler
 	// Most of what is flushed is under way and does not come down to the next level.
 	options.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	options.Levels[1].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression } // and below
@@ -88,10 +90,15 @@ func byFamily(key []byte) (policy pebble.SpanPolicy, end []byte, err error) {
 	return policy, []byte{key[0], key[1] + 1}, nil
 }
 
-func (j *Journal) engineEvents() *pebble.EventListener {
+func (j *Journal) engineEvents(c *compactions) *pebble.EventListener {
 	l := &pebble.EventListener{
 		BackgroundError: func(err error) {
 			j.log.Warn("journal background work failed, will be repeated", "err", err)
+			if pebble.IsCorruptionError(err) {
+				c.restNow()
+				j.pressure.damage.Store(true)
+				j.pressure.fell()
+			}
 		},
 		// The default would be fatal. The reader of the damaged key gets
 		// ErrCorrupt and decides; the other keys stay readable.

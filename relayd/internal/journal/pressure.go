@@ -21,6 +21,7 @@ const (
 // pressure knows whether committers have to wait.
 type pressure struct {
 	check   atomic.Bool // something happened that may have raised it
+	damage  atomic.Bool // a compaction has met a damaged table
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced when it may have fallen
 }
@@ -50,7 +51,8 @@ func (j *Journal) admit() error {
 		changed := j.pressure.next()
 		j.pressure.check.Store(false)
 		m := j.db.Metrics()
-		if m.MemTable.Size <= maxMemtables*j.memtable && m.Levels[0].Sublevels <= maxSublevels {
+		// Where damage ends every compaction, waiting for one would be for ever.
+		if m.MemTable.Size <= maxMemtables*j.memtable && (m.Levels[0].Sublevels <= maxSublevels || j.pressure.damage.Load()) {
 			return nil
 		}
 		j.pressure.rose()

@@ -96,8 +96,23 @@ func deleteAll(b *journal.Batch) {
 	}
 }
 
-// load reads everything back at Open.
+// load reads everything back at Open. Where that cannot be done the ledger is
+// empty: the control plane, which knows of more calls than it does, writes the old
+// leases off and gives it a new generation.
 func (l *Ledger) load() error {
+	err := l.read()
+	if !errors.Is(err, journal.ErrCorrupt) {
+		return err
+	}
+	l.log.Error("leases cannot be read; asking for new ones", "err", err)
+	l.meta, l.accounts = meta{}, map[string]*account{}
+	b := l.journal.NewBatch()
+	b.Delete(metaKey)
+	deleteAll(b)
+	return l.journal.Commit(b)
+}
+
+func (l *Ledger) read() error {
 	text, err := l.journal.Get(metaKey)
 	if err != nil && !errors.Is(err, journal.ErrNotFound) {
 		return err

@@ -29,6 +29,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -135,9 +136,15 @@ func Open(c Config) (*Outbox, error) {
 	return o, nil
 }
 
+// load reads the state. Without it, or without the last number, what is new could
+// be taken for what was told before: a new generation begins. Of an unreadable
+// state the generation is not known either, but the control plane knows it.
 func (o *Outbox) load() error {
+	damaged := false
 	record, err := o.journal.Get(stateKey)
-	if err != nil && !errors.Is(err, journal.ErrNotFound) {
+	if errors.Is(err, journal.ErrCorrupt) {
+		damaged = true
+	} else if err != nil && !errors.Is(err, journal.ErrNotFound) {
 		return err
 	}
 	if err == nil {
@@ -150,13 +157,28 @@ func (o *Outbox) load() error {
 	last, err := o.journal.Last(eventPrefix)
 	if err == nil {
 		o.assigned = max(o.assigned, int64(binary.BigEndian.Uint64(last[len(eventPrefix):])))
+	} else if errors.Is(err, journal.ErrCorrupt) {
+		damaged = true
+		o.assigned = max(o.assigned, o.lastReadable())
 	} else if !errors.Is(err, journal.ErrNotFound) {
 		return err
 	}
 	// Recovery has put all that it found on the disk again, and how much of it
 	// the last process sent is not known.
 	o.durable, o.sent = o.assigned, o.assigned
+	if damaged {
+		return o.StartGeneration(o.state.Generation + 1)
+	}
 	return nil
+}
+
+// lastReadable is the last event before or behind damage, 0 if there is none.
+func (o *Outbox) lastReadable() (last int64) {
+	_ = o.journal.ScanAround(eventKey(0), eventKey(math.MaxInt64), func(key, _ []byte) error {
+		last = int64(binary.BigEndian.Uint64(key[len(eventPrefix):]))
+		return nil
+	}, func([]byte, []byte, error) error { return nil })
+	return last
 }
 
 // Append adds e to b. Its number is given when b is committed; e.Sequence is

@@ -3,6 +3,7 @@ package outbox
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -36,9 +37,25 @@ func (o *Outbox) Next(limit int) (Batch, error) {
 	o.mu.Lock()
 	s := o.state
 	o.mu.Unlock()
-	batch, size, before := Batch{Generation: s.Generation, FirstKept: s.Pruned + 1}, 0, int64(0)
 	// From the last that was acknowledged on: if it is not there, it was dropped, and the control plane waits for it.
-	err = o.journal.ScanFrom(eventKey(s.Acknowledged), eventKey(last+1), func(key, record []byte) error {
+	batch, err := o.read(s, s.Acknowledged, last, limit)
+	if errors.Is(err, journal.ErrCorrupt) {
+		batch, err = o.behindDamage(s, batch, last, limit)
+	}
+	if err != nil {
+		return Batch{}, fmt.Errorf("next events: %w", err)
+	}
+	batch.Body = append(batch.Body, "]}"...)
+	o.mu.Lock()
+	o.sent = max(o.sent, batch.Last)
+	o.mu.Unlock()
+	return batch, nil
+}
+
+// read makes a batch of the events from a number on to the last one. Damage ends it with ErrCorrupt.
+func (o *Outbox) read(s state, from, last int64, limit int) (Batch, error) {
+	batch, size, before := Batch{Generation: s.Generation, FirstKept: s.Pruned + 1}, 0, int64(0)
+	err := o.journal.ScanFrom(eventKey(from), eventKey(last+1), func(key, record []byte) error {
 		n := int64(binary.BigEndian.Uint64(key[len(eventPrefix):]))
 		if n == s.Acknowledged {
 			before = n
@@ -58,14 +75,27 @@ func (o *Outbox) Next(limit int) (Batch, error) {
 		}
 		return batch.add(n, record)
 	})
-	if err != nil {
-		return Batch{}, fmt.Errorf("next events: %w", err)
+	return batch, err
+}
+
+// behindDamage gives up the events that cannot be read, once those before them are told, and goes on behind them.
+func (o *Outbox) behindDamage(s state, before Batch, last int64, limit int) (Batch, error) {
+	if before.Events > 0 {
+		return before, nil
 	}
-	batch.Body = append(batch.Body, "]}"...)
-	o.mu.Lock()
-	o.sent = max(o.sent, batch.Last)
-	o.mu.Unlock()
-	return batch, nil
+	next := last + 1
+	err := o.journal.ScanAround(eventKey(s.Acknowledged+1), eventKey(last+1), func(key, _ []byte) error {
+		next = int64(binary.BigEndian.Uint64(key[len(eventPrefix):]))
+		return journal.ErrStop
+	}, func([]byte, []byte, error) error { return nil })
+	if err == nil {
+		err = o.Drop(next - 1)
+	}
+	if err != nil || next > last {
+		return before, err
+	}
+	// Whether the one before is there cannot be told: the batch says that there is a gap, which holds for none, too.
+	return o.read(s, next, last, limit)
 }
 
 // begin writes what stands before the events, the first of which is n.

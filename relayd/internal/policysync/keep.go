@@ -45,7 +45,7 @@ func (k keeper) load() (position, []api.PolicyDocument, error) {
 		return position{}, nil, nil
 	}
 	if err != nil {
-		return position{}, nil, fmt.Errorf("read policy state: %w", err)
+		return position{}, nil, unreadable(err)
 	}
 	if err := json.Unmarshal(data, &at); err != nil {
 		return position{}, nil, fmt.Errorf("%w: state: %w", errDamaged, err)
@@ -56,7 +56,18 @@ func (k keeper) load() (position, []api.PolicyDocument, error) {
 		documents = append(documents, document)
 		return err
 	})
-	return at, documents, err
+	return at, documents, unreadable(err)
+}
+
+// unreadable is errDamaged for what the journal could not read.
+func unreadable(err error) error {
+	if errors.Is(err, journal.ErrCorrupt) {
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if err != nil && !errors.Is(err, errDamaged) {
+		return fmt.Errorf("read policy: %w", err)
+	}
+	return err
 }
 
 var errDamaged = errors.New("policy on disk is damaged")

@@ -155,6 +155,9 @@ func (s *Spool) sweep() error {
 			continue
 		}
 		known, err := s.journal.Has(bodyKey(id))
+		if errors.Is(err, journal.ErrCorrupt) {
+			known, err = true, nil // it cannot be told, so the file stays
+		}
 		if err != nil {
 			return err
 		}

@@ -126,10 +126,12 @@ func (m *Memory) get(kind, domain string, into any) (bool, error) {
 	if errors.Is(err, journal.ErrNotFound) {
 		return false, nil
 	}
-	if err != nil {
+	if err == nil {
+		err = json.Unmarshal(value, into)
+	} else if !errors.Is(err, journal.ErrCorrupt) {
 		return false, fmt.Errorf("read TLS memory of %s: %w", domain, err)
 	}
-	if err := json.Unmarshal(value, into); err != nil {
+	if err != nil {
 		m.log.Error("what is remembered about a destination cannot be read, and is learnt again", "domain", domain, "error", err)
 		return false, nil
 	}

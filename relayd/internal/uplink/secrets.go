@@ -79,8 +79,8 @@ func (v *Vault) SecretPatiently(ctx context.Context, id string, log *slog.Logger
 
 func (v *Vault) kept(id string) (*api.SealedSecret, error) {
 	data, err := v.journal.Get([]byte("k" + id))
-	if errors.Is(err, journal.ErrNotFound) {
-		return nil, nil
+	if errors.Is(err, journal.ErrNotFound) || errors.Is(err, journal.ErrCorrupt) {
+		return nil, nil // it is fetched, and kept anew
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read secret %s: %w", id, err)
