@@ -6,7 +6,7 @@ SHELL := /bin/bash
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unversioned)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 # Every test gets this long; a hang is a failure with stacks, not a stalled run.
-TEST_TIMEOUT := 20m
+TEST_TIMEOUT := 30m
 FUZZ_TIME    := 20s
 BENCH_TIME   := $(if $(SHORT),100ms,500ms)
 

@@ -93,12 +93,18 @@ func byFamily(key []byte) (policy pebble.SpanPolicy, end []byte, err error) {
 func (j *Journal) engineEvents(c *compactions) *pebble.EventListener {
 	l := &pebble.EventListener{
 		BackgroundError: func(err error) {
-			j.log.Warn("journal background work failed, will be repeated", "err", err)
-			if pebble.IsCorruptionError(err) {
+			if !pebble.IsCorruptionError(err) { // else it is told below
+				j.log.Warn("journal background work failed, will be repeated", "err", err)
+			}
+		},
+		// The engine holds its mutex.
+		CompactionEnd: func(info pebble.CompactionInfo) {
+			if pebble.IsCorruptionError(info.Err) {
+				j.log.Warn("tables of the journal not merged since one is damaged; the next try is in a minute", "err", info.Err)
 				c.restNow()
 				j.pressure.damage.Store(true)
-				j.pressure.fell()
 			}
+			j.pressure.fell()
 		},
 		// The default would be fatal. The reader of the damaged key gets
 		// ErrCorrupt and decides; the other keys stay readable.

@@ -61,6 +61,15 @@ func (g *guard) Create(name string, category vfs.DiskWriteCategory) (vfs.File, e
 	return g.openLogOr(name, func() (vfs.File, error) { return g.FS.Create(name, category) })
 }
 
+// Open implements vfs.FS. The engine may try again and again to open a table that
+// it cannot read, without a pause.
+func (g *guard) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	if _, damaged := g.journal.damaged.Load(name); damaged {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return g.FS.Open(name, opts...)
+}
+
 // OpenReadWrite implements vfs.FS.
 func (g *guard) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
 	return g.openLogOr(name, func() (vfs.File, error) { return g.FS.OpenReadWrite(name, category, opts...) })

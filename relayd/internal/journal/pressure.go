@@ -75,5 +75,4 @@ func (p *pressure) watch(l *pebble.EventListener) {
 		p.rose()
 		p.fell()
 	}
-	l.CompactionEnd = func(pebble.CompactionInfo) { p.fell() }
 }

@@ -46,6 +46,9 @@ func (q *Queue) loop(ctx context.Context, read <-chan error) error {
 				return fmt.Errorf("read the queue: %w", err)
 			}
 			read, forget = nil, time.After(settledMemory)
+			q.mu.Lock()
+			q.read = true
+			q.mu.Unlock()
 		case <-forget:
 			forget = nil
 			q.mu.Lock()
@@ -94,7 +97,8 @@ func (q *Queue) load(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("message %q: %w", m.ID, err)
 		}
-		// What this process accepts is handed over by its session: Add.
+		// What this process accepts is handed over by its session: Add. What it
+		// has accepted before the reading began counts as tried once more.
 		q.take(&entry{id: id, message: m, index: -1, loaded: true}, m)
 		return nil
 	})

@@ -131,6 +131,7 @@ type Queue struct {
 	// a moment ago: what is read may be older, and what is handed over was perhaps
 	// read before. nil from settledMemory after the reading on.
 	settled map[ulid.ULID]struct{}
+	read    bool // see Read
 }
 
 // New checks the configuration. Messages are read when Run begins.
@@ -240,6 +241,13 @@ func (q *Queue) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return Stats{Messages: len(q.entries), Waiting: q.lanes.waiting, Attempts: q.lanes.flying, Held: q.held, Dead: q.lanes.dead}
+}
+
+// Read reports whether Run has read all that was in the spool when it began.
+func (q *Queue) Read() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.read
 }
 
 // Run works on the queue until ctx ends, then lets the attempts under way

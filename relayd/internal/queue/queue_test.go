@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -149,6 +150,9 @@ func (e *edge) storeWith(change func(*spool.Message), from string, to ...string)
 
 func (e *edge) add(from string, to ...string) string {
 	e.t.Helper()
+	for e.stop != nil && !e.queue.Read() {
+		runtime.Gosched() // or the reading at the start might take it for mail of a process before
+	}
 	id := e.store(from, to...)
 	e.enqueue(id)
 	return id

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,14 +21,11 @@ func TestThreePlainRestartsWithABacklogQuarantineNothing(t *testing.T) {
 			defer func() { e.close() }()
 			w := &slowWorld{tried: make([]map[string]bool, len(kills))}
 			e.courier.decide = w.decide
-			e.store("anna@c0.test", "first@d0.test")
 			for i, kill := range kills {
 				w.begin(i)
 				e.run()
 				for n := range 40 {
 					if i == 0 {
-						// What is accepted while a queue takes its snapshot counts as tried before.
-						e.await("a queue that was read", func() bool { return slices.Contains(e.kinds(), "message-delivered first@d0.test") })
 						e.add(fmt.Sprintf("anna@c%d.test", n%8), fmt.Sprintf("b%d@d%d.test", n, n%16))
 					}
 				}
@@ -57,7 +53,7 @@ func TestThreePlainRestartsWithABacklogQuarantineNothing(t *testing.T) {
 						delivered++
 					}
 				}
-				return delivered+len(e.inQuarantine()) == 41
+				return delivered+len(e.inQuarantine()) == 40
 			})
 			if aside := e.inQuarantine(); len(aside) != 0 {
 				t.Errorf("set aside: %q", aside)
@@ -81,9 +77,6 @@ func (w *slowWorld) begin(process int) {
 }
 
 func (w *slowWorld) decide(ctx context.Context, _ queue.Job, recipient string, _ int) queue.Result {
-	if recipient == "first@d0.test" {
-		return delivered()
-	}
 	w.mu.Lock()
 	w.tried[w.process][recipient] = true
 	dead := w.dead

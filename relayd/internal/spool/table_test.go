@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"activerelay/relayd/internal/journal"
@@ -97,7 +98,7 @@ func flipTables(t *testing.T, flips int) {
 // alarm, and how many messages are in quarantine.
 func checkFlipped(t *testing.T, dir string, texts map[string][]byte) (alarm bool, kept int) {
 	t.Helper()
-	var log bytes.Buffer
+	var log lockedText // the engine tells of damage that it finds by itself
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	j, err := journal.Open(journal.Config{Dir: filepath.Join(dir, "journal"), Log: logger})
 	if err != nil {
@@ -129,6 +130,24 @@ func checkFlipped(t *testing.T, dir string, texts map[string][]byte) (alarm bool
 		t.Errorf("%d of %d messages are there, %d in quarantine", good, len(texts), kept)
 	}
 	return alarm, kept
+}
+
+// lockedText may be read while it is written.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // inOneTable is a spool of n messages whose envelopes are in one table of the
