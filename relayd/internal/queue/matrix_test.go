@@ -103,7 +103,7 @@ func TestRow11AMessageDuringWhoseAttemptsTheProcessEndsIsSetAsideTheFourthTime(t
 		return delivered()
 	}
 	e.run()
-	for tick := time.Tick(time.Millisecond); e.queue.Stats().Messages > 0 || count(e.kinds(), "message-quarantined ") == 0; {
+	for tick := time.Tick(time.Millisecond); !e.queue.Read() || e.queue.Stats().Messages > 0 || count(e.kinds(), "message-quarantined ") == 0; {
 		<-tick
 	}
 	mu.Lock()
