@@ -65,7 +65,10 @@ func (g *guard) Create(name string, category vfs.DiskWriteCategory) (vfs.File, e
 // it cannot read, without a pause.
 func (g *guard) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 	if _, damaged := g.journal.damaged.Load(name); damaged {
-		time.Sleep(10 * time.Millisecond)
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-g.journal.closing:
+		}
 	}
 	return g.FS.Open(name, opts...)
 }
