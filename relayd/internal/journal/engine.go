@@ -43,8 +43,8 @@ func openOrFail(c Config, j *Journal) (*pebble.DB, error) {
 // openEngine opens pebble with every file operation behind the guard, and with
 // tables and caches small enough for an edge of 128 MiB: with memory tables of 8
 // MiB instead of 16 relayd has 66 MiB (PSS, 20 sessions) instead of 97, at the
-// same CPU for each message; so have 4 MiB, 8 tables in level 0 instead of 4, and
-// no compression, within the noise. Logs are written over older ones once there
+// same CPU for each message; so have 4 MiB, and 8 tables in level 0 instead of 4,
+// within the noise. Logs are written over older ones once there
 // are any, so that a sync need not extend the file.
 func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {
 	defer func() {

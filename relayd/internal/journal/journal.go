@@ -55,7 +55,8 @@
 // system calls that any log needs, so an own engine could win 3 % at most, and
 // would lose recovery code that many have tested. What the engine lacks
 // is here: the group commit (group.go), the behaviour on failed disks (guard.go,
-// pressure.go), and the finding of damage in the log (mend.go).
+// pressure.go), the finding of damage in the log (mend.go), reading around it in
+// tables (around.go), and a rest after a merge that met it (compactions.go).
 package journal
 
 import (

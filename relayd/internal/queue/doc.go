@@ -25,8 +25,9 @@
 // (mail that came in, an attempt that ended, a moment that came) hands it to a
 // worker; a worker that ends an attempt takes the next unit itself.
 //
-// operate.go is what operators do to what waits: retry, hold, release, cancel.
-// It changes envelopes in the same way and with the same care.
+// operate.go is what operators do to what waits: retry, hold, release, cancel;
+// quarantine.go is the latter two for what was set aside. They change envelopes in
+// the same way and with the same care.
 //
 // settle.go is the only place in which an outcome changes anything: in one
 // batch of the journal it updates or removes the envelope, notes the event, and
