@@ -43,6 +43,7 @@ type ClamdConfig struct {
 // and so do we.
 type Clamd struct {
 	network, address string
+	connect          func(ctx context.Context, network, address string) (net.Conn, error)
 	timeout          time.Duration
 	slots            chan struct{}
 	log              *slog.Logger
@@ -78,7 +79,7 @@ func NewClamd(c ClamdConfig) (*Clamd, error) {
 		c.Now = time.Now
 	}
 	d := &Clamd{
-		network: network, address: address, timeout: c.Timeout,
+		network: network, address: address, connect: (&net.Dialer{}).DialContext, timeout: c.Timeout,
 		slots: make(chan struct{}, c.MaxScans), log: c.Log, circuit: circuit{now: c.Now},
 	}
 	d.circuit.health.State = Up
@@ -194,7 +195,7 @@ func (d *Clamd) Ping(ctx context.Context) error {
 // dial connects with the deadline of ctx, and makes the end of ctx end all
 // reading and writing.
 func (d *Clamd) dial(ctx context.Context) (conn net.Conn, done func(), err error) {
-	conn, err = (&net.Dialer{}).DialContext(ctx, d.network, d.address)
+	conn, err = d.connect(ctx, d.network, d.address)
 	if err != nil {
 		return nil, nil, fmt.Errorf("connect: %w", err)
 	}

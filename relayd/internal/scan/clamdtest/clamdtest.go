@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -118,19 +119,22 @@ func (c *Clamd) Run() {
 	c.t.Fatalf("clamdtest: clamd does not answer:\n%s", c.output.String())
 }
 
-func (c *Clamd) answers() bool {
+func (c *Clamd) answers() bool { return c.ask("PING") == "PONG" }
+
+// ask says a command and returns the reply; empty where there is none.
+func (c *Clamd) ask(command string) string {
 	conn, err := net.Dial("unix", filepath.Join(c.dir, "s"))
 	if err != nil {
-		return false
+		return ""
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	if _, err := conn.Write([]byte("zPING\x00")); err != nil {
-		return false
+	if _, err := conn.Write([]byte("z" + command + "\x00")); err != nil {
+		return ""
 	}
-	reply := make([]byte, 5)
+	reply := make([]byte, 64)
 	n, _ := conn.Read(reply)
-	return string(reply[:n]) == "PONG\x00"
+	return strings.TrimSuffix(string(reply[:n]), "\x00")
 }
 
 // Stop makes the daemon hang, as SIGSTOP does: it still accepts connections.
@@ -143,6 +147,14 @@ func (c *Clamd) signal(s syscall.Signal) {
 	c.t.Helper()
 	if err := c.cmd.Process.Signal(s); err != nil {
 		c.t.Fatalf("clamdtest: %v", err)
+	}
+}
+
+// Reload makes the daemon read its database again, and waits until it says that it does.
+func (c *Clamd) Reload() {
+	c.t.Helper()
+	if reply := c.ask("RELOAD"); reply != "RELOADING" {
+		c.t.Fatalf("clamdtest: RELOAD is answered %q", reply)
 	}
 }
 
