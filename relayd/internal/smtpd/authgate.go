@@ -28,7 +28,10 @@ import (
 //     user. Who used up their number waits, at most maxAuthWait, then is turned
 //     away. A user at an address from which the password was right before is
 //     counted apart: neither who guesses that user's password elsewhere nor a
-//     telephone with an old password behind the same address can lock it out. The
+//     telephone with an old password behind the same address can lock it out. Such
+//     a pair does not count against the address, which may be that of a whole
+//     office, because it is bounded by its own number: nobody has more tries at one
+//     user there than elsewhere, and pairs are made by right passwords only. The
 //     operator is told, once a minute for each.
 //   - An unknown user costs as much as a known one.
 type authGate struct {
@@ -93,6 +96,7 @@ var (
 // check returns nil when the password is right.
 func (g *authGate) check(ctx context.Context, l login) error {
 	if g.knows(g.right, g.rightTag(l)) {
+		g.befriend(l)
 		return nil
 	}
 	counts := g.counts(l)
@@ -110,8 +114,14 @@ func (g *authGate) check(ctx context.Context, l login) error {
 		return err
 	}
 	g.remember(g.right, g.rightTag(l), now.Add(rememberRight))
-	g.remember(g.familiar, g.familiarTag(l), now.Add(rememberFamiliar))
+	g.befriend(l)
 	return nil
+}
+
+// befriend makes user and address a familiar pair. The password was right here, also when the answer came from memory, where
+// it may have come from another address.
+func (g *authGate) befriend(l login) {
+	g.remember(g.familiar, g.familiarTag(l), g.now().Add(rememberFamiliar))
 }
 
 // count is one of the places where an attempt is counted.
@@ -228,7 +238,8 @@ func (g *authGate) knows(set map[[sha256.Size]byte]time.Time, tag [sha256.Size]b
 func (g *authGate) remember(set map[[sha256.Size]byte]time.Time, tag [sha256.Size]byte, until time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(set) >= maxRemembered {
+	_, known := set[tag]
+	if !known && len(set) >= maxRemembered {
 		now := g.now()
 		for old, end := range set {
 			if !now.Before(end) {
@@ -236,7 +247,7 @@ func (g *authGate) remember(set map[[sha256.Size]byte]time.Time, tag [sha256.Siz
 			}
 		}
 	}
-	if len(set) >= maxRemembered {
+	if !known && len(set) >= maxRemembered {
 		clear(set)
 	}
 	set[tag] = until

@@ -81,6 +81,23 @@ func TestATelephoneWithAnOldPasswordLocksNobodyElseOutBehindTheSameAddress(t *te
 	g.want(errRushed, g.login(office, "anna@ok.test", "typo"))
 }
 
+// A telephone comes to the office network within ten minutes of its last login elsewhere.
+func TestALoginThatIsAnsweredFromMemoryMakesItsAddressFamiliar(t *testing.T) {
+	const home, office, user = "192.0.2.1", "192.0.2.2", "anna@ok.test"
+	g := newGuesses(t)
+	g.want(nil, g.login(home, user, password))
+	l := login{
+		client: netip.MustParseAddr(office), user: mailaddr.Address{Local: "anna", Domain: "ok.test"}, password: password,
+		found: &policy.User{Address: user, Verifier: g.proof},
+	}
+	g.want(nil, g.check(t.Context(), l))
+	g.want(errWrong, g.login(office, "bo@ok.test", "old")) // who uses up the tries of the address
+	g.want(errRushed, g.login(office, "carl@ok.test", "old"))
+	g.want(nil, g.login(office, user, password))
+	g.want(errWrong, g.login(office, user, "typo"))
+	g.want(errRushed, g.login(office, user, "typo"))
+}
+
 func TestOnlyAWrongPasswordUsesUpATry(t *testing.T) {
 	const client, user = "192.0.2.1", "anna@ok.test"
 	g := newGuesses(t)
