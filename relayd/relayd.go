@@ -10,9 +10,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"os"
 	"time"
 
 	"activerelay/api/admit"
+	"activerelay/api/cgroup"
 	"activerelay/relayd/internal/admin"
 	"activerelay/relayd/internal/deliver"
 	"activerelay/relayd/internal/instruct"
@@ -41,7 +43,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if limit := fitMemory("/"); limit > 0 {
+	if limit := cgroup.FitMemory(os.Getenv); limit > 0 {
 		c.Log.InfoContext(ctx, "memory is kept below the limit of the control group", "limit_bytes", limit)
 	}
 	metrics := newMetrics()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -239,5 +240,23 @@ func TestVersionAndHelpGoToStandardOutput(t *testing.T) {
 	server.Program{Version: "v1.2.3"}.Main(t.Context(), []string{"--version"}, func(string) string { return "" }, &out, &out)
 	if out.String() != "relay-server v1.2.3\n" {
 		t.Fatalf("got %q", out.String())
+	}
+}
+
+func TestGarbageIsCollectedLessOftenUnlessTheEnvironmentSaysHowOften(t *testing.T) {
+	was := debug.SetGCPercent(70)
+	t.Cleanup(func() { debug.SetGCPercent(was) })
+	for _, test := range []struct {
+		gogc string
+		want int
+	}{{gogc: "70", want: 70}, {gogc: "", want: server.GCPercent}} {
+		env := map[string]string{"GOGC": test.gogc}
+		code, _, errs := programWith(t, func(name string) string { return env[name] }, "migrate", "up", "--data-dir", t.TempDir())
+		if code != 0 {
+			t.Fatalf("exit %d: %s", code, errs)
+		}
+		if got := debug.SetGCPercent(70); got != test.want {
+			t.Errorf("GOGC=%q: collected at %d %%, want %d", test.gogc, got, test.want)
+		}
 	}
 }
