@@ -3,13 +3,15 @@
 //
 // Each is carried out exactly once. Its effect and its number are one batch of the journal ('i' = the highest number done), so
 // that a crash leaves both or neither, and an instruction that arrives again is known. One that changes more of the queue than
-// fits into a batch says in each of them how far it is ('ip'), and in the last one its number. Numbers come in order; a kind
-// that this version does not know is reported as an event and acknowledged, lest it block what follows.
+// fits into a batch says in each of them how far it is ('ip'), and in the last one its number. Numbers come in order; one that
+// this version does not understand changes nothing, is reported as an event, and passed over lest it block what follows.
 package instruct
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -92,7 +94,7 @@ func (r *Runner) Acknowledged() int64 {
 // Carry carries out what is new among the instructions, in their order. After an error the rest is left for the next call. An
 // operation on a long queue can take a minute: then Carry returns while it goes on, because policy must not wait for it, and the
 // calls that follow begin nothing before it has ended.
-func (r *Runner) Carry(ctx context.Context, instructions []api.Instruction) error {
+func (r *Runner) Carry(ctx context.Context, instructions []json.RawMessage) error {
 	under := r.begin(ctx, instructions)
 	patience := time.NewTimer(r.config.Patience)
 	defer patience.Stop()
@@ -110,7 +112,7 @@ func (r *Runner) Carry(ctx context.Context, instructions []api.Instruction) erro
 }
 
 // begin starts on the instructions, unless others are still under way.
-func (r *Runner) begin(ctx context.Context, instructions []api.Instruction) *work {
+func (r *Runner) begin(ctx context.Context, instructions []json.RawMessage) *work {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.under == nil {
@@ -127,12 +129,16 @@ func (r *Runner) begin(ctx context.Context, instructions []api.Instruction) *wor
 // Wait returns when nothing is under way any more; the context of the calls ends what is.
 func (r *Runner) Wait() { r.working.Wait() }
 
-func (r *Runner) carryAll(ctx context.Context, instructions []api.Instruction) error {
-	for _, instruction := range instructions {
+func (r *Runner) carryAll(ctx context.Context, instructions []json.RawMessage) error {
+	for _, text := range instructions {
+		var instruction api.Instruction
+		if err := json.Unmarshal(text, &instruction); err != nil {
+			return fmt.Errorf("read instruction: %w", err)
+		}
 		if instruction.Number <= r.Acknowledged() {
 			continue
 		}
-		if err := r.carryOne(ctx, instruction); err != nil {
+		if err := r.carryOne(ctx, instruction, misunderstood(instruction, text)); err != nil {
 			return fmt.Errorf("instruction %d (%s): %w", instruction.Number, instruction.Kind, err)
 		}
 		r.mu.Lock()
@@ -142,19 +148,40 @@ func (r *Runner) carryAll(ctx context.Context, instructions []api.Instruction) e
 	return nil
 }
 
-func (r *Runner) carryOne(ctx context.Context, instruction api.Instruction) error {
-	if action, known := actions()[instruction.Kind]; known && instruction.Queue != nil {
+// misunderstood is why this version cannot carry out an instruction, given also as it came; nil when it can. An operation on the
+// queue must be understood to the last field, because one that is left out may be what kept it from the rest of the mail. A
+// notice says what it says also without a field that came later, but not if its kind is another.
+func misunderstood(instruction api.Instruction, text json.RawMessage) error {
+	_, operates := actions()[instruction.Kind]
+	switch {
+	case operates && instruction.Queue != nil:
+		strict := json.NewDecoder(bytes.NewReader(text))
+		strict.DisallowUnknownFields()
+		return strict.Decode(new(api.Instruction))
+	case instruction.Kind == api.InstructionKindSendNotice && instruction.Notice != nil && instruction.Notice.Kind.Valid():
+		return nil
+	}
+	return errors.New("kind not known to this version")
+}
+
+func (r *Runner) carryOne(ctx context.Context, instruction api.Instruction, misunderstood error) error {
+	if action, operates := actions()[instruction.Kind]; operates && misunderstood == nil {
 		return r.operate(ctx, instruction.Number, action, *instruction.Queue)
 	}
 	batch := r.config.Journal.NewBatch()
 	defer batch.Discard()
 	batch.Set(doneKey, numberValue(instruction.Number))
-	if instruction.Kind == api.InstructionKindSendNotice && instruction.Notice != nil {
+	if misunderstood == nil {
 		return r.sendNotice(ctx, batch, *instruction.Notice)
 	}
-	r.config.Log.WarnContext(ctx, "instruction not known to this version", "number", instruction.Number, "kind", string(instruction.Kind))
-	detail := fmt.Sprintf("instruction %d of kind %q", instruction.Number, instruction.Kind)
-	if err := r.config.Outbox.Append(batch, api.EdgeEvent{Time: r.config.Now().UTC(), Kind: api.EdgeEventKindInstructionUnknown, Detail: &detail}); err != nil {
+	r.config.Log.WarnContext(ctx, "instruction not carried out", "number", instruction.Number, "kind", string(instruction.Kind),
+		"error", misunderstood)
+	detail := fmt.Sprintf("instruction %d of kind %q not carried out: %v", instruction.Number, instruction.Kind, misunderstood)
+	event := api.EdgeEvent{Time: r.config.Now().UTC(), Kind: api.EdgeEventKindInstructionUnknown, Detail: &detail}
+	if instruction.Queue != nil {
+		event.Ref = &instruction.Queue.OperationID
+	}
+	if err := r.config.Outbox.Append(batch, event); err != nil {
 		return err
 	}
 	return r.config.Journal.Commit(batch)

@@ -1,8 +1,10 @@
 package instruct_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"strings"
@@ -87,7 +89,7 @@ func TestANoticeIsStoredOnceForEveryContactThatIsAnAddress(t *testing.T) {
 	dir := t.TempDir()
 	e := open(t, dir)
 	for range 2 {
-		if err := e.runner.Carry(context.Background(), []api.Instruction{notice(7)}); err != nil {
+		if err := e.runner.Carry(context.Background(), sent(t, notice(7))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -119,7 +121,7 @@ func TestANoticeIsStoredOnceForEveryContactThatIsAnAddress(t *testing.T) {
 
 	again := open(t, dir)
 	defer again.close()
-	if err := again.runner.Carry(context.Background(), []api.Instruction{notice(7)}); err != nil {
+	if err := again.runner.Carry(context.Background(), sent(t, notice(7))); err != nil {
 		t.Fatal(err)
 	}
 	if len(again.queued) != 0 || again.runner.Acknowledged() != 7 {
@@ -127,15 +129,56 @@ func TestANoticeIsStoredOnceForEveryContactThatIsAnAddress(t *testing.T) {
 	}
 }
 
-func TestAnInstructionOfAnUnknownKindIsReportedAndDoesNotBlockTheNext(t *testing.T) {
+// sent are instructions as they come over the wire.
+func sent(t *testing.T, instructions ...api.Instruction) (texts []json.RawMessage) {
+	t.Helper()
+	for _, instruction := range instructions {
+		text, err := json.Marshal(instruction)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, text)
+	}
+	return texts
+}
+
+// The control plane may be newer than the edge.
+func TestAnInstructionThatIsNotUnderstoodChangesNothingIsReportedAndDoesNotBlockTheNext(t *testing.T) {
+	for _, c := range []struct{ name, instruction, ref string }{
+		{name: "kind", instruction: `{"number":1,"kind":"teleport"}`},
+		{name: "kind of operation", instruction: `{"number":1,"kind":"queue-reroute","queue":{"operation_id":"qop_1","domain":"example.com"}}`, ref: "qop_1"},
+		{name: "no selection", instruction: `{"number":1,"kind":"queue-cancel"}`},
+		{name: "field of a selection", instruction: `{"number":1,"kind":"queue-cancel","queue":{"operation_id":"qop_1","client_address":"192.0.2.1"}}`, ref: "qop_1"},
+		{name: "field of an operation", instruction: `{"number":1,"kind":"queue-cancel","not_before":"2026-11-23T00:00:00Z","queue":{"operation_id":"qop_1"}}`, ref: "qop_1"},
+		{name: "kind of notice", instruction: `{"number":1,"kind":"send-notice","notice":{"id":"n1","kind":"partner-suspended","to":["admin@example.com"]}}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := open(t, t.TempDir())
+			defer e.close()
+			waiting := e.store(t, "example.com", 1)
+			err := e.runner.Carry(t.Context(), append([]json.RawMessage{json.RawMessage(c.instruction)}, sent(t, notice(2))...))
+			if err != nil || e.runner.Acknowledged() != 2 || len(e.queued) != 1 {
+				t.Fatalf("err %v, acknowledged %d, queued %v", err, e.runner.Acknowledged(), e.queued)
+			}
+			if _, err := e.spool.Load(waiting[0]); err != nil {
+				t.Errorf("mail that waited: %v", err)
+			}
+			events := e.events(t)
+			if len(events) != 2 || events[0].Kind != api.EdgeEventKindInstructionUnknown || events[1].Kind != api.EdgeEventKindNoticeQueued {
+				t.Fatalf("events %+v", events)
+			}
+			if ref := events[0].Ref; (ref == nil) != (c.ref == "") || ref != nil && *ref != c.ref {
+				t.Errorf("the event names operation %v, want %q", ref, c.ref)
+			}
+		})
+	}
+}
+
+func TestANoticeIsSentAlsoWithAFieldThatCameLater(t *testing.T) {
 	e := open(t, t.TempDir())
 	defer e.close()
-	err := e.runner.Carry(context.Background(), []api.Instruction{{Number: 1, Kind: "teleport"}, notice(2)})
-	if err != nil || e.runner.Acknowledged() != 2 || len(e.queued) != 1 {
-		t.Fatalf("err %v, acknowledged %d, queued %v", err, e.runner.Acknowledged(), e.queued)
-	}
-	events := e.events(t)
-	if len(events) != 2 || events[0].Kind != api.EdgeEventKindInstructionUnknown || events[1].Kind != api.EdgeEventKindNoticeQueued {
-		t.Fatalf("events %+v", events)
+	text := bytes.Replace(sent(t, notice(1))[0], []byte(`"notice":{`), []byte(`"notice":{"logo":"https://acme.example/logo.png",`), 1)
+	if err := e.runner.Carry(t.Context(), []json.RawMessage{text}); err != nil || len(e.queued) != 1 {
+		t.Fatalf("err %v, queued %v", err, e.queued)
 	}
 }

@@ -83,7 +83,7 @@ func TestAQueueOperationIsCarriedOutOnceAndItsOutcomeIsReported(t *testing.T) {
 	held := e.store(t, "example.com", 2)
 	other := e.store(t, "example.org", 1)
 	for range 2 {
-		if err := e.runner.Carry(context.Background(), []api.Instruction{queueOperation(7, api.InstructionKindQueueHold)}); err != nil {
+		if err := e.runner.Carry(context.Background(), sent(t, queueOperation(7, api.InstructionKindQueueHold))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -98,7 +98,7 @@ func TestAQueueOperationIsCarriedOutOnceAndItsOutcomeIsReported(t *testing.T) {
 		*done.Messages != 2 || *done.Recipients != 2 || e.runner.Acknowledged() != 7 {
 		t.Errorf("events %v, outcome %+v, acknowledged %d", kinds, done, e.runner.Acknowledged())
 	}
-	if err := e.runner.Carry(context.Background(), []api.Instruction{queueOperation(8, api.InstructionKindQueueCancel)}); err != nil {
+	if err := e.runner.Carry(context.Background(), sent(t, queueOperation(8, api.InstructionKindQueueCancel))); err != nil {
 		t.Fatal(err)
 	}
 	if kinds, _ := e.reported(t); kinds[api.EdgeEventKindMessageCancelled] != 2 || e.runner.Acknowledged() != 8 {
@@ -125,7 +125,7 @@ func TestAQueueOperationThatACrashEndedGoesOnAndCountsEachMessageOnce(t *testing
 			return record(b, t, done)
 		})
 	}
-	cancel := []api.Instruction{queueOperation(1, api.InstructionKindQueueCancel), queueOperation(2, api.InstructionKindQueueRetry)}
+	cancel := sent(t, queueOperation(1, api.InstructionKindQueueCancel), queueOperation(2, api.InstructionKindQueueRetry))
 	if err := e.runner.Carry(context.Background(), cancel); !errors.Is(err, killed) || e.runner.Acknowledged() != 0 {
 		t.Fatalf("got %v, acknowledged %d", err, e.runner.Acknowledged())
 	}
@@ -160,7 +160,7 @@ func TestALongOperationGoesOnWhileOthersWait(t *testing.T) {
 		<-proceed
 		return e.queue.Operate(ctx, op, tally, record)
 	}
-	instructions := []api.Instruction{queueOperation(1, api.InstructionKindQueueHold)}
+	instructions := sent(t, queueOperation(1, api.InstructionKindQueueHold))
 	for range 3 {
 		if err := e.runner.Carry(t.Context(), instructions); err != nil || e.runner.Acknowledged() != 0 {
 			t.Fatalf("got %v, acknowledged %d", err, e.runner.Acknowledged())
@@ -171,7 +171,7 @@ func TestALongOperationGoesOnWhileOthersWait(t *testing.T) {
 	e.runner.Wait()
 	// What it came to is told by the next call, and what has come since is carried out by the one after it.
 	e.operate = e.queue.Operate
-	instructions = append(instructions, queueOperation(2, api.InstructionKindQueueRelease))
+	instructions = append(instructions, sent(t, queueOperation(2, api.InstructionKindQueueRelease))...)
 	for range 2 {
 		if err := e.runner.Carry(t.Context(), instructions); err != nil {
 			t.Fatal(err)

@@ -11,6 +11,7 @@ package policysync
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -41,8 +42,9 @@ type Config struct {
 	Now     func() time.Time
 	// Rejected is told of documents that did not compile.
 	Rejected func(ctx context.Context, rejected []policy.Rejected)
-	// Instruct carries out the instructions of a page; Acknowledged answers the highest that is done.
-	Instruct     func(ctx context.Context, instructions []api.Instruction) error
+	// Instruct carries out the instructions of a page, given as they came: what this version has no field for must not get lost on
+	// the way. Acknowledged answers the highest that is done.
+	Instruct     func(ctx context.Context, instructions []json.RawMessage) error
 	Acknowledged func() int64
 	// OnReply is told the outcome of each poll that Run makes.
 	OnReply func(error)
@@ -142,7 +144,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 
 // Pull makes one poll that waits at most wait seconds, and enforces what it brings.
 func (s *Syncer) Pull(ctx context.Context, wait int) error {
-	page, err := s.poll(ctx, wait)
+	reply, err := s.poll(ctx, wait)
 	var gone *problem.Problem
 	if errors.As(err, &gone) && gone.Status == http.StatusGone {
 		s.config.Log.WarnContext(ctx, "control plane asks for a new pass; the held policy stays in force until it is whole")
@@ -151,20 +153,27 @@ func (s *Syncer) Pull(ctx context.Context, wait int) error {
 	if err != nil {
 		return err
 	}
-	if page == nil {
+	if reply.JSON200 == nil {
 		s.succeeded()
 		return nil
 	}
-	if err := s.take(ctx, page); err != nil {
+	if err := s.take(ctx, reply.JSON200); err != nil {
 		return err
 	}
-	if s.config.Instruct == nil || len(page.Instructions) == 0 {
+	if s.config.Instruct == nil || len(reply.JSON200.Instructions) == 0 {
 		return nil
+	}
+	var page struct {
+		Instructions []json.RawMessage `json:"instructions"`
+	}
+	if err := json.Unmarshal(reply.Body, &page); err != nil {
+		return fmt.Errorf("pull policy: %w", err)
 	}
 	return s.config.Instruct(ctx, page.Instructions)
 }
 
-func (s *Syncer) poll(ctx context.Context, wait int) (*api.PolicyPage, error) {
+// poll asks for what follows. A reply without a page says that there is nothing new.
+func (s *Syncer) poll(ctx context.Context, wait int) (*client.PullPolicyResponse, error) {
 	at := s.asking()
 	params := &api.PullPolicyParams{Wait: &wait}
 	if at.Epoch != "" {
@@ -184,12 +193,12 @@ func (s *Syncer) poll(ctx context.Context, wait int) (*api.PolicyPage, error) {
 		// Even an empty policy is a page to whoever begins: this says nothing about what is enforced.
 		return nil, errors.New("pull policy: nothing in reply to a pass from the beginning")
 	case reply.StatusCode() == http.StatusNoContent:
-		return nil, nil
+		return reply, nil
 	case reply.JSON200 == nil || reply.JSON200.Epoch == "" || reply.JSON200.Next == "":
 		// An empty or half page must not pass for "nothing is allowed any more".
 		return nil, fmt.Errorf("pull policy: unusable reply %s", reply.Status())
 	default:
-		return reply.JSON200, nil
+		return reply, nil
 	}
 }
 

@@ -132,6 +132,8 @@ type edge struct {
 	*policysync.Syncer
 	journal *journal.Journal
 	now     time.Time
+	// instructed are the instructions that were handed on.
+	instructed []string
 }
 
 func open(t fataler, p *plane, dir string) *edge {
@@ -146,6 +148,12 @@ func open(t fataler, p *plane, dir string) *edge {
 	e := &edge{journal: j, now: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)}
 	e.Syncer, err = policysync.Open(policysync.Config{
 		Client: c, Journal: j, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: func() time.Time { return e.now },
+		Instruct: func(_ context.Context, instructions []json.RawMessage) error {
+			for _, text := range instructions {
+				e.instructed = append(e.instructed, string(text))
+			}
+			return nil
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -339,5 +347,18 @@ func TestThePullStopsWithItsContext(t *testing.T) {
 	cancel()
 	if err := e.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
+	}
+}
+
+// A newer control plane may limit an operation in ways that this version has no field for.
+func TestInstructionsAreHandedOnAsTheyCame(t *testing.T) {
+	p := newPlane(t)
+	e := open(t, p, t.TempDir())
+	defer e.journal.Close()
+	const instruction = `{"number":1,"kind":"queue-cancel","queue":{"operation_id":"qop_1","client_address":"192.0.2.1"}}`
+	p.raw = `{"epoch":"a","next":"0,","more":false,"now":"2026-11-22T10:00:00Z","documents":[],"instructions":[` + instruction + `]}`
+	e.pull(t, 1)
+	if !slices.Equal(e.instructed, []string{instruction}) {
+		t.Errorf("handed on %q", e.instructed)
 	}
 }
