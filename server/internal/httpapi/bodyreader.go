@@ -83,11 +83,10 @@ func onlyRules(schema *openapi3.Schema, rules ...string) error {
 	return nil
 }
 
-// member is one field of an object.
+// member is one member of an object; its place among them is that of its field.
 type member struct {
-	bit   uint64
-	field int
-	read  valueReader
+	name string
+	read valueReader
 }
 
 func objectReader(schema *openapi3.Schema, into reflect.Type) (valueReader, error) {
@@ -97,7 +96,7 @@ func objectReader(schema *openapi3.Schema, into reflect.Type) (valueReader, erro
 	if extra := schema.AdditionalProperties.Has; extra == nil || *extra || len(schema.Properties) > 64 {
 		return nil, errors.New("an object must be closed and of at most 64 members")
 	}
-	members := make(map[string]member, len(schema.Properties))
+	var members []member
 	var required uint64
 	for field := range into.NumField() {
 		declared := into.Field(field)
@@ -110,10 +109,9 @@ func objectReader(schema *openapi3.Schema, into reflect.Type) (valueReader, erro
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		m := member{bit: 1 << len(members), field: field, read: read}
-		members[name] = m
+		members = append(members, member{name: name, read: read})
 		if slices.Contains(schema.Required, name) {
-			required |= m.bit
+			required |= 1 << field
 		}
 	}
 	if len(members) != len(schema.Properties) {
@@ -128,11 +126,24 @@ func memberReader(schema *openapi3.Schema, into reflect.Type) (valueReader, erro
 		return readerOf(schema, into)
 	}
 	read, err := readerOf(schema, into.Elem())
+	switch into.Elem() {
+	case reflect.TypeFor[string]():
+		return pointedTo(read, func(s *bodyScan) *string { return s.texts.variable() }), err
+	case reflect.TypeFor[int64]():
+		return pointedTo(read, func(s *bodyScan) *int64 { return s.numbers.variable() }), err
+	case reflect.TypeFor[time.Time]():
+		return pointedTo(read, func(s *bodyScan) *time.Time { return s.times.variable() }), err
+	}
+	return nil, fmt.Errorf("no reader of a pointer to %s", into.Elem())
+}
+
+// pointedTo reads into a new variable that the field then points to.
+func pointedTo[T any](read valueReader, variable func(*bodyScan) *T) valueReader {
 	return func(s *bodyScan, field reflect.Value) bool {
-		value := reflect.New(into.Elem())
-		field.Set(value)
-		return read(s, value.Elem())
-	}, err
+		pointer := reflect.ValueOf(variable(s))
+		field.Set(pointer)
+		return read(s, pointer.Elem())
+	}
 }
 
 func listReader(schema *openapi3.Schema, into reflect.Type) (valueReader, error) {

@@ -4,12 +4,33 @@ import (
 	"encoding/json"
 	"reflect"
 	"strings"
+	"time"
 )
 
 // bodyScan goes through the JSON text of a request body. Its methods answer false where the text is not what they look for.
 type bodyScan struct {
 	text string
 	at   int
+	// What optional members point to is allocated by many.
+	texts   slab[string]
+	numbers slab[int64]
+	times   slab[time.Time]
+}
+
+// slab allocates variables by many, and by more the more there are.
+type slab[T any] struct {
+	free []T
+	size int
+}
+
+func (s *slab[T]) variable() *T {
+	if len(s.free) == 0 {
+		s.size = min(max(8, 2*s.size), 512)
+		s.free = make([]T, s.size)
+	}
+	v := &s.free[0]
+	s.free = s.free[1:]
+	return v
 }
 
 func (s *bodyScan) space() {
@@ -28,37 +49,56 @@ func (s *bodyScan) take(c byte) bool {
 	return true
 }
 
-func (s *bodyScan) object(members map[string]member, required uint64, into reflect.Value) bool {
+func (s *bodyScan) object(members []member, required uint64, into reflect.Value) bool {
 	if !s.take('{') {
 		return false
 	}
 	if s.take('}') {
 		return required == 0
 	}
+	next := 0
 	for seen := uint64(0); ; {
 		name, ok := s.quoted()
-		m, known := members[name]
-		if !ok || !known || seen&m.bit != 0 || !s.take(':') || !m.read(s, into.Field(m.field)) {
+		field := memberNamed(name, members, next)
+		if !ok || field < 0 || seen&(1<<field) != 0 || !s.take(':') || !members[field].read(s, into.Field(field)) {
 			return false
 		}
-		seen |= m.bit
+		seen |= 1 << field
+		next = field + 1
 		if !s.take(',') {
 			return s.take('}') && seen&required == required
 		}
 	}
 }
 
+// memberNamed is the place of a member, -1 for an unknown one. Programs write members in the order of the contract, so it is mostly
+// the next place or one soon after.
+func memberNamed(name string, members []member, next int) int {
+	for i := next; i < len(members); i++ {
+		if members[i].name == name {
+			return i
+		}
+	}
+	for i := range next {
+		if members[i].name == name {
+			return i
+		}
+	}
+	return -1
+}
+
 func (s *bodyScan) list(read valueReader, limit int, into reflect.Value) bool {
 	if !s.take('[') {
 		return false
 	}
+	begin := s.at
 	if s.take(']') {
 		into.Set(reflect.MakeSlice(into.Type(), 0, 0))
 		return true
 	}
 	for n := range limit {
 		if n == into.Cap() {
-			into.Grow(n + 1)
+			into.Grow(min(limit, 8*n, s.elementsLeft(begin, n)) + 1)
 		}
 		into.SetLen(n + 1)
 		if !read(s, into.Index(n)) {
@@ -71,20 +111,27 @@ func (s *bodyScan) list(read valueReader, limit int, into reflect.Value) bool {
 	return false
 }
 
+// elementsLeft guesses how many elements the text still holds after n that began at begin.
+func (s *bodyScan) elementsLeft(begin, n int) int {
+	return (len(s.text) - s.at) * n / (s.at - begin + 1)
+}
+
 // quoted is a string without control characters but line breaks and tabs, which must be escaped.
 func (s *bodyScan) quoted() (string, bool) {
 	if !s.take('"') {
 		return "", false
 	}
 	begin := s.at
-	for ; s.at < len(s.text); s.at++ {
-		switch c := s.text[s.at]; {
+	for i := begin; i < len(s.text); i++ {
+		switch c := s.text[i]; {
+		case c >= ' ' && c != '"' && c != '\\' && c != 0x7f:
 		case c == '"':
-			s.at++
-			return s.text[begin : s.at-1], true
+			s.at = i + 1
+			return s.text[begin:i], true
 		case c == '\\':
+			s.at = i
 			return s.escaped(begin)
-		case c < ' ' || c == 0x7f:
+		default:
 			return "", false
 		}
 	}
