@@ -71,7 +71,7 @@ bench-relay: build ## only relayd beside Postfix and the bare loop; SHORT=1 for 
 
 soak: ## long crash and load tests
 	.ci/setup tests
-	SOAK=1 go test -run 'Soak' -count=1 -timeout 60m -v ./...
+	SOAK=1 go test -run 'Soak' -count=1 -timeout 120m -v ./...
 
 run: build ## start control plane and one edge on this machine; Ctrl-C stops everything
 	@.ci/stack run
