@@ -3,8 +3,8 @@
 // search for an id.
 //
 // Each event is a method, and each method's message is constant: "accepted",
-// "rejected", "deferred", "delivered", "bounced", "expired", "cancelled",
-// "on hold", "released", "held", "notified", "not notified". Values come from
+// "rejected", "rejected too often", "deferred", "delivered", "bounced", "expired",
+// "cancelled", "on hold", "released", "held", "notified", "not notified". Values come from
 // strangers, so every one is made safe before it is written: no control bytes,
 // no text direction tricks, no endless text. The package knows no secrets and
 // takes none.
@@ -48,6 +48,7 @@ const (
 	KeyDelay    = "delay"
 	KeySize     = "size"
 	KeyNotice   = "notice"
+	KeyUnlogged = "unlogged"
 )
 
 // maxValueBytes bounds each value. A reply of another server is shortened to
@@ -168,6 +169,12 @@ func (l *Log) Rejected(m Message, r Refusal) {
 		w.text(KeyReply, r.Reply)
 		w.cause(r.Cause)
 	})
+}
+
+// Unlogged notes at the end of a session how many refusals were not noted by
+// Rejected, and for which reasons, because there were too many.
+func (l *Log) Unlogged(m Message, refusals string) {
+	l.write(slog.LevelInfo, "rejected too often", &m, func(w *line) { w.text(KeyUnlogged, refusals) })
 }
 
 // ReplyUndelivered notes that a stored message's 250 did not reach the client:

@@ -58,6 +58,7 @@ func TestEachEventHasItsOwnLineWithFixedKeys(t *testing.T) {
 		l.Notified(maillog.Message{ID: "x"}, "failed", "y")
 		l.NotNotified(maillog.Message{ID: "x"}, "failed")
 		l.ReplyUndelivered(maillog.Message{ID: "x"}, errors.New("reset"))
+		l.Unlogged(maillog.Message{Client: netip.MustParseAddr("192.0.2.10")}, "99980 ip-not-allowed")
 	})
 	who := map[string]any{
 		"id": "01KAQ7M2", "partner": "acme", "domain": "example.com", "from": "anna@example.com", "client": "192.0.2.10",
@@ -101,6 +102,7 @@ func TestEachEventHasItsOwnLineWithFixedKeys(t *testing.T) {
 		brief("notified", "reason", "failed", "notice", "y"),
 		brief("not notified", "reason", "failed", "level", "WARN"),
 		brief("reply undelivered", "error", "reset"),
+		{"level": "INFO", "msg": "rejected too often", "from": "<>", "client": "192.0.2.10", "unlogged": "99980 ip-not-allowed"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("log lines (-want +got):\n%s", diff)

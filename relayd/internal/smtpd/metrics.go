@@ -18,6 +18,7 @@ type metrics struct {
 	stages      *prometheus.HistogramVec
 	undelivered prometheus.Counter
 	unreported  prometheus.Counter
+	unlogged    prometheus.Counter
 	unscanned   prometheus.Counter
 	// What stages has for each stage.
 	receive, scan, quota, store prometheus.Observer
@@ -47,7 +48,8 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"stage"}),
 		undelivered: counter("replies_undelivered_total", "Messages stored whose 250 did not reach the client: it may send them again."),
-		unreported:  counter("refusals_unreported_total", "Refusals of strangers that were not reported to the control plane, because there were too many."),
+		unreported:  counter("refusals_unreported_total", "Refusals that were not reported to the control plane, because there were too many."),
+		unlogged:    counter("refusals_unlogged_total", "Refusals without a line in the mail log, because there were too many."),
 		unscanned:   counter("unscanned_total", "Messages accepted without a scanner because the platform allows it."),
 	}
 	m.receive, m.scan = m.stages.WithLabelValues("receive"), m.stages.WithLabelValues("scan")
@@ -56,7 +58,8 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.connections, m.accepted, m.bytes, m.refused, m.logins, m.guessing, m.stages, m.undelivered, m.unreported, m.unscanned,
+		m.connections, m.accepted, m.bytes, m.refused, m.logins, m.guessing, m.stages, m.undelivered, m.unreported, m.unlogged,
+		m.unscanned,
 	} {
 		if err := registry.Register(c); err != nil {
 			return nil, err

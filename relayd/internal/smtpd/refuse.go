@@ -44,12 +44,17 @@ type refusal struct {
 	// quiet: no event, because one was made for the same decision, or because
 	// it is about the connection only.
 	quiet bool
+	// lines are those of the session, nil outside one.
+	lines lines
 }
 
 // refuse is the session's way out for a reply that is not a success. The result
 // is never nil, and never wrapped: engines find its type by assertion.
 func (s *session) refuse(r refusal) error {
-	r.client = s.peer
+	if s.lines == nil {
+		s.lines = lines{}
+	}
+	r.client, r.lines = s.peer, s.lines
 	if r.login == "" {
 		r.login = s.userText
 	}
@@ -85,9 +90,29 @@ func (s *session) refuseVerdict(stage reason.Stage, v admit.Verdict, tx *transac
 }
 
 // record writes what the operator, the partner and the customer will look for.
+// What has no line because there were so many is no event either if it is a
+// domain's own mail; those of strangers have a bound of their own, so that most
+// references are explained also without a line.
 func (s *Server) record(r *refusal, reply reason.Reply) {
 	s.metrics.refused.WithLabelValues(string(r.slug)).Inc()
 	m := r.message()
+	written := s.writes(r)
+	if written {
+		s.log(r, m, reply)
+	}
+	if r.quiet {
+		return
+	}
+	if !written && !r.ofStranger() {
+		s.metrics.unreported.Inc()
+		return
+	}
+	if err := s.report(r, m, reply); err != nil {
+		s.Log.Error("recording a refusal", "ref", r.ref, "err", err)
+	}
+}
+
+func (s *Server) log(r *refusal, m maillog.Message, reply reason.Reply) {
 	s.mailLog.Rejected(m, maillog.Refusal{
 		Reason: string(r.slug), Ref: r.ref, Stage: string(r.stage), To: r.recipient,
 		Reply: firstLine(reply), Cause: r.cause,
@@ -95,12 +120,6 @@ func (s *Server) record(r *refusal, reply reason.Reply) {
 	if found, ok := reason.Lookup(r.slug); ok && found.Scope == reason.ScopePlatform && r.cause != nil {
 		s.Log.Error("mail refused for trouble of our own",
 			"reason", string(r.slug), "ref", r.ref, "err", r.cause.Error())
-	}
-	if r.quiet {
-		return
-	}
-	if err := s.report(r, m, reply); err != nil {
-		s.Log.Error("recording a refusal", "ref", r.ref, "err", err)
 	}
 }
 

@@ -109,6 +109,8 @@ type Server struct {
 	gate    *authGate
 	pace    *buckets // of users' messages
 	noise   *buckets // of refusals of strangers, by the domain that they name
+	// lines of the mail log are left to refusals of strangers at an address; lineAlarms, to say once a minute that none are.
+	lines, lineAlarms *buckets
 
 	sealer *feedback.Sealer
 	// transactions that are over, for their memory.
@@ -145,6 +147,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		Config: c, limits: limits, mailLog: c.MailLog,
 		pace: newBuckets(limits.UserMessagesPerMinute), noise: newBuckets(noisePerMinute),
+		lines: newBuckets(linesPerMinute), lineAlarms: newBuckets(1),
 		perIP: map[netip.Addr]int{}, perPartner: map[string]int{},
 	}
 	s.transactions.New = func() any { return new(transaction) }

@@ -49,6 +49,7 @@ type session struct {
 	// closed to further messages: see intake.abandon.
 	closed  bool
 	partner string // whose connections this one is counted to
+	lines   lines  // of refusals
 }
 
 var _ smtpwire.Announcer = (*session)(nil)
@@ -257,6 +258,7 @@ func (s *session) Reset() {
 // Logout implements smtp.Session.
 func (s *session) Logout() error {
 	s.Reset()
+	s.tellUnwritten()
 	s.leavePartner()
 	return nil
 }
