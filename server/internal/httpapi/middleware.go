@@ -108,10 +108,23 @@ func (a *API) Limit(next echo.HandlerFunc) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		request.Body, request.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		request.Body, request.ContentLength = newWholeBody(body), int64(len(body))
 		return next(c)
 	}
 }
+
+// wholeBody is a request body that is in memory.
+type wholeBody struct {
+	*bytes.Reader
+	content []byte
+}
+
+func newWholeBody(content []byte) *wholeBody {
+	return &wholeBody{Reader: bytes.NewReader(content), content: content}
+}
+
+// Close implements io.Closer.
+func (*wholeBody) Close() error { return nil }
 
 func headerBytes(header http.Header) int {
 	total := 0

@@ -1,11 +1,11 @@
 package httpapi
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
+	"net/http"
 	"net/url"
 	"reflect"
 	"slices"
@@ -58,11 +58,10 @@ func (a *API) Validate(next echo.HandlerFunc) echo.HandlerFunc {
 // ways. It reports true where the operation has a reader of its own, and nothing of the body is left to validate.
 func checkBody(c echo.Context, op *operation) (read bool, err error) {
 	declared := op.route.Operation.RequestBody
-	body, err := io.ReadAll(c.Request().Body) // in memory already, see Limit
+	body, err := bodyOf(c.Request())
 	if err != nil {
 		return false, err
 	}
-	c.Request().Body = io.NopCloser(bytes.NewReader(body))
 	if declared == nil {
 		if len(body) > 0 {
 			return false, problem.Malformed("This operation takes no request body")
@@ -87,6 +86,16 @@ func checkBody(c echo.Context, op *operation) (read bool, err error) {
 		return false, checkJSON(body)
 	}
 	return false, nil
+}
+
+// bodyOf returns the body of a request, which can be read all the same. Limit has it in memory where there is one.
+func bodyOf(request *http.Request) ([]byte, error) {
+	if whole, held := request.Body.(*wholeBody); held {
+		return whole.content, nil
+	}
+	content, err := io.ReadAll(request.Body)
+	request.Body = newWholeBody(content)
+	return content, err
 }
 
 // readBody is where the value of a body is kept that a bodyReader has read.

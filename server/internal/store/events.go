@@ -100,13 +100,8 @@ func (tx *Tx) RecordEvents(batch EventBatch) (EventOutcome, error) {
 		outcome.GapFrom, outcome.GapTo = edge.EventAcknowledged+1, batch.FirstKept-1
 		edge.EventAcknowledged = outcome.GapTo
 	}
-	slices.SortFunc(batch.Events, func(a, b Event) int { return cmp.Compare(a.Sequence, b.Sequence) })
-	for _, e := range batch.Events {
-		if e.Sequence == edge.EventAcknowledged+1 {
-			edge.EventAcknowledged++
-			outcome.Taken = append(outcome.Taken, e)
-		}
-	}
+	outcome.Taken = following(batch.Events, edge.EventAcknowledged)
+	edge.EventAcknowledged += int64(len(outcome.Taken))
 	fresh := edge.freshOf(outcome.Taken, tx.Now)
 	outcome.Acknowledged = edge.EventAcknowledged
 	if outcome.GapTo > 0 {
@@ -119,7 +114,7 @@ func (tx *Tx) RecordEvents(batch EventBatch) (EventOutcome, error) {
 	if err != nil {
 		return EventOutcome{}, err
 	}
-	c := &counting{tx: tx, edge: edge.ID, days: map[string][]QuotaDay{}, domains: map[string]Domain{}}
+	c := &counting{tx: tx, edge: edge.ID, days: map[string][]QuotaDay{}, domains: map[string]*Domain{}}
 	if err := c.load(outcome.Taken); err != nil {
 		return EventOutcome{}, err
 	}
@@ -130,23 +125,49 @@ func (tx *Tx) RecordEvents(batch EventBatch) (EventOutcome, error) {
 	return outcome, q.follow(outcome.Taken)
 }
 
+// following returns the events that follow a number without a gap, in order. An event that is told twice counts once.
+func following(events []Event, number int64) []Event {
+	bySequence := func(a, b Event) int { return cmp.Compare(a.Sequence, b.Sequence) }
+	if !slices.IsSortedFunc(events, bySequence) {
+		slices.SortStableFunc(events, bySequence)
+	}
+	events = slices.CompactFunc(events, func(a, b Event) bool { return a.Sequence == b.Sequence })
+	begin, _ := slices.BinarySearchFunc(events, number+1, func(e Event, n int64) int { return cmp.Compare(e.Sequence, n) })
+	end := begin
+	for end < len(events) && events[end].Sequence == number+1+int64(end-begin) {
+		end++
+	}
+	return events[begin:end]
+}
+
 // freshOf returns the events that were not counted in an earlier generation, and notes the latest. An edge that was set back
 // numbers on from an older state of its disk: what has a number of before and a time of before is what was told before, and what
 // has such a number but is younger than all of that was made since. A time that a clock far ahead gave says nothing: better to
 // count what is told again twice than to lose what is new until that time has come. A refusal is known by its reference.
 func (e *Edge) freshOf(events []Event, now time.Time) []Event {
-	fresh := make([]Event, 0, len(events))
-	for _, event := range events {
-		at := event.Time.UTC().Truncate(time.Microsecond) // as it is stored
-		if e.EventLatest == nil || at.After(*e.EventLatest) {
-			e.EventLatest = &at
-		}
-		if event.hasReference() || event.Sequence > e.EventRepeatTo || e.EventRepeatBefore == nil || at.After(*e.EventRepeatBefore) {
-			fresh = append(fresh, event)
+	stored := func(at time.Time) time.Time { return at.UTC().Truncate(time.Microsecond) }
+	latest := e.EventLatest
+	for i := range events {
+		if at := &events[i].Time; latest == nil || at.After(*latest) {
+			latest = at
 		}
 	}
-	if latest := now.Add(clockSlack); e.EventLatest != nil && e.EventLatest.After(latest) {
-		e.EventLatest = &latest
+	if latest != nil {
+		at := stored(*latest)
+		if most := now.Add(clockSlack); at.After(most) {
+			at = most
+		}
+		e.EventLatest = &at
+	}
+	if e.EventRepeatBefore == nil || len(events) == 0 || events[0].Sequence > e.EventRepeatTo {
+		return events
+	}
+	fresh := make([]Event, 0, len(events))
+	for i := range events {
+		event := &events[i]
+		if event.hasReference() || event.Sequence > e.EventRepeatTo || stored(event.Time).After(*e.EventRepeatBefore) {
+			fresh = append(fresh, *event)
+		}
 	}
 	return fresh
 }
@@ -154,13 +175,17 @@ func (e *Edge) freshOf(events []Event, now time.Time) []Event {
 // hasReference reports whether the event is a decision that is kept under its reference, so that it is known when it is told again.
 func (e *Event) hasReference() bool { return e.Ref != "" && e.Reason != "" }
 
+// counts reports whether the event counts for a day.
+func (e *Event) counts() bool { return e.Kind == EventAccepted || e.Kind == EventRefused }
+
 // counting adds up a batch before it writes, so that a batch of one busy sender is a handful of rows.
 type counting struct {
 	tx   *Tx
 	edge string
 
-	domains map[string]Domain
-	rules   *quotaRules
+	domains map[string]*Domain
+	// rules are of all these domains; they are read when a day is to be written.
+	rules *quotaRules
 	// days are the known days of each domain.
 	days map[string][]QuotaDay
 
@@ -181,8 +206,11 @@ func (c *counting) count(events []Event) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range events {
-		if err := c.add(e, fresh); err != nil {
+	if err := c.loadDays(events); err != nil {
+		return err
+	}
+	for i := range events {
+		if err := c.add(&events[i], fresh); err != nil {
 			return err
 		}
 	}
@@ -191,23 +219,39 @@ func (c *counting) count(events []Event) error {
 
 // load reads the domains that are named, as far as the edge may serve them.
 func (c *counting) load(events []Event) error {
-	var names []string
-	for _, e := range events {
-		if e.Domain != "" {
-			names = append(names, e.Domain)
+	named := map[string]bool{}
+	for i := range events {
+		named[events[i].Domain] = true
+	}
+	delete(named, "")
+	if len(named) == 0 {
+		return nil
+	}
+	var rows []Domain
+	err := c.tx.scoped(c.tx.db, "partner", "name").Where("name IN ?", sortedKeys(named)).Find(&rows).Error
+	for i := range rows {
+		c.domains[rows[i].Name] = &rows[i]
+	}
+	return err
+}
+
+// loadDays reads the running day of each domain that has something to count: most events count for it.
+func (c *counting) loadDays(events []Event) error {
+	counted := map[string]bool{}
+	for i := range events {
+		if _, served := c.domains[events[i].Domain]; served && events[i].counts() {
+			counted[events[i].Domain] = true
 		}
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	var rows []Domain
-	err := c.tx.scoped(c.tx.db, "partner", "name").Where("name IN ?", names).Find(&rows).Error
-	if err != nil {
-		return err
+	if len(counted) == 0 {
+		return nil
 	}
-	for _, d := range rows {
-		c.domains[d.Name] = d
+	var rows []QuotaDay
+	err := c.tx.db.Where("domain IN ? AND day_start <= ? AND day_end > ?", sortedKeys(counted), c.tx.Now, c.tx.Now).
+		Order("domain, day_start DESC").Find(&rows).Error
+	for _, day := range rows {
+		c.days[day.Domain] = append(c.days[day.Domain], day)
 	}
-	c.rules, err = c.tx.quotaRules(rows)
 	return err
 }
 
@@ -215,10 +259,10 @@ func (c *counting) load(events []Event) error {
 func (c *counting) freshRefusals(events []Event) (map[string]bool, error) {
 	fresh := map[string]bool{}
 	var refs []string
-	for _, e := range events {
-		if e.Ref != "" {
-			fresh[e.Ref] = true
-			refs = append(refs, e.Ref)
+	for i := range events {
+		if ref := events[i].Ref; ref != "" {
+			fresh[ref] = true
+			refs = append(refs, ref)
 		}
 	}
 	if len(refs) == 0 {
@@ -232,16 +276,20 @@ func (c *counting) freshRefusals(events []Event) (map[string]bool, error) {
 	return fresh, err
 }
 
-func (c *counting) add(e Event, fresh map[string]bool) error {
+func (c *counting) add(e *Event, fresh map[string]bool) error {
 	domain, served := c.domains[e.Domain]
 	if e.hasReference() {
 		if !fresh[e.Ref] {
 			return nil
 		}
 		fresh[e.Ref] = false
-		c.decisions = append(c.decisions, decisionOf(e, c.edge, domain.Partner))
+		partner := ""
+		if served {
+			partner = domain.Partner
+		}
+		c.decisions = append(c.decisions, decisionOf(e, c.edge, partner))
 	}
-	if !served || e.Kind != EventAccepted && e.Kind != EventRefused {
+	if !served || !e.counts() {
 		return nil
 	}
 	day, err := c.dayOf(domain, e)
@@ -256,7 +304,7 @@ func (c *counting) add(e Event, fresh map[string]bool) error {
 }
 
 // dayOf is the day that an event counts for: the one that was charged, else the one it happened on.
-func (c *counting) dayOf(domain Domain, e Event) (*QuotaDay, error) {
+func (c *counting) dayOf(domain *Domain, e *Event) (*QuotaDay, error) {
 	at := e.DayStart
 	if at.IsZero() {
 		at = e.Time
@@ -269,7 +317,17 @@ func (c *counting) dayOf(domain Domain, e Event) (*QuotaDay, error) {
 			return day, nil
 		}
 	}
-	day, err := c.tx.dayFor(c.rules, domain, at)
+	if c.rules == nil {
+		all := make([]Domain, 0, len(c.domains))
+		for _, name := range sortedKeys(c.domains) {
+			all = append(all, *c.domains[name])
+		}
+		var err error
+		if c.rules, err = c.tx.quotaRules(all); err != nil {
+			return nil, err
+		}
+	}
+	day, err := c.tx.dayFor(c.rules, *domain, at)
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +355,7 @@ func (tx *Tx) dayFor(rules *quotaRules, domain Domain, at time.Time) (QuotaDay, 
 	return day, tx.insertDay(&day)
 }
 
-func (c *counting) addAccepted(day *QuotaDay, e Event) {
+func (c *counting) addAccepted(day *QuotaDay, e *Event) {
 	key := keyOf(day.Domain, day.DayStart)
 	total := c.accepted[key]
 	if total == nil {
@@ -321,7 +379,7 @@ func (c *counting) addAccepted(day *QuotaDay, e Event) {
 	}
 }
 
-func (c *counting) addRefused(day *QuotaDay, e Event) error {
+func (c *counting) addRefused(day *QuotaDay, e *Event) error {
 	key := keyOf(day.Domain, day.DayStart)
 	total := c.refusals[refusalKey{key, e.Reason}]
 	if total == nil {
@@ -349,13 +407,13 @@ func (c *counting) addRefused(day *QuotaDay, e Event) error {
 }
 
 // sendersOf are those that an event counts for; empty ones are unknown.
-func sendersOf(e Event) [3]senderKey {
+func sendersOf(e *Event) [3]senderKey {
 	return [3]senderKey{
 		{kind: SenderClientAddress, sender: e.ClientAddress}, {kind: SenderUser, sender: e.User}, {kind: SenderAddress, sender: e.Sender},
 	}
 }
 
-func decisionOf(e Event, edge, partner string) Decision {
+func decisionOf(e *Event, edge, partner string) Decision {
 	return Decision{
 		Ref: e.Ref, OccurredAt: e.Time.UTC(), Edge: edge, Domain: e.Domain, Partner: partner, Reason: e.Reason, Stage: e.Stage,
 		Reply: e.Reply, ClientAddress: e.ClientAddress, UserAddress: e.User, Sender: e.Sender, Recipient: e.Recipient,

@@ -27,7 +27,7 @@ const (
 type queueing struct {
 	tx      *Tx
 	edge    string
-	domains map[string]Domain
+	domains map[string]*Domain
 	// repeatTo is the last event that the edge may be telling again.
 	repeatTo int64
 	// messages are the known rows of each message by destination; a row whose Remaining is 0 has left.
@@ -45,7 +45,8 @@ func (q *queueing) follow(events []Event) error {
 	if err := q.load(events); err != nil {
 		return err
 	}
-	for _, e := range events {
+	for i := range events {
+		e := &events[i]
 		if e.Kind == EventQueueOperation {
 			if err := q.tx.finishQueueOperation(q.edge, e); err != nil {
 				return err
@@ -61,7 +62,8 @@ func (q *queueing) follow(events []Event) error {
 func (q *queueing) load(events []Event) error {
 	q.messages = map[string]map[string]*queuedRow{}
 	var ids []string
-	for _, e := range events {
+	for i := range events {
+		e := &events[i]
 		if e.MessageID == "" || !changesQueue(e.Kind) || q.messages[e.MessageID] != nil {
 			continue
 		}
@@ -92,7 +94,7 @@ func changesQueue(kind string) bool {
 	return false
 }
 
-func (q *queueing) apply(e Event) {
+func (q *queueing) apply(e *Event) {
 	rows := q.messages[e.MessageID]
 	if rows == nil {
 		return
@@ -131,10 +133,10 @@ func (q *queueing) apply(e Event) {
 	}
 }
 
-func (r *queuedRow) change(e Event) { r.changed, r.ChangedAt = true, e.Time.UTC() }
+func (r *queuedRow) change(e *Event) { r.changed, r.ChangedAt = true, e.Time.UTC() }
 
 // accept makes the rows of a message, anew if it is told again.
-func (q *queueing) accept(rows map[string]*queuedRow, e Event) {
+func (q *queueing) accept(rows map[string]*queuedRow, e *Event) {
 	for _, row := range rows {
 		row.Remaining, row.changed = 0, true
 	}
@@ -154,7 +156,7 @@ func (q *queueing) accept(rows map[string]*queuedRow, e Event) {
 }
 
 // deferred notes an attempt. A message whose acceptance is not known, because its event was lost, becomes known by it.
-func (q *queueing) deferred(rows map[string]*queuedRow, e Event) {
+func (q *queueing) deferred(rows map[string]*queuedRow, e *Event) {
 	row := rows[destinationOf(e)]
 	if row == nil {
 		id, err := ulid.ParseStrict(e.MessageID)
@@ -177,7 +179,7 @@ func (q *queueing) deferred(rows map[string]*queuedRow, e Event) {
 }
 
 // newRow is nil for a domain that the edge does not serve.
-func (q *queueing) newRow(e Event, destination string, acceptedAt time.Time) *queuedRow {
+func (q *queueing) newRow(e *Event, destination string, acceptedAt time.Time) *queuedRow {
 	domain, served := q.domains[e.Domain]
 	if !served || destination == "" {
 		return nil
@@ -191,7 +193,7 @@ func (q *queueing) newRow(e Event, destination string, acceptedAt time.Time) *qu
 }
 
 // destinationOf is the domain of the recipient that an event is about.
-func destinationOf(e Event) string {
+func destinationOf(e *Event) string {
 	return e.Recipient[strings.LastIndexByte(e.Recipient, '@')+1:]
 }
 
@@ -199,8 +201,16 @@ func destinationOf(e Event) string {
 func (q *queueing) save() error {
 	var changed []QueuedMessage
 	var gone []string
-	for _, id := range sortedKeys(q.messages) {
-		rows := q.messages[id]
+	touched := map[string]map[string]*queuedRow{}
+	for id, rows := range q.messages {
+		for _, row := range rows {
+			if row.saved && row.Remaining == 0 || row.changed && row.Remaining > 0 {
+				touched[id] = rows
+			}
+		}
+	}
+	for _, id := range sortedKeys(touched) {
+		rows := touched[id]
 		var left []string
 		for _, destination := range sortedKeys(rows) {
 			row := rows[destination]

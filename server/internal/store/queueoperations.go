@@ -172,7 +172,7 @@ func (tx *Tx) acknowledgeQueueOperations(edge string, number int64) error {
 }
 
 // finishQueueOperation notes what an edge tells of an operation; again, the same.
-func (tx *Tx) finishQueueOperation(edge string, e Event) error {
+func (tx *Tx) finishQueueOperation(edge string, e *Event) error {
 	return tx.db.Model(&queueOperationEdge{}).Where("operation = ? AND edge = ?", e.Ref, edge).UpdateColumns(map[string]any{
 		"messages": e.Messages, "recipients": e.Recipients, "done_at": tx.Now,
 	}).Error
