@@ -52,6 +52,7 @@ type destination struct {
 	used     int64   // when it was last heard of
 	alarm    int64   // what counts of lanes.alarms; 0 = nothing
 	alone    bool    // one at a time, whatever is learned
+	spare    bool    // in lanes.spare
 }
 
 const (

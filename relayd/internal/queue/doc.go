@@ -10,6 +10,7 @@
 //	place.go        where a message belongs just now
 //	entry.go        a heap of those that are due later
 //	lanes.go        what is due, by customer and destination, waiting for a slot
+//	turns.go        whose turn it is
 //	attempt.go      what is under way
 //	destination.go  what each destination can take, and which ones are dead
 //	asleep.go       what is not tried: its destination is dead, or has had its limit
@@ -17,11 +18,14 @@
 //	loop.go         what time brings; mail that comes in and goes out at once
 //	                does not meet it
 //
-// One slot is one attempt. Slots are handed out by turns: customers take turns,
-// and each customer's destinations take turns, within a limit for all, for one
-// destination and for one customer. So a destination that is dead or slow
-// holds up nobody but itself, and a customer who floods the queue waits mostly
-// for himself; pace.go slows his sessions too. Whoever makes a unit startable
+// One slot is one attempt. Slots are handed out by turns: first to the customer
+// who has fewest, by turns among equals, and each customer's destinations take
+// turns, within a limit for all, for one destination and for one customer. The
+// more slots are in use, the fewer one customer may have, and the last quarter is
+// for those who have none. So a destination that is dead or slow holds up nobody
+// but itself, customers who flood the queue, or whose mail is slow, wait mostly
+// for themselves, and others need not wait until an attempt of theirs ends;
+// pace.go slows the sessions of a flood too. Whoever makes a unit startable
 // (mail that came in, an attempt that ended, a moment that came) hands it to a
 // worker; a worker that ends an attempt takes the next unit itself.
 //

@@ -17,8 +17,21 @@ type unit struct {
 // A customer whose turn it is gives the next of its open lanes. A lane whose
 // destination has no free slot is parked there and comes back when one is free,
 // so that a turn never walks past things that cannot start, however many there
-// are. A message in a lane takes the room of a pointer. All methods need
-// Queue.mu.
+// are. A message in a lane takes the room of a pointer.
+//
+// A quarter of the slots is for customers who have no attempt under way. Who has
+// some may start another while he has fewer than slots are free beside that
+// quarter (the dynamic threshold of Choudhury and Hahne). So while N customers
+// have mail under way, and N is no more than a quarter of Attempts, one who comes
+// later starts at once, whatever theirs is and however long it takes. When each
+// has more than he may start they get 3/4*Attempts/(N+1) each, and he gets half of
+// that at once. One or two get what PerCustomer lets them have where it is a
+// quarter too; three get 75 of 400 each.
+//
+// Nothing is done when the number of free slots changes: customers are queued by
+// how many attempts they have under way, and the rule is how far pick looks.
+//
+// All methods need Queue.mu.
 type lanes struct {
 	limits          Limits
 	backlog         int                                // see Config.Backlog
@@ -27,12 +40,13 @@ type lanes struct {
 	now             func() time.Time
 	customers       map[string]*customer
 	destinations    map[way]*destination
-	turns           ring[*customer] // those that could start something
-	alarms          alarms          // destinations that open at a moment
-	asleep          ring[*entry]    // wait for a dead destination and are to be told so
-	refill          ring[*customer] // have room for what is in excess
-	wake            func()          // the loop looks at alarms and asleep
-	idle            int             // customers and destinations, about, that hold nothing
+	turns           turns
+	spare           ring[*destination] // had a free slot and parked lanes when they were last looked at
+	alarms          alarms             // destinations that open at a moment
+	asleep          ring[*entry]       // wait for a dead destination and are to be told so
+	refill          ring[*customer]    // have room for what is in excess
+	wake            func()             // the loop looks at alarms and asleep
+	idle            int                // customers and destinations, about, that hold nothing
 	waiting, flying int
 	dead            int // destinations
 }
@@ -41,11 +55,13 @@ type lanes struct {
 type customer struct {
 	name    string
 	flying  int
-	waiting int           // in lanes whose destination is not dead
-	lanes   int           // that are not empty
-	dead    int           // of them, those of dead destinations
-	open    ring[*lane]   // not empty, not parked
-	queued  bool          // in lanes.turns
+	waiting int         // in lanes whose destination is not dead
+	lanes   int         // that are not empty
+	dead    int         // of them, those of dead destinations
+	open    ring[*lane] // not empty, not parked
+	queued  bool        // in lanes.turns
+	ahead   *customer   // there
+	behind  *customer
 	refills bool          // in lanes.refill
 	excess  ring[*entry]  // due, but for more destinations than a customer may fill
 	paced   chan struct{} // closed when waiting has become small; nil when nobody waits for that
@@ -76,7 +92,7 @@ const maxIdle = 2000
 func newLanes(c Config, wake func()) *lanes {
 	return &lanes{
 		limits: c.Limits, backlog: c.Backlog, limit: c.DestinationLimit, random: c.Random, now: c.Now, wake: wake,
-		customers: make(map[string]*customer), destinations: make(map[way]*destination),
+		customers: make(map[string]*customer), destinations: make(map[way]*destination), turns: newTurns(c.Limits.PerCustomer),
 	}
 }
 
@@ -134,9 +150,15 @@ func (l *lanes) roomFor(c *customer, d *destination) bool {
 
 // pick takes out the unit whose turn it is, and its slot.
 func (l *lanes) pick() (unit, bool) {
-	for l.flying < l.limits.Attempts && l.turns.len() > 0 {
-		c := l.turns.popFront()
-		c.queued = false
+	for {
+		c := l.turns.first(l.below())
+		if c == nil {
+			if l.useSpare() {
+				continue
+			}
+			return unit{}, false
+		}
+		l.turns.remove(c)
 		way := c.open.popFront()
 		d := way.destination
 		if !l.mayStart(d) {
@@ -166,7 +188,13 @@ func (l *lanes) pick() (unit, bool) {
 		l.giveTurn(c)
 		return unit{entry: e, lane: way, number: d.started}, true
 	}
-	return unit{}, false
+}
+
+// below is what a customer must have fewer attempts under way than to start
+// another; 0 when no slot is free.
+func (l *lanes) below() int {
+	free := l.limits.Attempts - l.flying
+	return max(free-l.limits.Attempts/4, min(free, 1))
 }
 
 // takeExcess lets what is in excess into lanes, if c has fewer now.
@@ -195,6 +223,9 @@ func (l *lanes) nextExcess() *entry {
 func (l *lanes) done(u unit, v verdict) {
 	c, d := u.lane.customer, u.lane.destination
 	l.flying--
+	if c.queued {
+		l.turns.remove(c)
+	}
 	c.flying--
 	d.flying--
 	l.learn(d, u.number, v)
@@ -206,22 +237,43 @@ func (l *lanes) done(u unit, v verdict) {
 // unpark lets lanes use free slots of d: as many as it takes until each has a
 // customer who may start it.
 func (l *lanes) unpark(d *destination) {
-	for free := l.free(d); free > 0 && d.parked.len() > 0; {
+	free := l.free(d)
+	if free <= 0 {
+		return
+	}
+	for free > 0 && d.parked.len() > 0 {
 		way := d.parked.popFront()
 		// First of its customer's lanes: the slot stays idle until its turn.
 		way.customer.open.pushFront(way)
 		l.giveTurn(way.customer)
-		if way.customer.queued {
+		if way.customer.queued && way.customer.flying < max(1, l.below()) {
 			free--
 		}
 	}
+	if d.parked.len() > 0 && !d.spare {
+		d.spare = true
+		l.spare.pushBack(d)
+	}
 }
 
-// giveTurn queues c if it could start something and is not queued yet.
+// useSpare looks after a destination whose free slots were meant for customers
+// who could not use them after all, since they, or others, have started something
+// else meanwhile. It reports whether there was one.
+func (l *lanes) useSpare() bool {
+	if l.below() == 0 || l.spare.len() == 0 {
+		return false
+	}
+	d := l.spare.popFront()
+	d.spare = false
+	l.unpark(d)
+	return true
+}
+
+// giveTurn queues c if it could start something, were there room for it, and is
+// not queued yet.
 func (l *lanes) giveTurn(c *customer) {
 	if !c.queued && c.open.len() > 0 && c.flying < l.limits.PerCustomer {
-		c.queued = true
-		l.turns.pushBack(c)
+		l.turns.add(c)
 	}
 }
 

@@ -39,7 +39,9 @@ func startable(l *lanes, waiting, flying []part) bool {
 		if d.dead() {
 			most = 1
 		}
-		if len(flying) < l.limits.Attempts && perCustomer[p.customer] < l.limits.PerCustomer && perDestination[p.destination] < most {
+		n, free := perCustomer[p.customer], l.limits.Attempts-len(flying)
+		room := n == 0 && free > 0 || n < free-l.limits.Attempts/4
+		if room && n < l.limits.PerCustomer && perDestination[p.destination] < most {
 			return true
 		}
 	}
@@ -62,8 +64,8 @@ func (c *customer) countLanes(l *lanes) (all, dead int) {
 func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := Limits{
-			Attempts:       rapid.IntRange(1, 8).Draw(t, "attempts"),
-			PerDestination: rapid.IntRange(1, 7).Draw(t, "per destination"),
+			Attempts:       rapid.IntRange(1, 12).Draw(t, "attempts"),
+			PerDestination: rapid.IntRange(1, 6).Draw(t, "per destination"),
 			PerCustomer:    rapid.IntRange(1, 4).Draw(t, "per customer"),
 		}
 		l := lanesOf(limits)
@@ -89,17 +91,28 @@ func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
 				}
 			}
 		}
+		push := func(customer, destination string) {
+			p := part{entry: &entry{index: -1}, customer: customer, destination: destination}
+			p.push(l)
+			waiting = append(waiting, p)
+		}
+		customers, destinations := []string{"a", "b", "c", "d", "e"}, []string{"x", "y", "z"}
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(t *rapid.T) {
-				p := part{
-					entry:       &entry{index: -1},
-					customer:    rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "customer"),
-					destination: rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "destination"),
+				push(rapid.SampledFrom(customers).Draw(t, "customer"), rapid.SampledFrom(destinations).Draw(t, "destination"))
+			},
+			"push to all": func(t *rapid.T) {
+				for _, d := range destinations {
+					push(rapid.SampledFrom(customers).Draw(t, "customer"), d)
 				}
-				p.push(l)
-				waiting = append(waiting, p)
 			},
 			"pick": func(*rapid.T) { take() },
+			"pick all": func(*rapid.T) {
+				for startable(l, waiting, flying) {
+					take()
+				}
+				take()
+			},
 			"done": func(t *rapid.T) {
 				if len(flying) == 0 {
 					t.Skip("nothing under way")
@@ -134,6 +147,9 @@ func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
 						t.Fatalf("destination %s has %d under way", name, n)
 					}
 				}
+				if free := limits.Attempts - len(flying); free+len(perCustomer) < min(limits.Attempts, limits.Attempts/4+1) {
+					t.Fatalf("%d customers leave %d slots free", len(perCustomer), free)
+				}
 				if l.waiting != len(waiting) || l.flying != len(flying) || len(flying) > limits.Attempts {
 					t.Fatalf("counted %d waiting and %d under way, want %d and %d", l.waiting, l.flying, len(waiting), len(flying))
 				}
@@ -154,10 +170,86 @@ func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
 		}
 		clock = clock.Add(2 * time.Hour)
 		l.sweep()
-		if len(l.customers)+len(l.destinations)+l.turns.len()+l.dead != 0 {
-			t.Fatalf("%d customers, %d destinations, %d turns, %d dead are left over", len(l.customers), len(l.destinations), l.turns.len(), l.dead)
+		if len(l.customers)+len(l.destinations)+l.dead != 0 || l.turns.first(limits.PerCustomer) != nil {
+			t.Fatalf("%d customers, %d destinations, %d dead are left over", len(l.customers), len(l.destinations), l.dead)
 		}
 	})
+}
+
+func TestASlotThatACustomerCannotUseAfterAllIsAnothers(t *testing.T) {
+	l := lanesOf(Limits{Attempts: 10, PerDestination: 1, PerCustomer: 1})
+	push := func(customer, destination string) {
+		part{entry: &entry{index: -1}, customer: customer, destination: destination}.push(l)
+	}
+	push("c", "x")
+	push("d", "y")
+	x, _ := l.pick()
+	y, _ := l.pick()
+	for _, c := range []string{"a", "b"} {
+		push(c, "x")
+		push(c, "y")
+	}
+	if u, ok := l.pick(); ok {
+		t.Fatalf("%s got a second slot of %s", u.lane.customer.name, u.lane.destination.way.domain)
+	}
+	l.done(x, verdict{})
+	l.done(y, verdict{}) // both are for a, who has waited longest and may start one
+	_, first := l.pick()
+	_, second := l.pick()
+	if !first || !second {
+		t.Errorf("of two free slots are used: %v, %v", first, second)
+	}
+}
+
+// endless gives a customer more mail than he may try at once.
+func endless(l *lanes, customer int) {
+	for n := range l.limits.PerCustomer + 1 {
+		part{entry: &entry{}, customer: fmt.Sprint(customer), destination: fmt.Sprintf("%d.%d", customer, n)}.push(l)
+	}
+}
+
+// startAll starts what may be started.
+func startAll(l *lanes) (started int) {
+	for _, ok := l.pick(); ok; _, ok = l.pick() {
+		started++
+	}
+	return started
+}
+
+func TestCustomersShareTheSlotsAndLeaveRoomForOthers(t *testing.T) {
+	for _, test := range []struct{ customers, each, free int }{
+		{customers: 1, each: 100, free: 300}, // as many as one may have
+		{customers: 2, each: 100, free: 200},
+		{customers: 3, each: 75, free: 175},
+		{customers: 4, each: 60, free: 160},
+		{customers: 10, each: 27, free: 127},
+		{customers: 100, each: 2, free: 102},
+		{customers: 399, each: 1, free: 1},
+		{customers: 500, each: 0, free: 0},
+	} {
+		l := lanesOf(Config{}.withDefaults().Limits)
+		for i := range test.customers {
+			endless(l, i)
+		}
+		startAll(l)
+		for _, c := range l.customers {
+			if c.flying != test.each && c.flying != test.each+1 {
+				t.Errorf("one of %d customers has %d under way, want %d", test.customers, c.flying, test.each)
+			}
+		}
+		if free := l.limits.Attempts - l.flying; free != test.free {
+			t.Errorf("%d customers leave %d slots free, want %d", test.customers, free, test.free)
+		}
+	}
+}
+
+func TestOneAfterTheOtherAHundredCustomersWhoseAttemptsNeverEndAreStartedAtOnce(t *testing.T) {
+	l := lanesOf(Config{}.withDefaults().Limits)
+	for i := range 101 {
+		if endless(l, i); startAll(l) == 0 {
+			t.Fatalf("customer %d waits for the others", i+1)
+		}
+	}
 }
 
 func TestCustomersTakeTurns(t *testing.T) {

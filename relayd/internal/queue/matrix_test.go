@@ -342,3 +342,45 @@ func timeOfOthers(t *testing.T, burden func(*edge)) time.Duration {
 	slices.Sort(took)
 	return took[len(took)*95/100]
 }
+
+// Matrix row 48: however many customers have endless mail for servers that take ten minutes to refuse it, mail of others is tried
+// at once.
+func TestRow48CustomersWhoseMailIsSlowDelayNobodyElse(t *testing.T) {
+	for _, slow := range []int{4, 10, 100} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEdge(t, func(c *queue.Config) {
+				c.Backoff, c.WarnAfter = func(int, float64) time.Duration { return time.Minute }, -1
+			})
+			defer e.close()
+			e.courier.silent, e.lazy = true, true
+			arrived := 0
+			e.courier.decide = func(_ context.Context, job queue.Job, _ string, _ int) queue.Result {
+				if job.RecipientDomain != "y.test" {
+					time.Sleep(10 * time.Minute)
+					return temporary()
+				}
+				arrived++
+				return delivered()
+			}
+			e.run()
+			// Each has more mail than may be tried at once, and enough destinations.
+			for i := range slow {
+				for n := range max(800/slow, 20) {
+					e.add(fmt.Sprintf("anna@customer%d.test", i), fmt.Sprintf("b@slow%d.customer%d.test", n/5, i))
+				}
+			}
+			for i := range 20 {
+				time.Sleep(7 * time.Minute)
+				synctest.Wait()
+				if under := e.queue.Stats().Attempts; under < 300*slow/(slow+1)-slow {
+					t.Errorf("%d customers: only %d attempts are under way", slow, under)
+				}
+				e.add(fmt.Sprintf("anna@other%d.test", i), "b@y.test")
+				synctest.Wait()
+				if arrived != i+1 {
+					t.Fatalf("%d customers: mail of another one waits for theirs", slow)
+				}
+			}
+		})
+	}
+}

@@ -72,7 +72,8 @@ type Limits struct {
 	Attempts int
 	// PerDestination is for one smarthost or recipient domain. 0 means 20.
 	PerDestination int
-	// PerCustomer is for one sender domain. 0 means a quarter of Attempts.
+	// PerCustomer is for one sender domain. 0 means a quarter of Attempts. The
+	// more customers have mail, the fewer each may have; see lanes.
 	PerCustomer int
 }
 

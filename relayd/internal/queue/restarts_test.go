@@ -26,7 +26,7 @@ func TestThreePlainRestartsWithABacklogQuarantineNothing(t *testing.T) {
 				e.run()
 				for n := range 40 {
 					if i == 0 {
-						e.add(fmt.Sprintf("anna@c%d.test", n%8), fmt.Sprintf("b%d@d%d.test", n, n%16))
+						e.add(fmt.Sprintf("anna@c%d.test", n%20), fmt.Sprintf("b%d@d%d.test", n, n%16))
 					}
 				}
 				e.await("attempts under way", func() bool {
