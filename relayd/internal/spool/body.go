@@ -1,7 +1,6 @@
 package spool
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -34,7 +33,7 @@ const (
 func (w *Writer) setBody(b *journal.Batch, id string) {
 	place, text := byte(inFile), []byte(nil)
 	if w.file == nil {
-		place, text = inJournal, *w.memory
+		place, text = inJournal, w.text.bytes()
 	}
 	b.SetBuilt(bodyKey(id), bodyHeadBytes+len(w.header)+len(text), func(value []byte) {
 		r := append(value[:0], bodyVersion, place)
@@ -81,17 +80,30 @@ func decodeBodyHead(r []byte) (bodyHead, error) {
 // Body is the whole text of a message, prepended fields first: an
 // io.ReadSeeker and io.ReaderAt with its Size.
 type Body struct {
-	*io.SectionReader
-	file *os.File
-	text []byte
+	io.SectionReader
+	file   *os.File
+	memory content
+	lent   *text // that memory belongs to, if anything
+}
+
+func newBody(whole []byte, lent *text) *Body {
+	b := &Body{memory: whole, lent: lent}
+	b.SectionReader = *io.NewSectionReader(&b.memory, 0, int64(len(whole)))
+	return b
 }
 
 // Bytes returns the whole text where it is in memory, and nil where it is in a
-// file. Nobody may change it.
-func (b *Body) Bytes() []byte { return b.text }
+// file. Nobody may change it, nor look at it after Close: what is there then may
+// be another message.
+func (b *Body) Bytes() []byte { return b.memory }
 
 // Close releases the body. It may be called more than once.
 func (b *Body) Close() error {
+	b.memory = nil
+	if t := b.lent; t != nil {
+		b.lent = nil
+		t.release()
+	}
 	if b.file == nil {
 		return nil
 	}
@@ -100,9 +112,30 @@ func (b *Body) Close() error {
 	return f.Close()
 }
 
-// Body opens the text of a message after having checked all of it. A text that
-// is missing or damaged puts the message into quarantine and gives ErrCorrupt.
+// content reads a text in memory; nil is one that was closed.
+type content []byte
+
+// ReadAt implements io.ReaderAt.
+func (c *content) ReadAt(p []byte, off int64) (n int, err error) {
+	if *c == nil {
+		return 0, os.ErrClosed
+	}
+	if off < int64(len(*c)) {
+		n = copy(p, (*c)[off:])
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// Body opens the text of a message: as it came, if that was a moment ago, or from
+// the disk after having checked all of it. A text that is missing or damaged there
+// puts the message into quarantine and gives ErrCorrupt.
 func (s *Spool) Body(id string) (*Body, error) {
+	if t := s.handover.open(id); t != nil {
+		return newBody(t.whole, t), nil
+	}
 	record, err := s.journal.Get(bodyKey(id))
 	if errors.Is(err, journal.ErrCorrupt) {
 		return nil, s.damaged(id, err)
@@ -125,7 +158,7 @@ func (s *Spool) Body(id string) (*Body, error) {
 	if crc32.Checksum(content[head.headerLen:], castagnoli) != head.textSum {
 		return nil, s.damaged(id, errors.New("checksum of the text"))
 	}
-	return &Body{SectionReader: io.NewSectionReader(bytes.NewReader(content), 0, int64(len(content))), text: content}, nil
+	return newBody(content, nil), nil
 }
 
 func (s *Spool) fileBody(id string, header []byte, head bodyHead) (*Body, error) {
@@ -147,7 +180,7 @@ func (s *Spool) fileBody(id string, header []byte, head bodyHead) (*Body, error)
 		return nil, errors.Join(s.damaged(id, cause), f.Close())
 	}
 	both := &joined{head: header, tail: f}
-	return &Body{SectionReader: io.NewSectionReader(both, 0, int64(len(header))+n), file: f}, nil
+	return &Body{SectionReader: *io.NewSectionReader(both, 0, int64(len(header))+n), file: f}, nil
 }
 
 // missing tells a file that was lost from one that went, since its record was

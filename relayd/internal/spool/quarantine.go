@@ -22,6 +22,7 @@ var quarantineEnd = []byte("sr")
 // Quarantine takes a message out of Load and Each and keeps it for a human. One
 // that is in quarantine stays there as it is. After an error nothing has changed.
 func (s *Spool) Quarantine(id, reason string) error {
+	s.handover.drop(id)
 	changed, err := s.quarantine(id, reason)
 	if err != nil {
 		return fmt.Errorf("quarantine %s: %w", id, err)

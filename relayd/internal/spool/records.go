@@ -53,6 +53,7 @@ func (s *Spool) Update(b *journal.Batch, m *Message) error {
 	if err := validID(m.ID); err != nil {
 		return fmt.Errorf("update message: %w", err)
 	}
+	s.handover.drop(m.ID)
 	setEnvelope(b, m)
 	return nil
 }
@@ -65,6 +66,7 @@ func setEnvelope(b *journal.Batch, m *Message) {
 // Remove adds the end of a message to b. Its file, if it has one, goes once
 // the batch is durable, so that no crash leaves a message without its text.
 func (s *Spool) Remove(b *journal.Batch, id string) {
+	s.handover.drop(id)
 	b.Delete(envelopeKey(id))
 	b.DeleteOnce(bodyKey(id)) // set by Stage and by nobody else
 	s.mu.Lock()

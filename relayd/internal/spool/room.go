@@ -50,7 +50,7 @@ func (s *Spool) free() (bytes, inodes int64, err error) {
 type metrics struct {
 	registry    prometheus.Registerer
 	quarantined prometheus.Counter
-	freeBytes   prometheus.Collector
+	registered  []prometheus.Collector
 }
 
 func newMetrics(registry prometheus.Registerer, s *Spool) (*metrics, error) {
@@ -60,33 +60,36 @@ func newMetrics(registry prometheus.Registerer, s *Spool) (*metrics, error) {
 			Name: "relayd_spool_quarantined_total",
 			Help: "Messages put into quarantine because they were damaged or could not be handled.",
 		}),
-		freeBytes: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "relayd_spool_free_bytes",
-			Help: "Space left on the disk of the spool.",
-		}, func() float64 {
-			bytes, _, err := s.free()
-			if err != nil {
-				return -1
-			}
-			return float64(bytes)
-		}),
 	}
+	freeBytes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "relayd_spool_free_bytes",
+		Help: "Space left on the disk of the spool.",
+	}, func() float64 {
+		bytes, _, err := s.free()
+		if err != nil {
+			return -1
+		}
+		return float64(bytes)
+	})
+	memoryBytes := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "relayd_spool_memory_bytes",
+		Help: "Memory of texts that are arriving, were just stored, or are being delivered from there.",
+	}, func() float64 { return float64(s.memory.lent.Load()) })
 	if registry == nil {
 		return m, nil
 	}
-	if err := registry.Register(m.quarantined); err != nil {
-		return nil, err
-	}
-	if err := registry.Register(m.freeBytes); err != nil {
-		registry.Unregister(m.quarantined)
-		return nil, err
+	for _, figure := range []prometheus.Collector{m.quarantined, freeBytes, memoryBytes} {
+		if err := registry.Register(figure); err != nil {
+			m.unregister()
+			return nil, err
+		}
+		m.registered = append(m.registered, figure)
 	}
 	return m, nil
 }
 
 func (m *metrics) unregister() {
-	if m.registry != nil {
-		m.registry.Unregister(m.quarantined)
-		m.registry.Unregister(m.freeBytes)
+	for _, figure := range m.registered {
+		m.registry.Unregister(figure)
 	}
 }

@@ -9,8 +9,8 @@
 //	's' 'e' id   envelope: the Message as tagged fields under a checksum; behind
 //	             it, notes of attempts that began since it was written
 //	's' 'b' id   body: lengths and checksums, our added header fields, and the
-//	             message text itself, or, past InlineBytes, the fact that it is
-//	             in the file Dir/id
+//	             message text itself, or, past InlineBytes or when the memory for
+//	             texts that arrive is used up, the fact that it is in the file Dir/id
 //	's' 'q' id   envelope of a message in quarantine, with the reason
 //
 // The life of a body: a session takes a Writer from Create and streams into
@@ -55,7 +55,7 @@ var (
 
 // Config wires the spool. Dir and Journal are required.
 type Config struct {
-	// Dir holds the bodies past InlineBytes; made with mode 0700 when missing.
+	// Dir holds the bodies that are files; made with mode 0700 when missing.
 	// It belongs to the spool alone.
 	Dir string
 	// Journal holds everything else.
@@ -67,6 +67,14 @@ type Config struct {
 	// ReserveBytes is the space that Room keeps free for deliveries, notices
 	// and the journal's own work. 0 means 64 MiB.
 	ReserveBytes int64
+	// WritingBytes is what the texts that are arriving may hold in memory
+	// together, beyond the 8 KiB that each begins with. A text that would need
+	// more goes on in a file, also below InlineBytes. 0 means 64 MiB.
+	WritingBytes int64
+	// HandoverBytes is the memory for texts that were just stored and wait for
+	// their first attempt. One that finds no room there is read from the disk, the
+	// oldest first. 0 means 16 MiB, negative that none is kept.
+	HandoverBytes int64
 	// Faults, when set, is asked before every change of a file and can make it
 	// fail, as in journal.Config; and so it is before every "quarantine". Nil in
 	// production.
@@ -82,7 +90,9 @@ type Spool struct {
 	reserve int64
 	faults  func(op, path string) error
 	metrics *metrics
-	buffers sync.Pool // of *[]byte
+
+	memory   memory
+	handover handover
 
 	mu    sync.Mutex
 	files map[string]struct{} // ids whose body is a file
@@ -99,13 +109,19 @@ func Open(c Config) (*Spool, error) {
 	if c.ReserveBytes == 0 {
 		c.ReserveBytes = 64 << 20
 	}
+	if c.WritingBytes == 0 {
+		c.WritingBytes = 64 << 20
+	}
+	if c.HandoverBytes == 0 {
+		c.HandoverBytes = 16 << 20
+	}
 	if c.Faults == nil {
 		c.Faults = func(string, string) error { return nil }
 	}
 	s := &Spool{
 		dir: c.Dir, journal: c.Journal, log: c.Log, reserve: c.ReserveBytes, faults: c.Faults,
-		buffers: sync.Pool{New: func() any { return new([]byte) }},
-		files:   map[string]struct{}{},
+		memory: memory{most: c.WritingBytes}, handover: handover{texts: map[string]*text{}, most: c.HandoverBytes},
+		files: map[string]struct{}{},
 	}
 	if err := s.start(c.Metrics); err != nil {
 		return nil, fmt.Errorf("open spool %s: %w", c.Dir, err)

@@ -20,8 +20,8 @@ const partSuffix = ".part"
 type Writer struct {
 	spool  *Spool
 	header []byte
-	memory *[]byte  // the text, up to InlineBytes
-	file   *os.File // the text, past that
+	text   *text    // as far as it is in memory
+	file   *os.File // what is not
 	path   string
 	size   int64
 	sum    uint32
@@ -35,9 +35,7 @@ func (s *Spool) Create() (*Writer, error) {
 	if err := s.journal.Err(); err != nil {
 		return nil, fmt.Errorf("create message: %w", err)
 	}
-	memory := s.buffers.Get().(*[]byte)
-	*memory = (*memory)[:0]
-	return &Writer{spool: s, memory: memory}, nil
+	return &Writer{spool: s, text: s.memory.newText()}, nil
 }
 
 // Write implements io.Writer. After an error the message cannot be kept: every
@@ -60,8 +58,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 var errDiscarded = errors.New("message was discarded")
 
 func (w *Writer) take(p []byte) error {
-	if w.file == nil && len(*w.memory)+len(p) <= InlineBytes {
-		*w.memory = append(*w.memory, p...)
+	if w.file == nil && w.text.append(p) {
 		return nil
 	}
 	if w.file == nil {
@@ -93,7 +90,7 @@ func (w *Writer) spill() error {
 		return err
 	}
 	w.file, w.path = f, f.Name()
-	if err := w.writeFile(*w.memory); err != nil {
+	if err := w.writeFile(w.text.bytes()); err != nil {
 		return err
 	}
 	w.release()
@@ -101,9 +98,9 @@ func (w *Writer) spill() error {
 }
 
 func (w *Writer) release() {
-	if w.memory != nil {
-		w.spool.buffers.Put(w.memory)
-		w.memory = nil
+	if w.text != nil {
+		w.text.written()
+		w.text = nil
 	}
 }
 
@@ -117,7 +114,7 @@ func (w *Writer) Reader() io.ReadSeeker {
 	if w.file != nil {
 		return io.NewSectionReader(w.file, 0, w.size)
 	}
-	return bytes.NewReader(*w.memory)
+	return bytes.NewReader(w.text.bytes())
 }
 
 // Prepend puts header fields above all that is there: the text and what was
@@ -128,7 +125,8 @@ func (w *Writer) Prepend(fields []byte) {
 
 // Stage adds the message to b, and sets m.Size. The text of a large message is
 // on the disk when Stage returns; the message itself exists once b is
-// committed. On error b must not be committed.
+// committed. On error b must not be committed. A text in memory is handed over
+// to Body when b is durable, if the Writer was not discarded before.
 func (s *Spool) Stage(b *journal.Batch, m *Message, w *Writer) error {
 	if err := w.stageable(m.ID); err != nil {
 		return fmt.Errorf("stage message: %w", err)
@@ -144,6 +142,10 @@ func (s *Spool) Stage(b *journal.Batch, m *Message, w *Writer) error {
 	// From its place in the journal on, the text is no longer ours to drop,
 	// even if the sync behind it fails: the next process may find the record.
 	b.Ordered(func(*journal.Batch) { w.kept = true })
+	if t := w.text; t != nil {
+		s.handover.offer(m.ID, t, w.header)
+		b.OnDurable(func() { s.handover.durable(t) })
+	}
 	return nil
 }
 
@@ -204,6 +206,9 @@ func (w *Writer) Discard() error {
 		return nil
 	}
 	w.closed = true
+	if w.text != nil {
+		w.spool.handover.abandon(w.text)
+	}
 	w.release()
 	if w.file == nil {
 		return nil
