@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -19,16 +18,27 @@ import (
 
 // Matrix row 14: two thousand connections, as many as the edge takes, are held by clients that say a byte a second or only NOOP,
 // from many addresses, and dial again when they are let go. A real client is served all the while, and memory stays bounded.
-func TestRow14ARealClientIsServedBesideTwoThousandSlowOnes(t *testing.T) { slowloris(t, 8*time.Second) }
-
-func TestSoakRow14ARealClientIsServedBesideTwoThousandSlowOnes(t *testing.T) {
-	if os.Getenv("SOAK") == "" {
-		t.Skip("SKIPPED soak: run make soak")
-	}
-	slowloris(t, 90*time.Second)
+//
+// Beside other tests and under the race detector, on two cores, the slowest of these few messages took up to nine seconds: there half
+// of them must be served within two seconds, and each within thirty.
+func TestRow14ARealClientIsServedBesideTwoThousandSlowOnes(t *testing.T) {
+	slowloris(t, 8*time.Second, 50)
 }
 
-func slowloris(t *testing.T, span time.Duration) {
+// The same for longer and without the race detector: 99 of 100 messages within two seconds, and at most 200 MiB resident.
+func TestSoakRow14ARealClientIsServedBesideTwoThousandSlowOnes(t *testing.T) {
+	soaking(t)
+	edge := slowloris(t, 90*time.Second, 99)
+	peak := edge.memoryLine(t, "VmHWM")
+	t.Logf("at most %d MiB were resident", peak>>20)
+	if peak > 200<<20 {
+		t.Errorf("%d MiB were resident, want 200 MiB at most", peak>>20)
+	}
+}
+
+// slowloris demands that so many percent of a real client's messages take at most two seconds, and answers the edge.
+func slowloris(t *testing.T, span time.Duration, percent int) *edgeProcess {
+	t.Helper()
 	const drip, noop = 2000, 200
 	raiseOpenFiles(t, 2*(drip+noop)+500)
 	mx := relaytest.StartMX(t, relaytest.Script{Extensions: offers})
@@ -60,17 +70,17 @@ func slowloris(t *testing.T, span time.Duration) {
 	}
 	attack.stop()
 	slices.Sort(took)
-	p99 := took[len(took)*99/100]
 	t.Logf("%d messages, %d times turned away; median %v, p99 %v; slow clients dialled %d times and were told %v; memory %d MiB, before %d MiB",
-		len(took), deferred, took[len(took)/2], p99, attack.dialled.Load(), attack.all(), peak>>20, before>>20)
-	if p99 > 10*time.Second { // the figure to reach is 2 s; this machine may have other work
-		t.Errorf("p99 of a real client is %v", p99)
+		len(took), deferred, took[len(took)/2], took[len(took)*99/100], attack.dialled.Load(), attack.all(), peak>>20, before>>20)
+	if p := took[len(took)*percent/100]; p > 2*time.Second {
+		t.Errorf("percentile %d of a real client is %v, want 2 s at most", percent, p)
 	}
 	// Each costs about 10 KiB while it is waited for; the rest is garbage, of refusals above all, and what mail takes.
 	if peak-before > 100<<20 {
 		t.Errorf("memory grew from %d MiB to %d MiB", before>>20, peak>>20)
 	}
 	eventually(t, "every message at the next hop", func() bool { return len(mx.Messages()) >= len(took) })
+	return edge
 }
 
 // raiseOpenFiles lets this process, and those that it starts, have so many files open.

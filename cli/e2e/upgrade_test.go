@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -152,11 +154,11 @@ func releaseAt(t *testing.T, commit string) (relayd string) {
 func TestSoakMatrixRow8NoConnectionOutlivesTheEndByMoreThan35Seconds(t *testing.T) {
 	soaking(t)
 	const idle = 20
-	silent := "127.0.0.1:" + freePort(t)
-	hang(t, silent)
+	silent, deliveries := hearAll(t)
 	r := newTrial(t, trialOptions{down: silent})
 	r.send(r.load("waits", 20, 4, smallMessage))
 	_, _, open := r.crowd(idle)
+	eventually(t, "deliveries under way", func() bool { return deliveries.Load() > 0 })
 	stalled := dial(t, r.edge.relay, "127.0.0.1")
 	for _, line := range []string{"MAIL FROM:<anna@example.com>", "RCPT TO:<bob@example.net>", "DATA"} {
 		if got := stalled.say(line); got.code >= 400 {
@@ -184,10 +186,37 @@ func TestSoakMatrixRow8NoConnectionOutlivesTheEndByMoreThan35Seconds(t *testing.
 	if ne, ok := err.(net.Error); ok && ne.Timeout() || closed > 35*time.Second {
 		t.Errorf("the connection of a client that stalls ended after %s: %v", closed, err)
 	}
+	if !within(time.Until(began.Add(35*time.Second)), func() bool { return deliveries.Load() == 0 }) {
+		t.Errorf("35 s after relayd was told to end %d deliveries are under way", deliveries.Load())
+	}
 	select {
 	case code := <-ended:
 		t.Logf("relayd ended with %d after %s, the client that stalls was let go after %s", code, time.Since(began), closed)
 	case <-time.After(time.Until(began.Add(45 * time.Second))):
 		t.Error("relayd has not ended 45 s after it was told to")
 	}
+}
+
+// hearAll listens, takes every connection and says nothing, and counts those that are open.
+func hearAll(t *testing.T) (addr string, open *atomic.Int64) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	open = new(atomic.Int64)
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			open.Add(1)
+			go func() {
+				_, _ = io.Copy(io.Discard, conn)
+				conn.Close()
+				open.Add(-1)
+			}()
+		}
+	}()
+	return listener.Addr().String(), open
 }
