@@ -235,7 +235,8 @@ func (l *lanes) done(u unit, v verdict) {
 }
 
 // unpark lets lanes use free slots of d: as many as it takes until each has a
-// customer who may start it.
+// customer who may start it. Customers who may not have attempts under way, so it
+// passes no more of them than there are slots.
 func (l *lanes) unpark(d *destination) {
 	free := l.free(d)
 	if free <= 0 {

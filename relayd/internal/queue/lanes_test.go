@@ -252,6 +252,28 @@ func TestOneAfterTheOtherAHundredCustomersWhoseAttemptsNeverEndAreStartedAtOnce(
 	}
 }
 
+func TestMoreCustomersThanSlotsTakeTurns(t *testing.T) {
+	l := lanesOf(Config{}.withDefaults().Limits)
+	for i := range 500 {
+		endless(l, i)
+	}
+	started := map[string]int{}
+	var flying []unit
+	for range 3 * 500 {
+		for u, ok := l.pick(); ok; u, ok = l.pick() {
+			started[u.lane.customer.name]++
+			flying = append(flying, u)
+		}
+		l.done(flying[0], verdict{})
+		flying = flying[1:]
+	}
+	for i := range 500 {
+		if n := started[fmt.Sprint(i)]; n < 3 || n > 4 {
+			t.Errorf("customer %d was started %d times where others were 3 or 4 times", i, n)
+		}
+	}
+}
+
 func TestCustomersTakeTurns(t *testing.T) {
 	l := lanesOf(Limits{Attempts: 1000, PerDestination: 1000, PerCustomer: 1000})
 	for i := range 50 {
