@@ -38,6 +38,22 @@ func TestAcceptedMailIsStoredByteForByteBelowOurFields(t *testing.T) {
 	}
 }
 
+// It is not read back from the disk: all who open it see the same bytes.
+func TestTheTextOfAcceptedMailIsHandedToItsDeliveryInMemory(t *testing.T) {
+	e := startEdge(t, nil)
+	e.hello().mail("anna@ok.test", text("anna@ok.test"), queuedAs)
+	id := <-e.queued
+	one, err := e.spool.Body(id)
+	e.must(err)
+	defer one.Close()
+	other, err := e.spool.Body(id)
+	e.must(err)
+	defer other.Close()
+	if &one.Bytes()[0] != &other.Bytes()[0] {
+		t.Error("the text was read twice")
+	}
+}
+
 func TestAcceptedMailIsChargedAndReportedOnce(t *testing.T) {
 	e := startEdge(t, nil)
 	c := e.hello()
