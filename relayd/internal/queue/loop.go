@@ -89,7 +89,7 @@ func (q *Queue) ringAlarms() {
 
 // load builds the index from the spool, and hands out what is due on the way.
 func (q *Queue) load(ctx context.Context) error {
-	return q.Spool.Each(func(m *spool.Message) error {
+	err := q.Spool.Each(func(m *spool.Message) error {
 		if ctx.Err() != nil {
 			return journal.ErrStop
 		}
@@ -102,6 +102,10 @@ func (q *Queue) load(ctx context.Context) error {
 		q.take(&entry{id: id, message: m, index: -1, loaded: true}, m)
 		return nil
 	})
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	return q.tellAside(ctx)
 }
 
 // take takes in a message that was read from the spool.

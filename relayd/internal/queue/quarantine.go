@@ -1,6 +1,9 @@
 package queue
 
 import (
+	"context"
+	"errors"
+
 	"activerelay/api"
 	"activerelay/relayd/internal/maillog"
 	"activerelay/relayd/internal/spool"
@@ -70,6 +73,43 @@ func (o *operating) freshen(s *settlement, i int) {
 		r.LastReply = ""
 	}
 	o.log(s, i, countReleased)
+}
+
+// tellAside tells at the start of all that is in quarantine, but for what this
+// queue has set aside itself: of what the reading has just found damaged nobody else
+// does, and what was told before, a crash may have taken. Told again it says the
+// same, and an operation that releases a message has the last word. The domain of a
+// message is told where its envelope can be read: one under a wrong checksum may
+// name anybody's.
+func (q *Queue) tellAside(ctx context.Context) error {
+	q.operations.Lock()
+	defer q.operations.Unlock()
+	var aside []spool.Quarantined
+	err := q.Spool.EachQuarantined(func(kept spool.Quarantined) error {
+		if id, err := ulid.ParseStrict(kept.ID); err != nil || !q.has(id) {
+			aside = append(aside, kept)
+		}
+		return ctx.Err()
+	})
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	for _, kept := range aside {
+		m, why := kept.Message, errors.New(kept.Reason)
+		if m == nil {
+			m = &spool.Message{ID: kept.ID}
+			q.Log.Held(logMessage(m, ""), "damaged, of a domain that cannot be told", why)
+		}
+		q.noteQuarantine(m, why)
+	}
+	return nil
+}
+
+// has reports whether a message is, or was since the start, in the queue.
+func (q *Queue) has(id ulid.ULID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.knows(id)
 }
 
 // dispose ends a message in quarantine of which nothing is known but its id. It
