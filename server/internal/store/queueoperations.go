@@ -132,7 +132,7 @@ type QueueProgress struct {
 	Edges, Acknowledged, Done int64
 	// Messages and Recipients were changed by those that have told.
 	Messages, Recipients int64
-	// FinishedAt is when the last edge told; nil before.
+	// FinishedAt is when the last edge told; nil before. Where no edge was told of the operation, it is when it was asked for.
 	FinishedAt *time.Time
 }
 
@@ -159,8 +159,11 @@ func (tx *Tx) QueueOperation(id string) (QueueOperation, QueueProgress, error) {
 			}
 		}
 	}
-	if progress.Done < progress.Edges {
+	switch {
+	case progress.Done < progress.Edges:
 		progress.FinishedAt = nil
+	case progress.Edges == 0: // no edge may hold such mail, so there was nothing to do
+		progress.FinishedAt = &op.CreatedAt
 	}
 	return op, progress, err
 }

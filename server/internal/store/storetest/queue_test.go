@@ -310,6 +310,31 @@ func TestAnOperationInstructsTheEdgesAndKnowsWhatTheyMadeOfIt(t *testing.T) {
 	})
 }
 
+func TestAnOperationThatNoEdgeIsToldOfIsFinishedAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.addPartner(t, acme)
+		f.addPartner(t, beta)
+		progress := func(id string) (p store.QueueProgress) {
+			f.write(t, store.PartnerTenant(acme), func(tx *store.Tx) error {
+				return tx.OperateQueue(&store.QueueOperation{ID: id, Action: "retry", Partner: acme, Destination: "y.example"})
+			})
+			f.read(t, store.PartnerTenant(acme), func(tx *store.Tx) (err error) { _, p, err = tx.QueueOperation(id); return err })
+			return p
+		}
+		if p := progress("qop_1"); p.Edges != 0 || p.FinishedAt == nil || !p.FinishedAt.Equal(noon) {
+			t.Errorf("without an edge: %+v", p)
+		}
+		f.addEdge(t, "edge_beta", beta)
+		if p := progress("qop_2"); p.Edges != 0 || p.FinishedAt == nil || !p.FinishedAt.Equal(noon) {
+			t.Errorf("with an edge of another partner: %+v", p)
+		}
+		f.addEdge(t, "edge_1")
+		if p := progress("qop_3"); p.Edges != 1 || p.FinishedAt != nil {
+			t.Errorf("with an edge that was told: %+v", p)
+		}
+	})
+}
+
 // For each domain: accepted = delivered + bounced + expired + cancelled + held + queued, however events are batched.
 func TestTheQueueBalancesWithTheOutcomesOfEveryDomain(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
