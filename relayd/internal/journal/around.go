@@ -16,25 +16,32 @@ func (j *Journal) ScanAround(start, end []byte, fn func(key, value []byte) error
 	}
 	defer j.gate.leave()
 	for from := start; ; {
-		var own error // of fn
 		last, seen := bytes.Clone(from), false
-		it, err := j.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: end})
+		it, err := j.newIter(from, end)
 		if err != nil {
 			return engineError(err)
 		}
-		own = scan(it, func(key, value []byte) error {
+		lost, own := scan(it, func(key, value []byte) error {
 			last, seen = append(last[:0], key...), true
 			return fn(key, value)
 		})
 		err = it.Close()
-		if own != nil || !pebble.IsCorruptionError(err) {
+		if own != nil || lost == nil && !pebble.IsCorruptionError(err) {
 			return firstOf(own, engineError(err))
 		}
-		if seen {
-			last = append(last, 0) // the first key after it
+		var next []byte
+		var more bool
+		if lost != nil {
+			last, next, more = lost.from, lost.to, end == nil || bytes.Compare(lost.to, end) < 0
+			err = lost
+		} else {
+			if seen {
+				last = append(last, 0) // the first key after it
+			}
+			next, more = j.readableFrom(last, end)
+			err = engineError(err)
 		}
-		next, more := j.readableFrom(last, end)
-		if err := bad(last, next, engineError(err)); err != nil || !more {
+		if err := bad(last, next, err); err != nil || !more {
 			return err
 		}
 		from = next
@@ -76,7 +83,15 @@ func (j *Journal) readableFrom(from, end []byte) (key []byte, more bool) {
 		}
 		low.Set(high)
 	}
-	for {
+	for n := 0; ; n++ {
+		// A place often ends where only zeros follow, and without this look each
+		// of them would take many at the damage.
+		if round := roundDown(high, low); n%8 == 0 && round != nil && j.readable(round, end) {
+			high = round
+			if before := new(big.Int).Sub(round, big.NewInt(1)); !j.readable(before, end) {
+				low.Set(before)
+			}
+		}
 		middle := new(big.Int).Add(low, high)
 		middle.Rsh(middle, 1)
 		if middle.Cmp(low) == 0 {
@@ -91,6 +106,17 @@ func (j *Journal) readableFrom(from, end []byte) (key []byte, more bool) {
 			low = middle
 		}
 	}
+}
+
+// roundDown is the number above low with the most zeros at its end that is below
+// high; nil if there is none.
+func roundDown(high, low *big.Int) *big.Int {
+	bits := uint(new(big.Int).Xor(high, low).BitLen()) &^ 7 // bytes behind the first that differs
+	round := new(big.Int).Rsh(high, bits)
+	if round.Lsh(round, bits); round.Cmp(low) <= 0 || round.Cmp(high) == 0 {
+		return nil
+	}
+	return round
 }
 
 func number(key []byte) *big.Int {

@@ -12,6 +12,7 @@ import (
 // to one goroutine and can be committed once.
 type Batch struct {
 	inner   *pebble.Batch
+	lost    bool // the journal has ranges whose keys are lost
 	ordered []func(*Batch)
 	durable []func()
 	done    bool
@@ -23,7 +24,7 @@ type Batch struct {
 // NewBatch starts an empty batch. One that is never committed must be
 // discarded.
 func (j *Journal) NewBatch() *Batch {
-	return &Batch{inner: j.db.NewBatch()}
+	return &Batch{inner: j.db.NewBatch(), lost: j.lost}
 }
 
 // Set gives key a value. Both are copied.
@@ -50,8 +51,14 @@ func (b *Batch) Delete(key []byte) { _ = b.inner.Delete(key, nil) }
 // through the tables. For any other key what is there afterwards is undefined.
 func (b *Batch) DeleteOnce(key []byte) { _ = b.inner.SingleDelete(key, nil) }
 
-// DeleteRange removes every key k with start <= k < end.
-func (b *Batch) DeleteRange(start, end []byte) { _ = b.inner.DeleteRange(start, end, nil) }
+// DeleteRange removes every key k with start <= k < end, also those that are lost:
+// of them it is known from then on that they do not exist.
+func (b *Batch) DeleteRange(start, end []byte) {
+	_ = b.inner.DeleteRange(start, end, nil)
+	if b.lost {
+		_ = b.inner.RangeKeyDelete(start, end, nil)
+	}
+}
 
 // Len is the size of the batch in bytes as it will be logged.
 func (b *Batch) Len() int { return b.inner.Len() }

@@ -19,6 +19,7 @@ type compactions struct {
 	db       pebble.DBForCompaction
 	running  int
 	rest     time.Time // until then none begins
+	held     bool
 	closed   bool
 	granting sync.WaitGroup
 }
@@ -74,11 +75,32 @@ func (c *compactions) restNow() {
 	time.AfterFunc(restAfterDamage, c.grant)
 }
 
+// hold lets none begin until resume.
+func (c *compactions) hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = true
+}
+
+func (c *compactions) isHeld() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.held
+}
+
+// resume ends holding and resting.
+func (c *compactions) resume() {
+	c.mu.Lock()
+	c.held, c.rest = false, time.Time{}
+	c.mu.Unlock()
+	c.grant()
+}
+
 // take takes a slot, if there is one.
 func (c *compactions) take() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.running >= c.db.GetAllowedWithoutPermission() || time.Now().Before(c.rest) {
+	if c.closed || c.held || c.running >= c.db.GetAllowedWithoutPermission() || time.Now().Before(c.rest) {
 		return false
 	}
 	c.running++

@@ -9,36 +9,47 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // openOrFail is openEngine, but for a disk that fails meanwhile: then the engine
 // tries for ever to bring to the disk what it has read, and is left to the end
 // of the process. It can change nothing any more.
-func openOrFail(c Config, j *Journal) (*pebble.DB, error) {
-	type result struct {
-		db  *pebble.DB
-		err error
+func openOrFail(c Config, j *Journal) (db *pebble.DB, err error) {
+	ended, err := j.orFail(func() error {
+		db, err = openEngine(c, j)
+		return err
+	})
+	if !ended {
+		return nil, err
 	}
-	done := make(chan result, 1)
-	go func() {
-		db, err := openEngine(c, j)
-		done <- result{db, err}
-	}()
+	if db != nil && j.Err() != nil {
+		return nil, errors.Join(j.Err(), db.Close())
+	}
+	return db, err
+}
+
+// orFail waits until do ends, or until the journal fails and it does not end then.
+func (j *Journal) orFail(do func() error) (ended bool, err error) {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
 	select {
-	case r := <-done:
-		return r.db, r.err
+	case err := <-done:
+		return true, err
 	case <-j.failed:
 	}
 	select {
-	case r := <-done: // mostly it ends by itself
-		if r.db != nil {
-			r.err = r.db.Close()
-		}
-		return nil, errors.Join(j.Err(), r.err)
+	case err := <-done: // mostly it ends by itself
+		return true, errors.Join(j.Err(), err)
 	case <-time.After(retryPause):
-		return nil, j.Err()
+		return false, j.Err()
 	}
 }
+
+// engineFormat is pinned: an upgrade of the engine must not make the directory
+// unreadable for the release before. This one tells a torn tail of the log from a
+// hole in its middle.
+const engineFormat = pebble.FormatWALSyncChunks
 
 // openEngine opens pebble with every file operation behind the guard, and with
 // tables and caches small enough for an edge of 128 MiB: with memory tables of 8
@@ -47,26 +58,23 @@ func openOrFail(c Config, j *Journal) (*pebble.DB, error) {
 // within the noise. Logs are written over older ones once there
 // are any, so that a sync need not extend the file.
 func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("engine panic: %v", r)
-		}
-	}()
-	scheduler := &compactions{}
+	defer recoverAs(&err)
+	scheduler, fs := &j.compactions, newGuard(j, c)
+	if c.unmerged || hasDamaged(fs, c.Dir) { // none should meet the damage again before heal
+		scheduler.hold()
+		j.pressure.damage.Store(true)
+	}
 	options := &pebble.Options{
-		FS:                          newGuard(j, c),
+		FS:                          fs,
 		Logger:                      engineLog{j},
-		EventListener:               j.engineEvents(scheduler),
+		EventListener:               j.engineEvents(scheduler, fs),
 		MemTableSize:                j.memtable,
 		MemTableStopWritesThreshold: outOfReach,
 		L0StopWritesThreshold:       outOfReach,
 		CacheSize:                   8 << 20,
 		MaxOpenFiles:                256,
 		Merger:                      pebble.DefaultMerger, // concatenates: Batch.Append
-		// Pinned: an upgrade of the engine must not make the directory
-		// unreadable for the release before. This one tells a torn tail of
-		// the log from a hole in its middle.
-		FormatMajorVersion: pebble.FormatWALSyncChunks,
+		FormatMajorVersion:          engineFormat,
 	}
 	options.Experimental.SpanPolicyFunc = byFamily
 	options.Experimental.CompactionScheduler = scheduler
@@ -74,6 +82,14 @@ func openEngine(c Config, j *Journal) (db *pebble.DB, err error) {
 	options.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	options.Levels[1].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression } // and below
 	return pebble.Open(c.Dir, options)
+}
+
+var errPanic = errors.New("engine panic")
+
+func recoverAs(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%w: %v", errPanic, r)
+	}
 }
 
 // byFamily makes every table hold keys of one family, those that begin with the
@@ -90,7 +106,7 @@ func byFamily(key []byte) (policy pebble.SpanPolicy, end []byte, err error) {
 	return policy, []byte{key[0], key[1] + 1}, nil
 }
 
-func (j *Journal) engineEvents(c *compactions) *pebble.EventListener {
+func (j *Journal) engineEvents(c *compactions, fs vfs.FS) *pebble.EventListener {
 	l := &pebble.EventListener{
 		BackgroundError: func(err error) {
 			if !pebble.IsCorruptionError(err) { // else it is told below
@@ -114,7 +130,8 @@ func (j *Journal) engineEvents(c *compactions) *pebble.EventListener {
 			}
 			j.metrics.damage.WithLabelValues("table").Inc()
 			j.log.Error("a table of the journal is damaged: what is in the damaged place is lost, the rest can be read. "+
-				"Look at the disk; then drain this edge, retire it and join it anew", "path", info.Path, "err", info.Details)
+				"Look at the disk. The next start heals the journal", "path", info.Path, "err", info.Details)
+			j.keepDamaged(fs, info.Path)
 		},
 	}
 	j.pressure.watch(l)

@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		os.Exit(child(dir))
 	}
+	if dir := os.Getenv(mergeDir); dir != "" {
+		os.Exit(mergeAll(dir))
+	}
 	// The engine leaves these behind when its Open fails, as some tests make it;
 	// the process then ends.
 	goleak.VerifyTestMain(m,

@@ -38,11 +38,9 @@
 //
 // What has been damaged on the disk is found by checksums, told (log and
 // relayd_journal_damage_total), and read around: mend.go for the logs, ScanAround
-// for the tables. Copies of damaged logs are in Dir/damaged. A damaged table stays:
-// each start meets it again and says so, and what is to be merged with it waits, until
-// the edge is drained and joined anew. Cutting the damaged range out of it (Excise of
-// the engine) would take with it what else is there of these keys, in sound tables
-// and in memory, and a crash before that is written anew would lose it.
+// for the tables. Copies of what is damaged are in Dir/damaged. The next Open cuts a
+// damaged table out (heal.go), and what cannot be told since then stays ErrCorrupt
+// until its owner writes it anew (lost.go).
 //
 // # The engine
 //
@@ -56,7 +54,8 @@
 // would lose recovery code that many have tested. What the engine lacks
 // is here: the group commit (group.go), the behaviour on failed disks (guard.go,
 // pressure.go), the finding of damage in the log (mend.go), reading around it in
-// tables (around.go), and a rest after a merge that met it (compactions.go).
+// tables (around.go), the getting rid of it (heal.go), and a rest after a merge that
+// met it (compactions.go).
 package journal
 
 import (
@@ -113,6 +112,7 @@ type Config struct {
 
 	fs       vfs.FS    // tests of power loss; nil is the real file system
 	upgrades []upgrade // tests of upgrades; nil is upgrades()
+	unmerged bool      // tests of damage: no table is merged
 }
 
 // Journal is an open store. Its methods may be called from any goroutine.
@@ -124,10 +124,12 @@ type Journal struct {
 	gate    gate
 	metrics *metrics
 
-	memtable uint64 // bytes
-	pressure pressure
+	memtable    uint64 // bytes
+	pressure    pressure
+	compactions compactions
 
 	damaged sync.Map // paths of tables that were reported
+	lost    bool     // there are marks over lost keys: see lost.go
 
 	failure atomic.Pointer[error]
 	failed  chan struct{}
@@ -203,6 +205,13 @@ func (j *Journal) open(c Config) error {
 	}
 	j.db = db
 	if err := errors.Join(j.checkFormat(c.upgrades), j.Err()); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	ended, err := j.orFail(func() error { return j.heal(newGuard(j, c), c.Dir, c.unmerged) })
+	if !ended || errors.Is(err, errPanic) { // then it may hold its locks
+		return err
+	}
+	if err := firstOf(err, j.Err()); err != nil {
 		return errors.Join(err, db.Close())
 	}
 	j.opened.Store(true)

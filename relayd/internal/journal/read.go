@@ -8,8 +8,9 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Get returns a copy of key's value, or ErrNotFound. It sees every batch that
-// has its place in the log, durable or not yet.
+// Get returns a copy of key's value, or ErrNotFound; ErrCorrupt where damage hides
+// whether there is one. It sees every batch that has its place in the log, durable
+// or not yet.
 func (j *Journal) Get(key []byte) ([]byte, error) {
 	if err := j.gate.enter(); err != nil {
 		return nil, err
@@ -17,7 +18,7 @@ func (j *Journal) Get(key []byte) ([]byte, error) {
 	defer j.gate.leave()
 	value, closer, err := j.db.Get(key)
 	if err != nil {
-		return nil, engineError(err)
+		return nil, j.missing(key, err)
 	}
 	defer closer.Close()
 	return bytes.Clone(value), nil
@@ -30,11 +31,11 @@ func (j *Journal) Has(key []byte) (bool, error) {
 	}
 	defer j.gate.leave()
 	_, closer, err := j.db.Get(key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return false, nil
-	}
 	if err != nil {
-		return false, engineError(err)
+		if err = j.missing(key, err); errors.Is(err, ErrNotFound) {
+			err = nil
+		}
+		return false, err
 	}
 	return true, closer.Close()
 }
@@ -52,28 +53,37 @@ func (j *Journal) ScanFrom(start, end []byte, fn func(key, value []byte) error) 
 		return err
 	}
 	defer j.gate.leave()
-	it, err := j.db.NewIter(&pebble.IterOptions{LowerBound: start, UpperBound: end})
+	it, err := j.newIter(start, end)
 	if err != nil {
 		return engineError(err)
 	}
-	return errors.Join(scan(it, fn), engineError(it.Close()))
+	lost, err := scan(it, fn)
+	if lost != nil {
+		err = lost
+	}
+	return errors.Join(err, engineError(it.Close()))
 }
 
-func scan(it *pebble.Iterator, fn func(key, value []byte) error) error {
+// scan ends at what is lost, at damage, which Close of the iterator reports, or with
+// an error of fn.
+func scan(it *pebble.Iterator, fn func(key, value []byte) error) (*lostError, error) {
 	for ok := it.First(); ok; ok = it.Next() {
+		if lost := lostAt(it); lost != nil {
+			return lost, nil
+		}
 		value, err := it.ValueAndErr()
 		if err != nil {
-			return nil // Close reports it
+			return nil, nil
 		}
 		err = fn(it.Key(), value)
 		if errors.Is(err, ErrStop) {
-			return nil
+			return nil, nil
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // Last returns a copy of the greatest key that begins with prefix, or
@@ -83,22 +93,21 @@ func (j *Journal) Last(prefix []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer j.gate.leave()
-	it, err := j.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: prefixEnd(prefix)})
+	it, err := j.newIter(prefix, prefixEnd(prefix))
 	if err != nil {
 		return nil, engineError(err)
 	}
-	var key []byte
-	found := it.Last()
-	if found {
-		key = bytes.Clone(it.Key())
+	key, err := []byte(nil), ErrNotFound
+	if it.Last() {
+		key, err = bytes.Clone(it.Key()), nil
+		if lost := lostAt(it); lost != nil {
+			key, err = nil, lost
+		}
 	}
 	if err := it.Close(); err != nil {
 		return nil, engineError(err)
 	}
-	if !found {
-		return nil, ErrNotFound
-	}
-	return key, nil
+	return key, err
 }
 
 // prefixEnd is the first key after all keys with the prefix; nil when none is.
