@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -55,7 +56,7 @@ func (b *Batch) DeleteOnce(key []byte) { _ = b.inner.SingleDelete(key, nil) }
 // of them it is known from then on that they do not exist.
 func (b *Batch) DeleteRange(start, end []byte) {
 	_ = b.inner.DeleteRange(start, end, nil)
-	if b.lost {
+	if b.lost && bytes.Compare(start, end) < 0 {
 		_ = b.inner.RangeKeyDelete(start, end, nil)
 	}
 }
