@@ -14,9 +14,9 @@ const (
 	smallBytes = 8 << 10
 )
 
-// bufferSizes double, so that a text that outgrew the first fills at least half
-// of its buffer. The last has room for the largest text that is kept in memory.
-var bufferSizes = [...]int{smallBytes, 16 << 10, 32 << 10, 64 << 10, 128 << 10, headroomBytes + InlineBytes}
+// bufferSizes are few, so that a text is moved to a larger one once or twice: each
+// time costs a copy. The last has room for the largest text that is kept in memory.
+var bufferSizes = [...]int{smallBytes, 64 << 10, headroomBytes + InlineBytes}
 
 // memory lends the buffers that texts lie in, and uses them again.
 type memory struct {
