@@ -53,8 +53,15 @@ type Clamd struct {
 
 var _ Scanner = (*Clamd)(nil)
 
-// probeTimeout bounds the question whether clamd is there at all.
-const probeTimeout = 2 * time.Second
+const (
+	// probeTimeout bounds the question whether clamd is there at all.
+	probeTimeout = 2 * time.Second
+	// lostAfter is how long clamd's host may leave unanswered what a host that
+	// lives answers at once, however busy its clamd is.
+	lostAfter = 3 * time.Second
+	// lostPoll is between two looks at whether it answers.
+	lostPoll = time.Second
+)
 
 // NewClamd checks the configuration. It does not connect: an edge starts
 // whether its scanner is up or not.
@@ -79,7 +86,7 @@ func NewClamd(c ClamdConfig) (*Clamd, error) {
 		c.Now = time.Now
 	}
 	d := &Clamd{
-		network: network, address: address, connect: (&net.Dialer{}).DialContext, timeout: c.Timeout,
+		network: network, address: address, connect: dialer().DialContext, timeout: c.Timeout,
 		slots: make(chan struct{}, c.MaxScans), log: c.Log, circuit: circuit{now: c.Now},
 	}
 	d.circuit.health.State = Up
@@ -192,8 +199,17 @@ func (d *Clamd) Ping(ctx context.Context) error {
 	return nil
 }
 
-// dial connects with the deadline of ctx, and makes the end of ctx end all
-// reading and writing.
+// dialer makes connections on which a living host is heard of every second,
+// also while clamd is at work.
+func dialer() *net.Dialer {
+	return &net.Dialer{
+		Timeout:         lostAfter,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: lostPoll, Interval: lostPoll, Count: int(lostAfter / lostPoll)},
+	}
+}
+
+// dial connects with the deadline of ctx, and makes the end of ctx, or of the
+// path to clamd, end all reading and writing.
 func (d *Clamd) dial(ctx context.Context) (conn net.Conn, done func(), err error) {
 	conn, err = d.connect(ctx, d.network, d.address)
 	if err != nil {
@@ -203,7 +219,34 @@ func (d *Clamd) dial(ctx context.Context) (conn net.Conn, done func(), err error
 		_ = conn.SetDeadline(deadline) // an error here comes again at the first write
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	return conn, func() { stop(); _ = conn.Close() }, nil
+	ended := make(chan struct{})
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		go endWhenLost(tcp, ended)
+	}
+	return conn, func() { stop(); close(ended); _ = conn.Close() }, nil
+}
+
+// endWhenLost ends all reading and writing once the host at the other end is
+// gone without a word, so that such connections do not hold the scans of others
+// until their deadline. Keepalive does not see it while data is under way. Nor
+// does TCP_USER_TIMEOUT serve: it also ends a connection whose living host says
+// that clamd does not read just now, as while it loads its database.
+func endWhenLost(conn *net.TCPConn, ended <-chan struct{}) {
+	poll := time.NewTicker(lostPoll)
+	defer poll.Stop()
+	for owed := false; ; { // at the last look too: what was sent just now is not overdue
+		select {
+		case <-ended:
+			return
+		case <-poll.C:
+		}
+		owes, silent := unanswered(conn)
+		if owes && owed && silent >= lostAfter {
+			_ = conn.SetDeadline(time.Unix(1, 0))
+			return
+		}
+		owed = owes
+	}
 }
 
 // instream sends the message and reads what clamd says. clamd answers before
