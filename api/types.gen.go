@@ -1663,7 +1663,7 @@ type Identity struct {
 //
 // Example: {"kind":"send-notice","number":7}
 type Instruction struct {
-	// Kind An edge acknowledges kinds that it does not know, and reports them as an event.
+	// Kind An edge that does not know it, or does not understand all of an operation on the queue, changes nothing, acknowledges the instruction and reports it as the event `instruction-unknown`.
 	Kind InstructionKind `json:"kind"`
 
 	// Notice A mail to the contacts of a domain that the edge is to send.
@@ -1676,7 +1676,7 @@ type Instruction struct {
 	Queue *QueueInstruction `json:"queue,omitempty"`
 }
 
-// InstructionKind An edge acknowledges kinds that it does not know, and reports them as an event.
+// InstructionKind An edge that does not know it, or does not understand all of an operation on the queue, changes nothing, acknowledges the instruction and reports it as the event `instruction-unknown`.
 type InstructionKind string
 
 // InvalidField One field that breaks a rule.
@@ -2052,7 +2052,7 @@ type QueueInstruction struct {
 	// MessageIDs Absent = whichever messages.
 	MessageIDs []string `json:"message_ids,omitempty"`
 
-	// OperationID Comes back as `ref` of the event that says what was done.
+	// OperationID Comes back as `ref` of the event that says what was done, or that the edge does not understand the operation.
 	OperationID string `json:"operation_id"`
 
 	// Partner The key of a partner.
@@ -2131,7 +2131,7 @@ type QueueItemList struct {
 
 // QueueOperation An operation on the queue and what became of it.
 //
-// Example: {"action":"retry","created_at":"2026-11-24T09:00:00Z","destination":"example.net","edges":2,"edges_acknowledged":2,"edges_done":2,"finished_at":"2026-11-24T09:00:01Z","id":"qop_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","matched":12,"messages":12,"recipients":14}
+// Example: {"action":"retry","created_at":"2026-11-24T09:00:00Z","destination":"example.net","edges":2,"edges_acknowledged":2,"edges_done":2,"edges_unable":0,"finished_at":"2026-11-24T09:00:01Z","id":"qop_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","matched":12,"messages":12,"recipients":14}
 type QueueOperation struct {
 	Action      QueueOperationAction `json:"action"`
 	CreatedAt   time.Time            `json:"created_at"`
@@ -2141,13 +2141,16 @@ type QueueOperation struct {
 	// Edges How many edges were told.
 	Edges int64 `json:"edges"`
 
-	// EdgesAcknowledged How many of them have carried it out.
+	// EdgesAcknowledged How many of them have dealt with it: carried it out, or passed over it where they are unable to.
 	EdgesAcknowledged int64 `json:"edges_acknowledged"`
 
-	// EdgesDone How many of them have told what they changed.
+	// EdgesDone How many of them have told what they made of it, be it that they are unable to carry it out, or were retired.
 	EdgesDone int64 `json:"edges_done"`
 
-	// FinishedAt When the last edge told; absent before.
+	// EdgesUnable How many of those cannot carry it out: they run a release that does not understand it, and changed nothing. Ask for it again once they are upgraded.
+	EdgesUnable int64 `json:"edges_unable"`
+
+	// FinishedAt When the last edge told, or was retired; absent before. Where no edge was told of it, because none may hold such mail, when it was asked for.
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 	ID         string     `json:"id"`
 
@@ -2155,7 +2158,7 @@ type QueueOperation struct {
 	Matched    int64    `json:"matched"`
 	MessageIDs []string `json:"message_ids,omitempty"`
 
-	// Messages How many messages these have changed.
+	// Messages How many messages the edges have changed.
 	Messages int64 `json:"messages"`
 
 	// Partner The key of a partner.
@@ -2164,7 +2167,7 @@ type QueueOperation struct {
 	Partner *Slug   `json:"partner,omitempty"`
 	Reason  *string `json:"reason,omitempty"`
 
-	// Recipients How many recipients these have changed.
+	// Recipients How many recipients the edges have changed.
 	Recipients int64   `json:"recipients"`
 	Sender     *string `json:"sender,omitempty"`
 }
@@ -3046,7 +3049,7 @@ type ProblemResponse = Problem
 
 // QueueOperationResponse An operation on the queue and what became of it.
 //
-// Example: {"action":"retry","created_at":"2026-11-24T09:00:00Z","destination":"example.net","edges":2,"edges_acknowledged":2,"edges_done":2,"finished_at":"2026-11-24T09:00:01Z","id":"qop_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","matched":12,"messages":12,"recipients":14}
+// Example: {"action":"retry","created_at":"2026-11-24T09:00:00Z","destination":"example.net","edges":2,"edges_acknowledged":2,"edges_done":2,"edges_unable":0,"finished_at":"2026-11-24T09:00:01Z","id":"qop_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","matched":12,"messages":12,"recipients":14}
 type QueueOperationResponse = QueueOperation
 
 // QuotaOverrideResponse Another limit for a while.
@@ -3276,7 +3279,7 @@ type PullPolicyParams struct {
 	// Wait How many seconds to wait for something new; 0 = answer at once.
 	Wait *int `form:"wait,omitempty" json:"wait,omitempty"`
 
-	// Acknowledged The highest instruction number that the edge has carried out.
+	// Acknowledged The highest instruction number that the edge has carried out or passed over.
 	Acknowledged *int64 `form:"acknowledged,omitempty" json:"acknowledged,omitempty"`
 
 	// UserAgent What the edge runs, and the capability version that it knows, such as `relayd/1.0.0 capability/2`; shown of the edge.

@@ -216,6 +216,7 @@ queue_operation_edges.messages bigint NOT NULL DEFAULT 0
 queue_operation_edges.recipients bigint NOT NULL DEFAULT 0
 queue_operation_edges.acknowledged_at timestamp with time zone
 queue_operation_edges.done_at timestamp with time zone
+queue_operation_edges.unable boolean NOT NULL DEFAULT false
 queue_operation_edges CONSTRAINT queue_operation_edges_pkey PRIMARY KEY (operation, edge)
 CREATE UNIQUE INDEX queue_operation_edges_pkey ON public.queue_operation_edges USING btree (operation, edge)
 CREATE INDEX queue_operation_edges_edge_number_idx ON public.queue_operation_edges USING btree (edge, number)

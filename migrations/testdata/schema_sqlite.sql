@@ -203,7 +203,7 @@ CREATE TABLE queue_operation_edges (
     messages        BIGINT    NOT NULL DEFAULT 0,
     recipients      BIGINT    NOT NULL DEFAULT 0,
     acknowledged_at TIMESTAMP,
-    done_at         TIMESTAMP,
+    done_at         TIMESTAMP, unable BOOLEAN NOT NULL DEFAULT FALSE,
     PRIMARY KEY (operation, edge)
 );
 CREATE INDEX queue_operation_edges_edge_number_idx ON queue_operation_edges (edge, number);

@@ -33,6 +33,13 @@ func (a *API) ReportEvents(ctx context.Context, r rest.ReportEventsRequestObject
 		a.Log.WarnContext(ctx, "events of an edge are lost", slog.String("edge", edge.Edge),
 			slog.Int64("from", outcome.GapFrom), slog.Int64("to", outcome.GapTo))
 	}
+	for i := range outcome.Taken {
+		if e := &outcome.Taken[i]; e.Kind == store.EventInstructionUnknown {
+			a.Log.WarnContext(ctx, "instruction not understood by an edge of an older release",
+				slog.String("edge", edge.Edge), slog.String("name", edge.Name), slog.String("operation", e.Ref),
+				slog.String("detail", e.Detail))
+		}
+	}
 	return rest.ReportEvents200JSONResponse{Acknowledged: outcome.Acknowledged}, nil
 }
 

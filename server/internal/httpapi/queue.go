@@ -249,7 +249,7 @@ func queueOperationToAPI(op store.QueueOperation, p store.QueueProgress) api.Que
 	return api.QueueOperation{
 		ID: op.ID, Action: api.QueueOperationAction(op.Action), MessageIDs: op.MessageIDs, Partner: optional(op.Partner),
 		Domain: optional(op.Domain), Destination: optional(op.Destination), Sender: optional(op.Sender), Reason: optional(op.Reason),
-		Matched: op.Matched, Edges: p.Edges, EdgesAcknowledged: p.Acknowledged, EdgesDone: p.Done, Messages: p.Messages,
-		Recipients: p.Recipients, CreatedAt: op.CreatedAt, FinishedAt: p.FinishedAt,
+		Matched: op.Matched, Edges: p.Edges, EdgesAcknowledged: p.Acknowledged, EdgesDone: p.Done, EdgesUnable: p.Unable,
+		Messages: p.Messages, Recipients: p.Recipients, CreatedAt: op.CreatedAt, FinishedAt: p.FinishedAt,
 	}
 }

@@ -20,6 +20,8 @@ const (
 	EventReleased       = "message-released"
 	EventQuarantined    = "message-quarantined"
 	EventQueueOperation = "queue-operation-done"
+	// EventInstructionUnknown is about an operation on the queue where it has a reference.
+	EventInstructionUnknown = "instruction-unknown"
 )
 
 // queueing follows the queue of one edge through a batch of events. Most mail comes and goes within one batch; of that nothing
@@ -47,7 +49,7 @@ func (q *queueing) follow(events []Event) error {
 	}
 	for i := range events {
 		e := &events[i]
-		if e.Kind == EventQueueOperation {
+		if e.Kind == EventQueueOperation || e.Kind == EventInstructionUnknown {
 			if err := q.tx.finishQueueOperation(q.edge, e); err != nil {
 				return err
 			}

@@ -35,6 +35,8 @@ type queueOperationEdge struct {
 	Recipients     int64
 	AcknowledgedAt *time.Time
 	DoneAt         *time.Time
+	// Unable: the edge told that it does not understand the operation. It changed nothing.
+	Unable bool
 }
 
 func (queueOperationEdge) TableName() string { return "queue_operation_edges" }
@@ -128,8 +130,9 @@ func (tx *Tx) edgesFor(op *QueueOperation) ([]string, error) {
 
 // QueueProgress is what the edges made of an operation.
 type QueueProgress struct {
-	// Edges were told; Acknowledged of them have carried it out; Done of them have told the outcome.
-	Edges, Acknowledged, Done int64
+	// Edges were told; Acknowledged of them have dealt with it; Done of them have told the outcome, which is that they changed
+	// nothing with the Unable: those do not understand it.
+	Edges, Acknowledged, Done, Unable int64
 	// Messages and Recipients were changed by those that have told.
 	Messages, Recipients int64
 	// FinishedAt is when the last edge told; nil before. Where no edge was told of the operation, it is when it was asked for.
@@ -158,6 +161,9 @@ func (tx *Tx) QueueOperation(id string) (QueueOperation, QueueProgress, error) {
 				progress.FinishedAt = edge.DoneAt
 			}
 		}
+		if edge.Unable {
+			progress.Unable++
+		}
 	}
 	switch {
 	case progress.Done < progress.Edges:
@@ -168,16 +174,16 @@ func (tx *Tx) QueueOperation(id string) (QueueOperation, QueueProgress, error) {
 	return op, progress, err
 }
 
-// acknowledgeQueueOperations notes what an edge has carried out of the queue operations, up to the number of an instruction.
+// acknowledgeQueueOperations notes which of the queue operations an edge has dealt with, up to the number of an instruction.
 func (tx *Tx) acknowledgeQueueOperations(edge string, number int64) error {
 	return tx.db.Model(&queueOperationEdge{}).Where("edge = ? AND number <= ? AND acknowledged_at IS NULL", edge, number).
 		UpdateColumns(map[string]any{"acknowledged_at": tx.Now}).Error
 }
 
-// finishQueueOperation notes what an edge tells of an operation; again, the same.
+// finishQueueOperation notes what an edge tells of an operation, be it that it cannot carry it out; again, the same.
 func (tx *Tx) finishQueueOperation(edge string, e *Event) error {
 	return tx.db.Model(&queueOperationEdge{}).Where("operation = ? AND edge = ?", e.Ref, edge).UpdateColumns(map[string]any{
-		"messages": e.Messages, "recipients": e.Recipients, "done_at": tx.Now,
+		"messages": e.Messages, "recipients": e.Recipients, "done_at": tx.Now, "unable": e.Kind == EventInstructionUnknown,
 	}).Error
 }
 

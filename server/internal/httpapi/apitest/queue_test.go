@@ -1,6 +1,7 @@
 package apitest_test
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -128,6 +129,33 @@ func TestAnOperationOnTheQueueGoesToTheEdgesAndComesBack(t *testing.T) {
 		gone.wants(t, http.StatusNotFound, "not-found")
 		if detail := gone.problem(t).Detail; !strings.Contains(detail, "is in the mail log of its edge") {
 			t.Errorf("of a message that was delivered it says %q", detail)
+		}
+	})
+}
+
+func TestAnOperationThatAnEdgeDoesNotUnderstandIsFinishedAndShowsIt(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, w *world) {
+		s := w.scene(t, "acme")
+		edgeID, credential := w.joinEdge(t)
+		edge := &waitingEdge{world: w, credential: credential}
+		edge.accept(t, s.domain, "y.example")
+		op := w.ask(t, "POST", "/v1/queue/hold", map[string]any{"destination": "y.example"})
+		if op["edges"] != 1.0 || op["edges_unable"] != 0.0 || op["finished_at"] != nil {
+			t.Errorf("began as %v", op)
+		}
+		const detail = `instruction 1 of kind "queue-hold" not carried out: unknown field`
+		edge.report(t, map[string]any{"kind": "instruction-unknown", "ref": op["id"], "detail": detail})
+		w.askAs(t, credential, "GET", "/v1/edge/policy?acknowledged=1", nil)
+		op = w.ask(t, "GET", "/v1/queue/operations/"+text(op, "id"), nil)
+		if op["edges_unable"] != 1.0 || op["edges_done"] != 1.0 || op["messages"] != 0.0 || op["finished_at"] == nil {
+			t.Errorf("ended as %v", op)
+		}
+		if got := w.destinations(t, w.Token, ""); !slices.Equal(got, []string{"y.example queued"}) {
+			t.Errorf("waiting are %q, want what waited before", got)
+		}
+		want := fmt.Sprintf("edge=%s name=%s operation=%s detail=", edgeID, text(w.ask(t, "GET", "/v1/edges/"+edgeID, nil), "name"), text(op, "id"))
+		if log := w.log.String(); strings.Count(log, want+detail) != 1 {
+			t.Errorf("the log does not say once %q", want+detail)
 		}
 	})
 }

@@ -335,6 +335,41 @@ func TestAnOperationThatNoEdgeIsToldOfIsFinishedAtOnce(t *testing.T) {
 	})
 }
 
+func TestAnOperationThatAnEdgeDoesNotUnderstandFinishesAndCountsTheEdge(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.addPartner(t, acme)
+		f.addEdge(t, "edge_1")
+		f.addEdge(t, "edge_2")
+		f.addEdge(t, "edge_3")
+		f.write(t, store.PartnerTenant(acme), func(tx *store.Tx) error {
+			return tx.OperateQueue(&store.QueueOperation{ID: "qop_1", Action: "hold", Partner: acme, Destination: "y.example"})
+		})
+		progress := func() (p store.QueueProgress) {
+			f.read(t, store.PartnerTenant(acme), func(tx *store.Tx) (err error) { _, p, err = tx.QueueOperation("qop_1"); return err })
+			return p
+		}
+		unable := store.Event{Kind: store.EventInstructionUnknown, Ref: "qop_1", Detail: "kind not known to this version"}
+		f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(1) })
+		f.tell(t, "edge_1", store.Event{Kind: store.EventInstructionUnknown, Detail: "of another kind, without a reference"}, unable, unable)
+		if p := progress(); p != (store.QueueProgress{Edges: 3, Acknowledged: 1, Done: 1, Unable: 1}) {
+			t.Errorf("one is unable: %+v", p)
+		}
+		f.tell(t, "edge_2", store.Event{Kind: store.EventQueueOperation, Ref: "qop_1", Messages: 2, Recipients: 3})
+		if p := progress(); p != (store.QueueProgress{Edges: 3, Acknowledged: 1, Done: 2, Unable: 1, Messages: 2, Recipients: 3}) {
+			t.Errorf("one of three is to tell: %+v", p)
+		}
+		f.tell(t, "edge_3", unable)
+		if p := progress(); p.Done != 3 || p.Unable != 2 || p.Messages != 2 || p.FinishedAt == nil || !p.FinishedAt.Equal(noon) {
+			t.Errorf("all have told: %+v", p)
+		}
+		// It was upgraded before the acknowledgement arrived, and told again.
+		f.tell(t, "edge_3", store.Event{Kind: store.EventQueueOperation, Ref: "qop_1", Messages: 1, Recipients: 1})
+		if p := progress(); p.Done != 3 || p.Unable != 1 || p.Messages != 3 {
+			t.Errorf("one is able now: %+v", p)
+		}
+	})
+}
+
 // For each domain: accepted = delivered + bounced + expired + cancelled + held + queued, however events are batched.
 func TestTheQueueBalancesWithTheOutcomesOfEveryDomain(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
