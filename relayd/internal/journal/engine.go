@@ -15,14 +15,17 @@ import (
 // openOrFail is openEngine, but for a disk that fails meanwhile: then the engine
 // tries for ever to bring to the disk what it has read, and is left to the end
 // of the process. It can change nothing any more.
-func openOrFail(c Config, j *Journal) (db *pebble.DB, err error) {
+func openOrFail(c Config, j *Journal) (*pebble.DB, error) {
+	opened := make(chan *pebble.DB, 1) // which nobody may be there to take
 	ended, err := j.orFail(func() error {
-		db, err = openEngine(c, j)
+		db, err := openEngine(c, j)
+		opened <- db
 		return err
 	})
 	if !ended {
 		return nil, err
 	}
+	db := <-opened
 	if db != nil && j.Err() != nil {
 		return nil, errors.Join(j.Err(), db.Close())
 	}
