@@ -97,7 +97,11 @@ func (g *guard) openLogOr(name string, open func() (vfs.File, error)) (vfs.File,
 		}
 	}
 	if err == nil {
-		return &guardedFile{File: f, guard: g, name: name, silent: isLog(name)}, nil
+		file := &guardedFile{File: f, guard: g, name: name, silent: isLog(name)}
+		if file.silent {
+			file.measure()
+		}
+		return file, nil
 	}
 	if isLog(name) {
 		g.journal.Fail(err)
@@ -181,6 +185,7 @@ type guardedFile struct {
 	silent bool // rule 3
 	dir    bool
 	size   int64 // written
+	ready  int64 // of a log: up to where it needs no new blocks, see ahead.go
 }
 
 // Write implements io.Writer.
@@ -188,6 +193,7 @@ func (f *guardedFile) Write(p []byte) (int, error) {
 	err := f.guard.journal.Err()
 	if err == nil {
 		if err = f.guard.faults("write", f.name); err == nil {
+			f.prepare(len(p))
 			var n int
 			if n, err = f.File.Write(p); err == nil {
 				f.size += int64(n)
