@@ -14,15 +14,13 @@ func (f *guardedFile) measure() {
 	}
 }
 
-// prepare makes sure that the next n bytes of a log fall on what was written
-// before, but for one time in a hundred, when it lays out more. Where that fails
-// the write itself will tell.
-func (f *guardedFile) prepare(n int) {
-	end := f.size + int64(n)
-	if !f.silent || end <= f.ready {
+// layOut fills a log that was written to its end with zeros behind it, one time in a
+// hundred. It comes after the write, from which it must not take the last room on the
+// disk; what it then takes is the next writes' own. If it fails, they will tell.
+func (f *guardedFile) layOut() {
+	if !f.silent || f.size <= f.ready {
 		return
 	}
-	if _, err := f.WriteAt(make([]byte, aheadBytes), end); err == nil {
-		f.ready = end + aheadBytes
-	}
+	n, _ := f.WriteAt(make([]byte, aheadBytes), f.size)
+	f.ready = f.size + int64(n)
 }

@@ -193,10 +193,10 @@ func (f *guardedFile) Write(p []byte) (int, error) {
 	err := f.guard.journal.Err()
 	if err == nil {
 		if err = f.guard.faults("write", f.name); err == nil {
-			f.prepare(len(p))
 			var n int
 			if n, err = f.File.Write(p); err == nil {
 				f.size += int64(n)
+				f.layOut()
 				return n, nil
 			}
 		}
