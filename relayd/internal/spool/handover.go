@@ -6,8 +6,8 @@ import "sync"
 // end of its first attempt, which usually begins at once: it need not read back
 // what the same process has just written. The rules:
 //
-//  1. A text is offered when it is staged, and given out once it is durable. Its
-//     Writer is discarded after that, or nothing is kept.
+//  1. A text is offered when it is staged, and given out once it is durable. If
+//     its Writer is discarded before that, nothing is kept.
 //  2. It is dropped when its message is written again (an attempt did not settle
 //     it), removed or put into quarantine, and when newer texts need the room: the
 //     oldest wait for something else than their turn.

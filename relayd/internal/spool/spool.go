@@ -21,6 +21,9 @@
 // can take away. The reverse, a file without a record, is what a crash leaves
 // behind; Open removes it.
 //
+// A body that is no file stays in memory until its first attempt is over
+// (handover.go), as long as there is room (memory.go).
+//
 // The text is stored as it came. Fields that we add (Received and the like) go
 // above it with Prepend and are kept apart, so nothing is ever re-serialised.
 package spool
