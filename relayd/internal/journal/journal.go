@@ -54,8 +54,8 @@
 // would lose recovery code that many have tested. What the engine lacks
 // is here: the group commit (group.go), the behaviour on failed disks (guard.go,
 // pressure.go), the finding of damage in the log (mend.go), reading around it in
-// tables (around.go), the getting rid of it (heal.go), and a rest after a merge that
-// met it (compactions.go).
+// tables (around.go), the getting rid of it (heal.go), a rest after a merge that met
+// it (compactions.go), and logs laid out before they are written (ahead.go).
 package journal
 
 import (
