@@ -8,7 +8,7 @@
 // spool, looking at line ends and header), judge.go (who speaks, is it bulk, is it
 // clean) and commit.go (spend the quota, store the message and note the event in
 // one synced batch). Every refusal, the engine's too, leaves through refuse.go, in
-// the words of package reason.
+// the words of package reason; unlogged.go says which have a line in the mail log.
 //
 // # What is promised
 //

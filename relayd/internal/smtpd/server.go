@@ -109,7 +109,8 @@ type Server struct {
 	gate    *authGate
 	pace    *buckets // of users' messages
 	noise   *buckets // of refusals of strangers, by the domain that they name
-	// lines of the mail log are left to refusals of strangers at an address; lineAlarms, to say once a minute that none are.
+	// lines bounds those of the mail log for refusals of strangers, by their address; lineAlarms, how often the operator hears that
+	// none are left.
 	lines, lineAlarms *buckets
 
 	sealer *feedback.Sealer

@@ -14,7 +14,8 @@ import (
 // How many refusals have a line in the mail log: the first ones, because the disk of the log is not for whoever hammers. All of
 // them are counted, and how many have no line is said at the end of the session.
 const (
-	// linesOfStrangers are the lines for one reason in a session, and those of a decision that was written before.
+	// linesOfStrangers are the lines for one reason in a session. A customer has no more for a decision that is repeated: they would
+	// all bear its reference.
 	linesOfStrangers = 20
 	// linesOfCustomers are the lines for one reason in a session where it is a domain's own mail that is refused.
 	linesOfCustomers = 1000
