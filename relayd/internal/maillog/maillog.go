@@ -4,10 +4,10 @@
 //
 // Each event is a method, and each method's message is constant: "accepted",
 // "rejected", "rejected too often", "deferred", "delivered", "bounced", "expired",
-// "cancelled", "on hold", "released", "held", "notified", "not notified". Values come from
-// strangers, so every one is made safe before it is written: no control bytes,
-// no text direction tricks, no endless text. The package knows no secrets and
-// takes none.
+// "cancelled", "on hold", "released", "held", "notified", "not notified",
+// "reply undelivered". Values come from strangers, so every one is made safe before
+// it is written: no control bytes, no text direction tricks, no endless text. The
+// package knows no secrets and takes none.
 //
 // A line is, byte for byte, what the handlers of log/slog write, so that it can
 // stand in one stream with the log of the process. It is put together here all
