@@ -161,22 +161,23 @@ func misunderstood(instruction api.Instruction, text json.RawMessage) error {
 	case instruction.Kind == api.InstructionKindSendNotice && instruction.Notice != nil && instruction.Notice.Kind.Valid():
 		return nil
 	}
-	return errors.New("kind not known to this version")
+	return errors.New("kind or content not known to this version")
 }
 
-func (r *Runner) carryOne(ctx context.Context, instruction api.Instruction, misunderstood error) error {
-	if action, operates := actions()[instruction.Kind]; operates && misunderstood == nil {
+// carryOne carries out an instruction; why, if anything, says that this version does not understand it.
+func (r *Runner) carryOne(ctx context.Context, instruction api.Instruction, why error) error {
+	if action, operates := actions()[instruction.Kind]; operates && why == nil {
 		return r.operate(ctx, instruction.Number, action, *instruction.Queue)
 	}
 	batch := r.config.Journal.NewBatch()
 	defer batch.Discard()
 	batch.Set(doneKey, numberValue(instruction.Number))
-	if misunderstood == nil {
+	if why == nil {
 		return r.sendNotice(ctx, batch, *instruction.Notice)
 	}
 	r.config.Log.WarnContext(ctx, "instruction not carried out", "number", instruction.Number, "kind", string(instruction.Kind),
-		"error", misunderstood)
-	detail := fmt.Sprintf("instruction %d of kind %q not carried out: %v", instruction.Number, instruction.Kind, misunderstood)
+		"error", why)
+	detail := fmt.Sprintf("instruction %d of kind %q not carried out: %v", instruction.Number, instruction.Kind, why)
 	event := api.EdgeEvent{Time: r.config.Now().UTC(), Kind: api.EdgeEventKindInstructionUnknown, Detail: &detail}
 	if instruction.Queue != nil {
 		event.Ref = &instruction.Queue.OperationID
