@@ -5,7 +5,8 @@
 // relayd and relayctl link neither echo nor the embedded contract.
 //
 // Compatibility: a released operation, field or enum value is never removed or narrowed; a new field of a request is
-// optional; a reader ignores documents and instructions of kinds that it does not know.
+// optional; a reader ignores documents and instructions of kinds that it does not know, and whole operations on the queue in
+// which it does not know a field.
 package api
 
 //go:generate go tool oapi-codegen -config gen/types.yaml ../openapi.yaml
