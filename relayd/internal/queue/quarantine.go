@@ -75,33 +75,43 @@ func (o *operating) freshen(s *settlement, i int) {
 	o.log(s, i, countReleased)
 }
 
-// tellAside tells at the start of all that is in quarantine, but for what this
-// queue has set aside itself: of what the reading has just found damaged nobody else
-// does, and what was told before, a crash may have taken. Told again it says the
-// same, and an operation that releases a message has the last word. The domain of a
+// tellAside tells at the start of what is in quarantine and was not told, but for
+// what this queue has set aside itself: of what the reading has just found damaged
+// nobody else does, and of what was set aside before, a crash may have taken the
+// event. An operation that releases a message has the last word. The domain of a
 // message is told where its envelope can be read: one under a wrong checksum may
 // name anybody's.
 func (q *Queue) tellAside(ctx context.Context) error {
+	untold, err := q.Spool.Untold()
+	for _, id := range untold {
+		if err != nil || ctx.Err() != nil {
+			break
+		}
+		err = q.tellOneAside(id)
+	}
+	return err
+}
+
+// tellOneAside keeps operations from the message meanwhile.
+func (q *Queue) tellOneAside(id string) error {
 	q.operations.Lock()
 	defer q.operations.Unlock()
-	var aside []spool.Quarantined
-	err := q.Spool.EachQuarantined(func(kept spool.Quarantined) error {
-		if id, err := ulid.ParseStrict(kept.ID); err != nil || !q.has(id) {
-			aside = append(aside, kept)
-		}
-		return ctx.Err()
-	})
-	if err != nil && ctx.Err() == nil {
+	if known, err := ulid.ParseStrict(id); err == nil && q.has(known) {
+		return nil
+	}
+	kept, err := q.Spool.LoadQuarantined(id)
+	switch {
+	case errors.Is(err, spool.ErrNotFound):
+		return nil // released or cancelled meanwhile
+	case err != nil:
 		return err
 	}
-	for _, kept := range aside {
-		m, why := kept.Message, errors.New(kept.Reason)
-		if m == nil {
-			m = &spool.Message{ID: kept.ID}
-			q.Log.Held(logMessage(m, ""), "damaged, of a domain that cannot be told", why)
-		}
-		q.noteQuarantine(m, why)
+	m, why := kept.Message, errors.New(kept.Reason)
+	if m == nil {
+		m = &spool.Message{ID: id}
+		q.Log.Held(logMessage(m, ""), "damaged, of a domain that cannot be told", why)
 	}
+	q.noteQuarantine(m, why)
 	return nil
 }
 

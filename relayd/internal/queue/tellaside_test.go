@@ -74,8 +74,8 @@ func TestAMessageThatTheStartFindsDamagedIsTold(t *testing.T) {
 	})
 }
 
-// A crash may come between a quarantine and its event.
-func TestWhatIsInQuarantineIsToldAgainAtTheNextStart(t *testing.T) {
+// A crash may take the event of a quarantine; what it leaves is not told again, or each start would tell of all that is there.
+func TestWhatIsInQuarantineIsToldAtTheNextStartIfItWasNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEdge(t, nil)
 		defer func() { e.close() }()
@@ -87,14 +87,29 @@ func TestWhatIsInQuarantineIsToldAgainAtTheNextStart(t *testing.T) {
 		e.isQuarantined(id)
 		e.close()
 		first := e.setAside(id)
-		e.events = nil // lost
+		e.events = nil // lost, and with it what says that it was told
 		e.open()
+		b := e.journal.NewBatch()
+		b.Delete([]byte("st" + id))
+		if err := e.journal.Commit(b); err != nil {
+			t.Fatal(err)
+		}
 		e.run()
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		again := e.setAside(id)
 		if len(first) != 1 || len(again) != 1 || *again[0].Detail != *first[0].Detail || *again[0].Domain != "example.com" {
 			t.Errorf("told %+v, then %+v", first, again)
+		}
+		// And not for ever: a start tells of nothing that was told.
+		e.close()
+		e.events = nil
+		e.open()
+		e.run()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if told := e.setAside(id); len(told) > 0 {
+			t.Errorf("a third time it is told %+v", told)
 		}
 		// What is released is not told to be in quarantine by a start that comes later.
 		e.courier.decide = nil

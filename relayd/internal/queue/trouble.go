@@ -122,7 +122,8 @@ func (q *Queue) leave(e *entry, why string, err error) {
 const maxDetail = 1000
 
 // noteQuarantine tells that a message is tried no more. What became of it is
-// in the spool whether this is told or not.
+// in the spool whether this is told or not; what a crash takes of it, the next
+// start tells.
 func (q *Queue) noteQuarantine(m *spool.Message, why error) {
 	if m.Notice {
 		return
@@ -136,6 +137,7 @@ func (q *Queue) noteQuarantine(m *spool.Message, why error) {
 		e.Domain = &m.Domain
 	}
 	if q.Note(b, e) == nil {
+		q.Spool.Told(b, m.ID)
 		_ = q.Journal.CommitLazy(b)
 	}
 }

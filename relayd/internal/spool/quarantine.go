@@ -60,6 +60,7 @@ func (s *Spool) quarantine(id, reason string) (changed bool, err error) {
 		return false, err
 	}
 	b.Delete(key)
+	b.Delete(toldKey(id)) // that of an earlier quarantine, which came too late
 	return true, s.journal.Commit(b)
 }
 
@@ -102,6 +103,25 @@ func (s *Spool) EachQuarantined(fn func(Quarantined) error) error {
 	})
 }
 
+// Told adds to b that its events tell of a message in quarantine.
+func (s *Spool) Told(b *journal.Batch, id string) { b.Set(toldKey(id), nil) }
+
+// Untold are the ids of the messages in quarantine of which Told does not say that
+// they were told, or where that cannot be read.
+func (s *Spool) Untold() (ids []string, err error) {
+	err = s.EachQuarantined(func(q Quarantined) error {
+		told, err := s.journal.Has(toldKey(q.ID))
+		if errors.Is(err, journal.ErrCorrupt) {
+			told, err = false, nil
+		}
+		if err == nil && !told {
+			ids = append(ids, q.ID)
+		}
+		return err
+	})
+	return ids, err
+}
+
 // decodeQuarantined reads the record of a message in quarantine. One that is
 // itself damaged tells of no more than that the message is there.
 func decodeQuarantined(id string, text []byte) Quarantined {
@@ -129,11 +149,13 @@ func (s *Spool) Release(b *journal.Batch, m *Message) error {
 		return fmt.Errorf("release: %w", err)
 	}
 	b.Delete(quarantineKey(m.ID))
+	b.Delete(toldKey(m.ID))
 	return nil
 }
 
 // RemoveQuarantined adds the end of a message in quarantine to b.
 func (s *Spool) RemoveQuarantined(b *journal.Batch, id string) {
 	b.Delete(quarantineKey(id))
+	b.Delete(toldKey(id))
 	s.Remove(b, id)
 }

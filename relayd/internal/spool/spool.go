@@ -12,6 +12,7 @@
 //	             message text itself, or, past InlineBytes or when the memory for
 //	             texts that arrive is used up, the fact that it is in the file Dir/id
 //	's' 'q' id   envelope of a message in quarantine, with the reason
+//	's' 't' id   the control plane was told of that message
 //
 // The life of a body: a session takes a Writer from Create and streams into
 // it; a scanner reads it back through Reader; Stage puts both records into the
@@ -217,3 +218,5 @@ var (
 func bodyKey(id string) []byte { return append([]byte("sb"), id...) }
 
 func quarantineKey(id string) []byte { return append([]byte("sq"), id...) }
+
+func toldKey(id string) []byte { return append([]byte("st"), id...) }
