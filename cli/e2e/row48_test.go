@@ -3,10 +3,12 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -177,30 +179,26 @@ func flood(t *testing.T, relay, to string) (stop func() int) {
 	}
 }
 
-// hang is a server that takes connections and says nothing.
-func hang(t *testing.T, addr string) {
+// hang is a server that takes every connection and says nothing, and counts those that are open.
+func hang(t *testing.T, listen string) (addr string, open *atomic.Int64) {
 	t.Helper()
-	listener, err := net.Listen("tcp", addr)
+	listener, err := net.Listen("tcp", listen)
 	must(t, err)
-	var mu sync.Mutex
-	var open []net.Conn
+	t.Cleanup(func() { listener.Close() })
+	open = new(atomic.Int64)
 	go func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			mu.Lock()
-			open = append(open, conn)
-			mu.Unlock()
+			open.Add(1)
+			go func() {
+				_, _ = io.Copy(io.Discard, conn)
+				conn.Close()
+				open.Add(-1)
+			}()
 		}
 	}()
-	t.Cleanup(func() {
-		listener.Close()
-		mu.Lock()
-		defer mu.Unlock()
-		for _, conn := range open {
-			conn.Close()
-		}
-	})
+	return listener.Addr().String(), open
 }

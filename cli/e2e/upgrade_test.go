@@ -2,13 +2,11 @@ package e2e
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -154,7 +152,7 @@ func releaseAt(t *testing.T, commit string) (relayd string) {
 func TestSoakMatrixRow8NoConnectionOutlivesTheEndByMoreThan35Seconds(t *testing.T) {
 	soaking(t)
 	const idle = 20
-	silent, deliveries := hearAll(t)
+	silent, deliveries := hang(t, "127.0.0.1:0")
 	r := newTrial(t, trialOptions{down: silent})
 	r.send(r.load("waits", 20, 4, smallMessage))
 	_, _, open := r.crowd(idle)
@@ -195,28 +193,4 @@ func TestSoakMatrixRow8NoConnectionOutlivesTheEndByMoreThan35Seconds(t *testing.
 	case <-time.After(time.Until(began.Add(45 * time.Second))):
 		t.Error("relayd has not ended 45 s after it was told to")
 	}
-}
-
-// hearAll listens, takes every connection and says nothing, and counts those that are open.
-func hearAll(t *testing.T) (addr string, open *atomic.Int64) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	open = new(atomic.Int64)
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			open.Add(1)
-			go func() {
-				_, _ = io.Copy(io.Discard, conn)
-				conn.Close()
-				open.Add(-1)
-			}()
-		}
-	}()
-	return listener.Addr().String(), open
 }
