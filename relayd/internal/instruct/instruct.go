@@ -84,7 +84,7 @@ func New(c Config) (*Runner, error) {
 	return r, nil
 }
 
-// Acknowledged answers the highest number that is carried out.
+// Acknowledged answers the highest number that is carried out, or passed over.
 func (r *Runner) Acknowledged() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
