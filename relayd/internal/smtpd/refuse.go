@@ -140,7 +140,12 @@ func (r *refusal) message() maillog.Message {
 
 // ofStranger reports whether anybody on the internet could have provoked it.
 func (r *refusal) ofStranger() bool {
-	return r.domain == nil || r.slug == reason.IPNotAllowed || r.slug == reason.AuthFailed
+	switch {
+	case r.domain == nil, r.stage == reason.StageAuth, r.slug == reason.IPNotAllowed:
+		return true
+	}
+	// Of a domain that cannot be read it is not known who may send for it.
+	return r.slug == reason.PolicyStale && r.login == ""
 }
 
 // report puts the refusal into the outbox. It does not wait for the disk: a

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"activerelay/api/policy"
 	"activerelay/api/reason"
 )
 
@@ -138,6 +139,39 @@ func TestRefusalsOfACustomerHaveManyLinesAndNoMoreEventsThanLines(t *testing.T) 
 	}
 	if end := e.lines(tooOften); len(end) != 1 || !strings.Contains(end[0], "200 recipient-address-bad") {
 		t.Errorf("at the end %q", end)
+	}
+}
+
+// Who guesses a user's passwords is no customer, nor is who names a domain of which it is not known who may send for it.
+func TestAStrangerWhoNamesADomainHasNoMoreLinesAndEventsThanAnyOther(t *testing.T) {
+	for name, r := range map[string]refusal{
+		"turned away at AUTH": {stage: reason.StageAuth, slug: reason.RateLimited, login: "anna@ok.test"},
+		"domain not readable": {stage: reason.StageRcpt, slug: reason.PolicyStale},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := startEdge(t, nil)
+			now := time.Now()
+			e.server.Now = func() time.Time { return now }
+			r.domain, _ = e.world.view().Table.Domain("ok.test")
+			for range 5 {
+				ses := &session{server: e.server, peer: netip.MustParseAddr("192.0.2.1")}
+				for range noisePerMinute / 4 {
+					_ = ses.refuse(r)
+				}
+				e.must(ses.Logout())
+			}
+			if lines := len(e.lines(rejected)) + len(e.lines(tooOften)); lines != linesPerMinute {
+				t.Errorf("%d lines, want %d", lines, linesPerMinute)
+			}
+			if events := len(e.events()); events != noisePerMinute {
+				t.Errorf("%d events, want %d", events, noisePerMinute)
+			}
+		})
+	}
+	// A user of the domain is no stranger.
+	r := refusal{stage: reason.StageRcpt, slug: reason.PolicyStale, login: "anna@ok.test", domain: new(policy.Domain)}
+	if r.ofStranger() {
+		t.Error("a user is a stranger")
 	}
 }
 
