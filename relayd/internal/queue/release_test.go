@@ -129,7 +129,7 @@ func TestAMessageInQuarantineIsCancelledAsFarAsItIsSelected(t *testing.T) {
 // isGone checks that the spool has nothing of a message any more, nor the queue.
 func (e *edge) isGone(id string) {
 	e.t.Helper()
-	for _, key := range []string{"se", "sb", "sq"} {
+	for _, key := range []string{"se", "sb", "sq", "st"} {
 		if there, err := e.journal.Has([]byte(key + id)); there || err != nil {
 			e.t.Errorf("%s of %s is left: %v", key, id, err)
 		}

@@ -3,6 +3,7 @@ package spool_test
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 
 	"activerelay/relayd/internal/journal"
@@ -205,4 +206,38 @@ func TestAMessageThatIsReleasedWhileTheSpoolIsReadStaysReleased(t *testing.T) {
 	if _, err := s.Load(m.ID); err != nil || len(s.quarantined(t)) != 0 {
 		t.Errorf("after its release: %v, in quarantine %v", err, s.quarantined(t))
 	}
+}
+
+// What says that a message was told may come when it has been released already.
+func TestOfAQuarantineOnlyWhatWasToldOfItselfCounts(t *testing.T) {
+	s := open(t, t.TempDir(), nil)
+	defer s.close(t)
+	m := s.put(t, 100)
+	untold := func(want ...string) {
+		t.Helper()
+		if ids, err := s.Untold(); err != nil || !slices.Equal(ids, want) {
+			t.Errorf("untold are %q, %v; want %q", ids, err, want)
+		}
+	}
+	told := func() {
+		t.Helper()
+		b := s.journal.NewBatch()
+		s.Told(b, m.ID)
+		if err := s.journal.Commit(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told()
+	untold()
+	if err := s.Quarantine(m.ID, "panicked"); err != nil {
+		t.Fatal(err)
+	}
+	untold(m.ID)
+	told()
+	untold()
+	b := s.journal.NewBatch()
+	if err := errors.Join(s.Release(b, m), s.journal.Commit(b), s.Quarantine(m.ID, "panicked")); err != nil {
+		t.Fatal(err)
+	}
+	untold(m.ID)
 }
