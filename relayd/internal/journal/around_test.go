@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -107,5 +108,29 @@ func TestAFlippedBitInATableIsReportedAndTheRestIsReadable(t *testing.T) {
 	}
 	if bad == 0 || bad == len(written) {
 		t.Errorf("%d of %d keys reported as corrupt", bad, len(written))
+	}
+}
+
+// The engine takes seconds to search a large damaged block for the flipped bit: it is let do so once, and not where the block can be
+// read again.
+func TestADamagedBlockIsSearchedForItsBitOnce(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, Config{Dir: dir})
+	if err := errors.Join(set(j, "sb0", strings.Repeat("0123456789abcdef", 300)), j.db.Flush(), j.Close()); err != nil {
+		t.Fatal(err)
+	}
+	damageFamily(t, dir)
+	j = open(t, Config{Dir: dir, unmerged: true})
+	for n, text := range []string{"checksum mismatch", "has not become better", "has not become better"} {
+		if _, err := j.Get([]byte("sb0")); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), text) {
+			t.Errorf("look %d: %v", n, err)
+		}
+	}
+	damageFamily(t, dir) // flips the bit back
+	if value, err := j.Get([]byte("sb0")); len(value) != 4800 || err != nil {
+		t.Errorf("after the disk gives what was written: %d bytes, %v", len(value), err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -44,7 +44,7 @@ func (j *Journal) orFail(do func() error) (ended bool, err error) {
 	select {
 	case err := <-done: // mostly it ends by itself
 		return true, errors.Join(j.Err(), err)
-	case <-time.After(retryPause):
+	case <-time.After(j.retry):
 		return false, j.Err()
 	}
 }
@@ -128,6 +128,7 @@ func (j *Journal) engineEvents(c *compactions, fs vfs.FS) *pebble.EventListener 
 		// The default would be fatal. The reader of the damaged key gets
 		// ErrCorrupt and decides; the other keys stay readable.
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			j.bad.note(info.Path, info.Details)
 			if _, told := j.damaged.LoadOrStore(info.Path, nil); told {
 				return // every look at it says so again
 			}

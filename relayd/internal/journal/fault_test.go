@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
@@ -172,6 +173,9 @@ func crashable(t *testing.T) (*vfs.MemFS, string) {
 	return mem, dir
 }
 
+// shortRetry is for tests with many failures.
+const shortRetry = 50 * time.Millisecond
+
 // faultRun is one life of a journal whose n-th matching operation fails.
 type faultRun struct {
 	n      int64
@@ -189,7 +193,7 @@ func (r faultRun) check(t *testing.T) bool {
 	armed.Store(r.atOpen)
 	hook, hit := faultAt(r.n, r.fault, func(op, path string) bool { return armed.Load() && r.match(op, path) })
 	acked := map[string]string{}
-	j, err := Open(Config{Dir: dir, MemtableBytes: 256 << 10, Faults: hook, fs: mem})
+	j, err := Open(Config{Dir: dir, MemtableBytes: 256 << 10, Faults: hook, fs: mem, retry: shortRetry})
 	if err == nil {
 		armed.Store(true)
 		acked = writeUntilRefused(j, 200)

@@ -116,7 +116,7 @@ func TestAKillInsideAnUpgradeLeavesOneThatCanBeFinished(t *testing.T) {
 			t.Fatal(err)
 		}
 		hook, hit := faultAt(n, syscall.EIO, func(op, _ string) bool { return op == "write" || op == "sync" })
-		if j, err := Open(Config{Dir: dir, fs: mem, Faults: hook, upgrades: steps}); err == nil {
+		if j, err := Open(Config{Dir: dir, fs: mem, Faults: hook, upgrades: steps, retry: shortRetry}); err == nil {
 			j.Fail(io.ErrUnexpectedEOF)
 			_ = j.Close()
 		}

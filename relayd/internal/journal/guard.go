@@ -37,7 +37,8 @@ type guard struct {
 	books     books
 }
 
-// retryPause is the least time between two tries to write a table.
+// retryPause is the least time between two tries to write a table, and how long the
+// engine has to end by itself after a failure.
 const retryPause = time.Second
 
 func newGuard(j *Journal, c Config) *guard {
@@ -70,7 +71,11 @@ func (g *guard) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 		case <-g.journal.closing:
 		}
 	}
-	return g.FS.Open(name, opts...)
+	f, err := g.FS.Open(name, opts...)
+	if err == nil && strings.HasSuffix(name, ".sst") {
+		f = tableFile{File: f, path: name, bad: &g.journal.bad}
+	}
+	return f, err
 }
 
 // OpenReadWrite implements vfs.FS.
@@ -167,7 +172,7 @@ func (g *guard) pause(name string) {
 	if last == 0 || isLog(name) {
 		return
 	}
-	if wait := retryPause - (time.Since(g.start) - time.Duration(last)); wait > 0 {
+	if wait := g.journal.retry - (time.Since(g.start) - time.Duration(last)); wait > 0 {
 		select {
 		case <-time.After(wait):
 		case <-g.journal.closing:

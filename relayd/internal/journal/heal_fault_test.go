@@ -69,7 +69,7 @@ func TestAKillInsideTheHealLosesNothing(t *testing.T) {
 			return begun.Load()
 		})
 		name := fmt.Sprintf("operation %d failed", n)
-		if j, err := Open(Config{Dir: dir, fs: disk, Faults: hook}); err == nil {
+		if j, err := Open(Config{Dir: dir, fs: disk, Faults: hook, retry: shortRetry}); err == nil {
 			if j.Err() == nil {
 				compare(t, name, before, answers(t, j, keys))
 			}

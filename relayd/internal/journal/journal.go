@@ -66,6 +66,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -110,9 +111,10 @@ type Config struct {
 	// "rename", "remove". It exists for fault tests; nil in production.
 	Faults func(op, path string) error
 
-	fs       vfs.FS    // tests of power loss; nil is the real file system
-	upgrades []upgrade // tests of upgrades; nil is upgrades()
-	unmerged bool      // tests of damage: no table is merged
+	fs       vfs.FS        // tests of power loss; nil is the real file system
+	upgrades []upgrade     // tests of upgrades; nil is upgrades()
+	unmerged bool          // tests of damage: no table is merged
+	retry    time.Duration // tests of many failures; 0 is retryPause
 }
 
 // Journal is an open store. Its methods may be called from any goroutine.
@@ -125,11 +127,13 @@ type Journal struct {
 	metrics *metrics
 
 	memtable    uint64 // bytes
+	retry       time.Duration
 	pressure    pressure
 	compactions compactions
 
 	damaged sync.Map // paths of tables that were reported
-	lost    bool     // there are marks over lost keys: see lost.go
+	bad     badBlocks
+	lost    bool // there are marks over lost keys: see lost.go
 
 	failure atomic.Pointer[error]
 	failed  chan struct{}
@@ -162,6 +166,9 @@ func Open(c Config) (*Journal, error) {
 	if c.MemtableBytes == 0 {
 		c.MemtableBytes = 8 << 20
 	}
+	if c.retry == 0 {
+		c.retry = retryPause
+	}
 	if err := makeDir(c.Dir); err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", c.Dir, err)
 	}
@@ -169,7 +176,9 @@ func Open(c Config) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	j := &Journal{log: c.Log, lock: lock, memtable: uint64(c.MemtableBytes), failed: make(chan struct{}), closing: make(chan struct{})}
+	j := &Journal{
+		log: c.Log, lock: lock, memtable: uint64(c.MemtableBytes), retry: c.retry, failed: make(chan struct{}), closing: make(chan struct{}),
+	}
 	j.gate.init()
 	j.pressure.init()
 	if err := j.start(c); err != nil {
