@@ -254,12 +254,13 @@ func removeHealing(fs vfs.FS, dir string) error {
 }
 
 // dropKept keeps of the copies of damaged tables those of this heal, so that they do
-// not fill the disk in the course of years.
+// not fill the disk in the course of years, and those that were noted meanwhile, of
+// tables that the next start heals.
 func (j *Journal) dropKept(fs vfs.FS, dir string, healed map[string]bool) {
 	kept := filepath.Join(dir, damagedDir)
 	names, err := fs.List(kept)
 	for _, name := range names {
-		if strings.HasSuffix(name, ".sst") && !healed[name] {
+		if _, gone := fs.Stat(filepath.Join(dir, name)); gone != nil && strings.HasSuffix(name, ".sst") && !healed[name] {
 			err = errors.Join(err, fs.Remove(filepath.Join(kept, name)))
 		}
 	}

@@ -270,3 +270,31 @@ func bothDamaged(t *testing.T, dir string, keys [][]byte) map[string]string {
 	}
 	return answers(t, open(t, Config{Dir: to, unmerged: true}), keys)
 }
+
+// A table that the engine finds damaged by itself as another is cut out is healed by the next start: its note stays.
+func TestANoteMadeInsideTheHealStays(t *testing.T) {
+	dir := t.TempDir()
+	j := open(t, Config{Dir: dir})
+	if err := errors.Join(set(j, "oe1", "1"), j.db.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
+	j.keepDamaged(vfs.Default, tables[0])
+	old := filepath.Join(dir, damagedDir, "000001.sst") // of an earlier heal
+	if err := os.WriteFile(old, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j.dropKept(vfs.Default, dir, map[string]bool{"000002.sst": true})
+	if _, err := os.Stat(filepath.Join(dir, damagedDir, filepath.Base(tables[0]))); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(old); err == nil {
+		t.Error("the copy of an earlier heal is still there")
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
