@@ -134,3 +134,16 @@ func TestADamagedBlockIsSearchedForItsBitOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestDamageMetAfterAFailureChangesNothingOnTheDisk(t *testing.T) {
+	dir := damagedAtTheEnd(t, 100)
+	j := open(t, Config{Dir: dir})
+	j.Fail(errors.New("a failed disk"))
+	if _, err := j.Get([]byte("t0099")); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("the damaged key: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, damagedDir)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a directory was made: %v", err)
+	}
+	_ = j.Close()
+}

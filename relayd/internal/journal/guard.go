@@ -142,6 +142,14 @@ func (g *guard) RemoveAll(name string) error {
 	return g.change("remove", name, func() error { return g.FS.RemoveAll(name) })
 }
 
+// MkdirAll implements vfs.FS.
+func (g *guard) MkdirAll(name string, mode fs.FileMode) error {
+	if err := g.journal.Err(); err != nil {
+		return err
+	}
+	return g.FS.MkdirAll(name, mode)
+}
+
 // Rename implements vfs.FS.
 func (g *guard) Rename(oldname, newname string) error {
 	return g.change("rename", newname, func() error { return g.FS.Rename(oldname, newname) })
