@@ -141,9 +141,10 @@ func TestWhicheverOperationFailsNothingAcknowledgedIsLost(t *testing.T) {
 			for _, atOpen := range []bool{true, false} {
 				hits := 0
 				for n := int64(1); n <= 8; n++ {
-					if (faultRun{n: n, fault: o.err, match: o.match, atOpen: atOpen}).check(t) {
-						hits++
+					if !(faultRun{n: n, fault: o.err, match: o.match, atOpen: atOpen}).check(t) {
+						break // there are no more of them
 					}
+					hits++
 				}
 				if hits == 0 && (atOpen || !o.onlyStart) {
 					t.Errorf("at open %v: the fault was never met, the test shows nothing", atOpen)
