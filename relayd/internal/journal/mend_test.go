@@ -277,7 +277,7 @@ func TestAKillWhileALogIsMendedLeavesOneThatCanBeMended(t *testing.T) {
 	for step := int64(1); ; step++ {
 		fs := k.copy()
 		hook, hit := faultAt(step, syscall.EIO, func(string, string) bool { return true })
-		j, err := Open(Config{Dir: k.dir, fs: fs, Faults: hook})
+		j, err := Open(Config{Dir: k.dir, fs: fs, Faults: hook, retry: shortRetry})
 		if err == nil {
 			j.Fail(io.ErrUnexpectedEOF)
 			_ = j.Close()
