@@ -1,6 +1,9 @@
 package spool
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // handover keeps texts in memory from the moment their message is stored to the
 // end of its first attempt, which usually begins at once: it need not read back
@@ -9,9 +12,11 @@ import "sync"
 //  1. A text is offered when it is staged, and given out once it is durable. If
 //     its Writer is discarded before that, nothing is kept.
 //  2. It is dropped when its message is written again (an attempt did not settle
-//     it), removed or put into quarantine, and when newer texts need the room: the
-//     oldest wait for something else than their turn.
-//  3. Dropping it only means that who opens it from now on reads the disk. Who has
+//     it), removed or put into quarantine.
+//  3. Where there is no room a newer text is not kept: the turn of the older ones
+//     comes first. One that has waited for patience makes room: it waits for
+//     something else than its turn.
+//  4. Dropping it only means that who opens it from now on reads the disk. Who has
 //     it open goes on.
 type handover struct {
 	mu             sync.Mutex
@@ -20,8 +25,11 @@ type handover struct {
 	bytes, most    int64 // of the buffers
 }
 
+// patience is for how long a text may wait while newer ones find no room.
+const patience = 10 * time.Second
+
 // offer lists t, with fields above it, under id.
-func (h *handover) offer(id string, t *text, fields []byte) {
+func (h *handover) offer(id string, t *text, fields []byte, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.remove(t) // a batch with it was dropped before
@@ -34,10 +42,13 @@ func (h *handover) offer(id string, t *text, fields []byte) {
 		return
 	}
 	for h.bytes+size > h.most {
+		if now.Sub(h.oldest.since) < patience {
+			return
+		}
 		h.remove(h.oldest)
 	}
 	t.users.Add(1)
-	t.id, t.durable, t.older, t.newer = id, false, h.newest, nil
+	t.id, t.since, t.durable, t.older, t.newer = id, now, false, h.newest, nil
 	if h.newest != nil {
 		h.newest.newer = t
 	} else {

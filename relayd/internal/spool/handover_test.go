@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"activerelay/relayd/internal/journal"
 	"activerelay/relayd/internal/spool"
@@ -281,22 +282,43 @@ func TestWhatWasNotCommittedKeepsNothingInMemory(t *testing.T) {
 	s.wantInMemory(t, 0, "after a commit that failed")
 }
 
-func TestTheNewestTextsThatFitTheBudgetAreHandedOver(t *testing.T) {
+func TestTextsAreHandedOverWithinABudgetUntilTheyHaveWaitedForTooLong(t *testing.T) {
 	const room = 8
-	s := openCounted(t, t.TempDir(), nil, func(c *spool.Config) { c.HandoverBytes = room * smallBytes })
+	now := time.Now()
+	s := openCounted(t, t.TempDir(), nil, func(c *spool.Config) {
+		c.HandoverBytes, c.Now = room*smallBytes, func() time.Time { return now }
+	})
 	defer s.close(t)
 	var all []*spool.Message
-	for range 3 * room {
-		all = append(all, s.handOver(t, 5000, "X: y\r\n"))
-		if got := s.inMemory(t); got > room*smallBytes {
-			t.Fatalf("after %d messages texts take up %d bytes of memory", len(all), got)
+	fill := func(messages int) {
+		for range messages {
+			all = append(all, s.handOver(t, 5000, "X: y\r\n"))
+			if got := s.inMemory(t); got > room*smallBytes {
+				t.Fatalf("after %d messages texts take up %d bytes of memory", len(all), got)
+			}
 		}
 	}
-	for i, m := range all {
-		if got, want := s.handedOver(t, m.ID), i >= len(all)-room; got != want {
-			t.Errorf("message %d of %d is handed over: %v", i, len(all), got)
+	kept := func(when string, from, to int) {
+		t.Helper()
+		for i, m := range all {
+			if got, want := s.handedOver(t, m.ID), from <= i && i < to; got != want {
+				t.Errorf("%s message %d of %d is handed over: %v", when, i, len(all), got)
+			}
 		}
 	}
+	fill(2 * room)
+	kept("at once", 0, room)
+	now = now.Add(9 * time.Second)
+	fill(1)
+	kept("after 9 s", 0, room)
+	now = now.Add(time.Second)
+	fill(room + 2)
+	kept("after 10 s", 2*room+1, 3*room+1)
+	now = now.Add(10 * time.Second)
+	fill(room)
+	kept("after 20 s", len(all)-room, len(all))
+	now = now.Add(10 * time.Second)
+
 	reading, err := s.Body(all[len(all)-1].ID)
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -67,6 +68,7 @@ type text struct {
 	// What follows is the handover's.
 	id           string // under which it is listed; empty when it is not
 	whole        []byte // the part of the buffer that is fields and text
+	since        time.Time
 	durable      bool
 	older, newer *text
 }

@@ -37,6 +37,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"activerelay/relayd/internal/journal"
 
@@ -76,9 +77,11 @@ type Config struct {
 	// more goes on in a file, also below InlineBytes. 0 means 64 MiB.
 	WritingBytes int64
 	// HandoverBytes is the memory for texts that were just stored and wait for
-	// their first attempt. One that finds no room there is read from the disk, the
-	// oldest first. 0 means 16 MiB, negative that none is kept.
+	// their first attempt. One that finds no room there is read from the disk. 0
+	// means 16 MiB, negative that none is kept.
 	HandoverBytes int64
+	// Now is the clock by which texts wait there. Nil means time.Now.
+	Now func() time.Time
 	// Faults, when set, is asked before every change of a file and can make it
 	// fail, as in journal.Config; and so it is before every "quarantine". Nil in
 	// production.
@@ -97,6 +100,7 @@ type Spool struct {
 
 	memory   memory
 	handover handover
+	now      func() time.Time
 
 	mu    sync.Mutex
 	files map[string]struct{} // ids whose body is a file
@@ -119,12 +123,15 @@ func Open(c Config) (*Spool, error) {
 	if c.HandoverBytes == 0 {
 		c.HandoverBytes = 16 << 20
 	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	if c.Faults == nil {
 		c.Faults = func(string, string) error { return nil }
 	}
 	s := &Spool{
 		dir: c.Dir, journal: c.Journal, log: c.Log, reserve: c.ReserveBytes, faults: c.Faults,
-		memory: memory{most: c.WritingBytes}, handover: handover{texts: map[string]*text{}, most: c.HandoverBytes},
+		memory: memory{most: c.WritingBytes}, handover: handover{texts: map[string]*text{}, most: c.HandoverBytes}, now: c.Now,
 		files: map[string]struct{}{},
 	}
 	if err := s.start(c.Metrics); err != nil {

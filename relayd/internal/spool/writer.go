@@ -143,7 +143,7 @@ func (s *Spool) Stage(b *journal.Batch, m *Message, w *Writer) error {
 	// even if the sync behind it fails: the next process may find the record.
 	b.Ordered(func(*journal.Batch) { w.kept = true })
 	if t := w.text; t != nil {
-		s.handover.offer(m.ID, t, w.header)
+		s.handover.offer(m.ID, t, w.header, s.now())
 		b.OnDurable(func() { s.handover.durable(t) })
 	}
 	return nil
