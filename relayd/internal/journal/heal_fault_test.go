@@ -102,6 +102,29 @@ func TestAKillInsideTheHealLosesNothing(t *testing.T) {
 	}
 }
 
+func TestAPanicInsideTheHealNamesWhatToPutAsideForAStart(t *testing.T) {
+	mem, dir, keys, before := damagedInMemory(t)
+	hook := func(_, path string) error {
+		if strings.Contains(path, healingPrefix) {
+			panic("a block that nobody can read")
+		}
+		return nil
+	}
+	kept := filepath.Join(dir, damagedDir)
+	if _, err := Open(Config{Dir: dir, fs: mem, Faults: hook}); err == nil || !strings.Contains(err.Error(), kept) {
+		t.Fatalf("opened with %v", err)
+	}
+	disk := mem.CrashClone(vfs.CrashCloneCfg{})
+	if err := disk.Rename(kept, kept+".aside"); err != nil {
+		t.Fatal(err)
+	}
+	j := open(t, Config{Dir: dir, fs: disk, Faults: hook})
+	compare(t, "around the damage", before, answers(t, j, keys))
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // mergeDir tells the re-executed test binary to merge the tables of a journal.
 const mergeDir = "JOURNAL_TEST_MERGE_DIR"
 

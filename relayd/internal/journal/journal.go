@@ -217,7 +217,11 @@ func (j *Journal) open(c Config) error {
 		return errors.Join(err, db.Close())
 	}
 	ended, err := j.orFail(func() error { return j.heal(newGuard(j, c), c.Dir, c.unmerged) })
-	if !ended || errors.Is(err, errPanic) { // then it may hold its locks
+	if errors.Is(err, errPanic) { // then it may hold its locks
+		return fmt.Errorf("%w, while the journal was healed: without %s it starts around the damage",
+			err, filepath.Join(c.Dir, damagedDir))
+	}
+	if !ended {
 		return err
 	}
 	if err := firstOf(err, j.Err()); err != nil {
