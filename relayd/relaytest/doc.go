@@ -15,6 +15,8 @@
 // [DNS] is a real DNS server on loopback with its zones in a map, plus
 // failures on demand.
 //
-// Nothing here sleeps, uses a fixed port or leaves loopback. Only tests may
-// import the package.
+// [Network] is a second host: a network namespace, whose packets can be lost.
+//
+// Nothing here sleeps, uses a fixed port or leaves loopback and the networks
+// that it makes. Only tests may import the package.
 package relaytest

@@ -1,15 +1,11 @@
 package deliver_test
 
 import (
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -18,9 +14,9 @@ import (
 	"activerelay/relayd/bench"
 	"activerelay/relayd/internal/deliver"
 	"activerelay/relayd/internal/queue"
+	"activerelay/relayd/relaytest"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 )
 
 // Matrix row 46: whatever the network does, every message arrives whole, and
@@ -54,119 +50,25 @@ func TestRow46MailGetsThroughABadNetworkOnceForEachLostReply(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			n := newNetwork(t, i)
+			n := relaytest.NewNetwork(t, i)
 			l := &letters{t: t, sent: make(map[string]int), lost: make(map[string]int), got: make(map[string]int)}
-			sink := bench.ServeSink(n.listen(), bench.SinkOptions{Received: l.arrived})
+			sink := bench.ServeSink(n.Listen(), bench.SinkOptions{Received: l.arrived})
 			defer sink.Close()
 			at := netip.MustParseAddrPort(sink.Addr())
 			if c.delay > 0 || c.cut > 0 {
 				at = detour(t, at, c.delay, c.cut)
 			}
 			for _, command := range c.commands {
-				n.inside(command)
+				n.Inside(command)
 			}
 			if c.slow != "" {
-				n.do("tc qdisc add dev " + n.device + "a root " + c.slow)
-				n.inside("tc qdisc add dev " + n.device + " root " + c.slow)
+				n.Do("tc qdisc add dev " + n.Near + " root " + c.slow)
+				n.Inside("tc qdisc add dev " + n.Far + " root " + c.slow)
 			}
 			l.send(at, c.messages, c.size)
 			l.judge(c.messages)
 		})
 	}
-}
-
-// network is a network of two: this host, and a server's side in a namespace of
-// its own.
-type network struct {
-	t            *testing.T
-	name, device string
-	address      netip.Addr // of the server's side
-}
-
-// newNetwork makes one, as far as the machine lets us. Its names and addresses
-// come from the process and from number, below 64.
-func newNetwork(t *testing.T, number int) *network {
-	t.Helper()
-	for program, debian := range map[string]string{"ip": "iproute2", "tc": "iproute2", "nft": "nftables"} {
-		if _, err := exec.LookPath(program); err != nil && !executable("/usr/sbin/"+program) {
-			t.Fatalf("%s is not installed; run: apt-get install --no-install-recommends %s", program, debian)
-		}
-	}
-	pid := os.Getpid()
-	n := &network{t: t, name: fmt.Sprintf("relay%d-%d", pid, number), device: fmt.Sprintf("r%dx%d", pid, number)}
-	if out, err := run("ip netns add " + n.name); err != nil {
-		t.Skipf("SKIPPED %s: this machine allows no network namespaces: %v: %s", t.Name(), err, out)
-	}
-	t.Cleanup(func() {
-		// Connections that have not ended yet may keep the namespace for a while.
-		_, _ = run("ip link delete " + n.device + "a")
-		_, _ = run("ip netns delete " + n.name)
-	})
-	here := netip.AddrFrom4([4]byte{10, byte(200 + pid>>8%50), byte(pid), byte(4*number + 1)})
-	n.address = here.Next()
-	n.do(fmt.Sprintf("ip link add %sa type veth peer name %s netns %s", n.device, n.device, n.name))
-	n.do(fmt.Sprintf("ip address add %s/30 dev %sa", here, n.device))
-	n.do(fmt.Sprintf("ip link set %sa up", n.device))
-	n.inside(fmt.Sprintf("ip address add %s/30 dev %s", n.address, n.device))
-	n.inside(fmt.Sprintf("ip link set %s up", n.device))
-	n.inside("nft add table inet test")
-	n.inside("nft add chain inet test in { type filter hook input priority 0 ; }")
-	n.inside("nft add chain inet test out { type filter hook output priority 0 ; }")
-	return n
-}
-
-func run(command string) (string, error) {
-	words := strings.Fields(command)
-	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	if executable("/usr/sbin/" + words[0]) {
-		cmd.Path, cmd.Err = "/usr/sbin/"+words[0], nil
-	}
-	out, err := cmd.CombinedOutput()
-	return string(out), err
-}
-
-func (n *network) do(command string) {
-	n.t.Helper()
-	if out, err := run(command); err != nil {
-		n.t.Fatalf("%s: %v: %s", command, err, out)
-	}
-}
-
-// inside runs a command with the server's side of the network.
-func (n *network) inside(command string) {
-	n.t.Helper()
-	n.do("ip netns exec " + n.name + " " + command)
-}
-
-// listen opens a listener at the server's side: a socket stays in the namespace
-// of the thread that made it.
-func (n *network) listen() net.Listener {
-	n.t.Helper()
-	type result struct {
-		listener net.Listener
-		err      error
-	}
-	done := make(chan result)
-	go func() {
-		// The thread is never unlocked, and so ends with the goroutine.
-		runtime.LockOSThread()
-		theirs, err := os.Open("/var/run/netns/" + n.name)
-		if err == nil {
-			err = errors.Join(unix.Setns(int(theirs.Fd()), unix.CLONE_NEWNET), theirs.Close())
-		}
-		if err != nil {
-			done <- result{err: err}
-			return
-		}
-		l, err := net.Listen("tcp", netip.AddrPortFrom(n.address, 0).String())
-		done <- result{listener: l, err: err}
-	}()
-	r := <-done
-	if r.err != nil {
-		n.t.Fatal(r.err)
-	}
-	return r.listener
 }
 
 // detour is a way to at on which every byte takes so long, in each direction,
