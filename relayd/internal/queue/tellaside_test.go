@@ -102,24 +102,22 @@ func TestWhatIsInQuarantineIsToldAtTheNextStartIfItWasNot(t *testing.T) {
 			t.Errorf("told %+v, then %+v", first, again)
 		}
 		// And not for ever: a start tells of nothing that was told.
-		e.close()
-		e.events = nil
-		e.open()
-		e.run()
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		restart := func() {
+			e.close()
+			e.events = nil
+			e.open()
+			e.run()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+		}
+		restart()
 		if told := e.setAside(id); len(told) > 0 {
 			t.Errorf("a third time it is told %+v", told)
 		}
 		// What is released is not told to be in quarantine by a start that comes later.
 		e.courier.decide = nil
 		e.operate(queue.Release, queue.Selection{Messages: []string{id}})
-		e.close()
-		e.events = nil
-		e.open()
-		e.run()
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		restart()
 		if told := e.setAside(id); len(told) > 0 {
 			t.Errorf("after its release it is told %+v", told)
 		}
