@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -128,5 +129,23 @@ func copyFile(t *testing.T, from, to string) {
 	}
 	if err := os.WriteFile(to, data, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestProcessorsAreSparedForTheDiskAndTheNetworkUnlessTheEnvironmentSaysHowMany(t *testing.T) {
+	const told = 7 // what Go made of the environment
+	runtime.SetDefaultGOMAXPROCS()
+	machine := runtime.GOMAXPROCS(told)
+	t.Cleanup(runtime.SetDefaultGOMAXPROCS)
+	for env, want := range map[string]int{"7": told, "": machine + relayd.SpareProcessors} {
+		runtime.GOMAXPROCS(told)
+		for range 2 { // the second start counts from what the machine has, too
+			if code, _, errs := program(t, map[string]string{"GOMAXPROCS": env}, "join", "--server", "http://127.0.0.1:1", "--data-dir", t.TempDir()); code == 0 {
+				t.Fatalf("joined nobody: %s", errs)
+			}
+			if got := runtime.GOMAXPROCS(0); got != want {
+				t.Errorf("GOMAXPROCS=%q: %d processors, want %d", env, got, want)
+			}
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -68,11 +69,26 @@ func (p Program) Main(ctx context.Context, args []string, getenv func(string) st
 		fmt.Fprintln(stdout, "the settings are good")
 		return exitOK
 	}
+	fitProcessors(getenv)
 	if err := logged(ctx, c, stderr, run); err != nil {
 		fmt.Fprintln(stderr, "relayd:", err)
 		return exitFailure
 	}
 	return exitOK
+}
+
+// SpareProcessors is how many of Go's processors relayd has beyond those of the machine or of its control group, where GOMAXPROCS
+// says nothing. A goroutine in a sync keeps its processor until the runtime takes it away, and the network is only looked at by a
+// processor that has nothing else to do: with none to spare, a message waits for both at each of its steps while another customer
+// floods. Two processors of which a flood takes all: the others' 95th percentile grows by a fifth, by three fifths without.
+const SpareProcessors = 2
+
+func fitProcessors(getenv func(string) string) {
+	if getenv("GOMAXPROCS") != "" {
+		return
+	}
+	runtime.SetDefaultGOMAXPROCS()
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + SpareProcessors)
 }
 
 // logged runs a command with its logs on stderr. Lines of the mail log are written many at once, those of the process at
