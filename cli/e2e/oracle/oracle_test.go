@@ -53,12 +53,28 @@ func TestSoundBooksAreFoundSound(t *testing.T) {
 	}
 }
 
-func TestEachMistakeIsFound(t *testing.T) {
-	for name, test := range map[string]struct {
-		spoil  func(*oracle.Books, *oracle.State)
-		bounds oracle.Bounds
-		want   string
-	}{
+// mistake is one thing that is wrong with books that are sound otherwise, and what the judgement says of it.
+type mistake struct {
+	spoil  func(*oracle.Books, *oracle.State)
+	bounds oracle.Bounds
+	want   string
+}
+
+// wantFound makes each mistake alone, and wants it found and nothing else.
+func wantFound(t *testing.T, mistakes map[string]mistake) {
+	t.Helper()
+	for name, m := range mistakes {
+		b, now := sound()
+		m.spoil(b, &now)
+		v := b.Judge(now, m.bounds)
+		if len(v.Wrong) != 1 || v.Wrong[0] != m.want {
+			t.Errorf("%s: %q, want only %q", name, v.Wrong, m.want)
+		}
+	}
+}
+
+func TestMailThatIsNowhereIsFound(t *testing.T) {
+	wantFound(t, map[string]mistake{
 		"a message that is nowhere": {
 			spoil: func(b *oracle.Books, now *oracle.State) { accept(b, now, "m4", "Q4") },
 			want:  "D: m4, answered 250 as Q4, is lost",
@@ -90,6 +106,11 @@ func TestEachMistakeIsFound(t *testing.T) {
 			},
 			want: "D: m4 (Q4) is lost for 1 recipients at example.net",
 		},
+	})
+}
+
+func TestARecipientWithTwoFatesIsFound(t *testing.T) {
+	wantFound(t, map[string]mistake{
 		"a delivered recipient who waits": {
 			spoil: func(b *oracle.Books, _ *oracle.State) { b.Delivered("m2", "Q2", []string{bob}, false) },
 			want:  "D: m2 (Q2) waits for 1 recipients at example.net that were delivered or returned",
@@ -98,6 +119,11 @@ func TestEachMistakeIsFound(t *testing.T) {
 			spoil: func(b *oracle.Books, _ *oracle.State) { b.Notified(notification("m1", "Q1", "failed", bob)) },
 			want:  "D: m1 (Q1) to bob@example.net was delivered and returned",
 		},
+	})
+}
+
+func TestMailThatArrivesDamagedOrAstrayIsFound(t *testing.T) {
+	wantFound(t, map[string]mistake{
 		"a part of a message": {
 			spoil: func(b *oracle.Books, now *oracle.State) {
 				accept(b, now, "m4", "Q4")
@@ -116,6 +142,15 @@ func TestEachMistakeIsFound(t *testing.T) {
 			},
 			want: "D: Q4 has the text of m1 and the queue id of m4",
 		},
+		"a message that came through somebody else": {
+			spoil: func(b *oracle.Books, _ *oracle.State) { b.Delivered("m1", "", []string{bob}, false) },
+			want:  "1 messages arrived without a test id or a queue id",
+		},
+	})
+}
+
+func TestMailThatNobodyAcceptedIsFound(t *testing.T) {
+	wantFound(t, map[string]mistake{
 		"a refused message that arrives": {
 			spoil: func(b *oracle.Books, now *oracle.State) {
 				now.Used++
@@ -144,6 +179,11 @@ func TestEachMistakeIsFound(t *testing.T) {
 			bounds: oracle.Bounds{Doubtful: 9},
 			want:   "U: 1 messages wait that were never sent",
 		},
+	})
+}
+
+func TestMailThatComesTwiceIsFound(t *testing.T) {
+	wantFound(t, map[string]mistake{
 		"a second copy without a reason": {
 			spoil: func(b *oracle.Books, _ *oracle.State) { b.Delivered("m1", "Q1", []string{bob, carl}, false) },
 			want:  "U: 2 deliveries were repeated, at most 0 may be",
@@ -176,10 +216,11 @@ func TestEachMistakeIsFound(t *testing.T) {
 			spoil: func(b *oracle.Books, _ *oracle.State) { b.Delivered("m1", "Q5", []string{bob, nobody, carl}, false) },
 			want:  "U: m1 arrived as 1 messages more than were accepted",
 		},
-		"a message that came through somebody else": {
-			spoil: func(b *oracle.Books, _ *oracle.State) { b.Delivered("m1", "", []string{bob}, false) },
-			want:  "1 messages arrived without a test id or a queue id",
-		},
+	})
+}
+
+func TestUnitsThatDoNotAgreeWithTheMailAreFound(t *testing.T) {
+	wantFound(t, map[string]mistake{
 		"more units than the limit": {
 			spoil: func(_ *oracle.Books, now *oracle.State) { now.Limit = 1 },
 			want:  "Q: 2 units were used of 1",
@@ -192,14 +233,7 @@ func TestEachMistakeIsFound(t *testing.T) {
 			spoil: func(_ *oracle.Books, now *oracle.State) { now.Used = 4 },
 			want:  "Q: 4 units were charged, and only 3 messages were tried",
 		},
-	} {
-		b, now := sound()
-		test.spoil(b, &now)
-		v := b.Judge(now, test.bounds)
-		if len(v.Wrong) != 1 || v.Wrong[0] != test.want {
-			t.Errorf("%s: %q, want only %q", name, v.Wrong, test.want)
-		}
-	}
+	})
 }
 
 func TestALostReplyExplainsASecondMessageWithinTheBound(t *testing.T) {
