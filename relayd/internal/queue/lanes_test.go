@@ -2,6 +2,7 @@ package queue
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -23,14 +24,127 @@ func lanesOf(limits Limits) *lanes {
 	return newLanes(Config{Limits: limits, Now: time.Now, Random: func() float64 { return 0.5 }}, func() {})
 }
 
-// startable says by brute force whether any waiting part could start now.
-func startable(l *lanes, waiting, flying []part) bool {
-	perCustomer, perDestination := map[string]int{}, map[string]int{}
-	for _, p := range flying {
+func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &lanesModel{clock: time.Unix(1e9, 0), lanes: lanesOf(Limits{
+			Attempts:       rapid.IntRange(1, 12).Draw(t, "attempts"),
+			PerDestination: rapid.IntRange(1, 6).Draw(t, "per destination"),
+			PerCustomer:    rapid.IntRange(1, 4).Draw(t, "per customer"),
+		})}
+		m.lanes.now = func() time.Time { return m.clock }
+		t.Repeat(m.actions())
+		m.finishAll(t)
+		m.clock = m.clock.Add(2 * time.Hour)
+		l := m.lanes
+		l.sweep()
+		if len(l.customers)+len(l.destinations)+l.dead != 0 || l.turns.first(l.limits.PerCustomer) != nil {
+			t.Fatalf("%d customers, %d destinations, %d dead are left over", len(l.customers), len(l.destinations), l.dead)
+		}
+	})
+}
+
+// lanesModel keeps beside the lanes, as plain lists, what should be in them.
+type lanesModel struct {
+	lanes           *lanes
+	clock           time.Time
+	waiting, flying []part
+}
+
+func (m *lanesModel) actions() map[string]func(*rapid.T) {
+	customers := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"})
+	destinations := []string{"x", "y", "z"}
+	verdicts := rapid.SampledFrom([]verdict{{}, {kind: wasReached}, {kind: notReached}})
+	return map[string]func(*rapid.T){
+		"": m.check,
+		"push": func(t *rapid.T) {
+			m.push(customers.Draw(t, "customer"), rapid.SampledFrom(destinations).Draw(t, "destination"))
+		},
+		"push to all": func(t *rapid.T) {
+			for _, d := range destinations {
+				m.push(customers.Draw(t, "customer"), d)
+			}
+		},
+		"pick": m.pick,
+		"pick all": func(t *rapid.T) {
+			for m.startable() {
+				m.pick(t)
+			}
+			m.pick(t)
+		},
+		"done": func(t *rapid.T) {
+			if len(m.flying) == 0 {
+				t.Skip("nothing under way")
+			}
+			m.done(rapid.IntRange(0, len(m.flying)-1).Draw(t, "which"), verdicts.Draw(t, "verdict"))
+		},
+		"time": func(*rapid.T) { m.pass(20 * time.Second) },
+	}
+}
+
+func (m *lanesModel) push(customer, destination string) {
+	p := part{entry: &entry{index: -1}, customer: customer, destination: destination}
+	p.push(m.lanes)
+	m.waiting = append(m.waiting, p)
+}
+
+func (m *lanesModel) pick(t *rapid.T) {
+	could := m.startable()
+	u, ok := m.lanes.pick()
+	if ok != could {
+		t.Fatalf("pick said %v, and %v is right (waiting %d, flying %d)", ok, could, len(m.waiting), len(m.flying))
+	}
+	if !ok {
+		return
+	}
+	i := slices.IndexFunc(m.waiting, func(p part) bool { return p.entry == u.entry })
+	if i < 0 {
+		t.Fatalf("what was picked does not wait")
+	}
+	p := m.waiting[i]
+	p.unit = u
+	m.waiting = slices.Delete(m.waiting, i, i+1)
+	m.flying = append(m.flying, p)
+}
+
+func (m *lanesModel) done(i int, v verdict) {
+	m.lanes.done(m.flying[i].unit, v)
+	m.flying = slices.Delete(m.flying, i, i+1)
+}
+
+func (m *lanesModel) pass(d time.Duration) {
+	m.clock = m.clock.Add(d)
+	m.lanes.ring(m.clock.UnixNano())
+}
+
+// finishAll shows that everything can still be finished, whatever happened.
+func (m *lanesModel) finishAll(t *rapid.T) {
+	for len(m.waiting)+len(m.flying) > 0 {
+		for m.startable() {
+			m.pick(t)
+		}
+		if len(m.flying) == 0 {
+			m.pass(lastProbe)
+			continue
+		}
+		m.done(0, verdict{})
+	}
+}
+
+// underWay counts by brute force what flies.
+func (m *lanesModel) underWay() (perCustomer, perDestination map[string]int) {
+	perCustomer, perDestination = map[string]int{}, map[string]int{}
+	for _, p := range m.flying {
 		perCustomer[p.customer]++
 		perDestination[p.destination]++
 	}
-	for _, p := range waiting {
+	return perCustomer, perDestination
+}
+
+// startable says by brute force whether any waiting part could start now.
+func (m *lanesModel) startable() bool {
+	l := m.lanes
+	perCustomer, perDestination := m.underWay()
+	for _, p := range m.waiting {
 		d := l.destination(way{domain: p.destination})
 		if d.opens > l.now().UnixNano() {
 			continue
@@ -39,13 +153,41 @@ func startable(l *lanes, waiting, flying []part) bool {
 		if d.dead() {
 			most = 1
 		}
-		n, free := perCustomer[p.customer], l.limits.Attempts-len(flying)
+		n, free := perCustomer[p.customer], l.limits.Attempts-len(m.flying)
 		room := n == 0 && free > 0 || n < free-l.limits.Attempts/4
 		if room && n < l.limits.PerCustomer && perDestination[p.destination] < most {
 			return true
 		}
 	}
 	return false
+}
+
+// check compares the lanes with the lists and both with the limits.
+func (m *lanesModel) check(t *rapid.T) {
+	l, limits := m.lanes, m.lanes.limits
+	if l.waiting != len(m.waiting) || l.flying != len(m.flying) || len(m.flying) > limits.Attempts {
+		t.Fatalf("counted %d waiting and %d under way, want %d and %d", l.waiting, l.flying, len(m.waiting), len(m.flying))
+	}
+	for _, c := range l.customers {
+		lanes, dead := c.countLanes(l)
+		if c.lanes != lanes || c.dead != dead {
+			t.Fatalf("customer %s: counted %d lanes, %d dead, want %d and %d", c.name, c.lanes, c.dead, lanes, dead)
+		}
+	}
+	perCustomer, perDestination := m.underWay()
+	for name, n := range perCustomer {
+		if n > limits.PerCustomer {
+			t.Fatalf("customer %s has %d under way", name, n)
+		}
+	}
+	for name, n := range perDestination {
+		if n > limits.PerDestination {
+			t.Fatalf("destination %s has %d under way", name, n)
+		}
+	}
+	if free := limits.Attempts - len(m.flying); free+len(perCustomer) < min(limits.Attempts, limits.Attempts/4+1) {
+		t.Fatalf("%d customers leave %d slots free", len(perCustomer), free)
+	}
 }
 
 // countLanes counts by brute force the lanes of c that are not empty, and how many of them are of dead destinations.
@@ -59,121 +201,6 @@ func (c *customer) countLanes(l *lanes) (all, dead int) {
 		}
 	}
 	return all, dead
-}
-
-func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		limits := Limits{
-			Attempts:       rapid.IntRange(1, 12).Draw(t, "attempts"),
-			PerDestination: rapid.IntRange(1, 6).Draw(t, "per destination"),
-			PerCustomer:    rapid.IntRange(1, 4).Draw(t, "per customer"),
-		}
-		l := lanesOf(limits)
-		clock := time.Unix(1e9, 0)
-		l.now = func() time.Time { return clock }
-		verdicts := rapid.SampledFrom([]verdict{{}, {kind: wasReached}, {kind: notReached}})
-		var waiting, flying []part
-		take := func() {
-			could := startable(l, waiting, flying)
-			u, ok := l.pick()
-			if ok != could {
-				t.Fatalf("pick said %v, and %v is right (waiting %d, flying %d)", ok, could, len(waiting), len(flying))
-			}
-			if !ok {
-				return
-			}
-			for i, p := range waiting {
-				if p.entry == u.entry {
-					p.unit = u
-					waiting = append(waiting[:i], waiting[i+1:]...)
-					flying = append(flying, p)
-					break
-				}
-			}
-		}
-		push := func(customer, destination string) {
-			p := part{entry: &entry{index: -1}, customer: customer, destination: destination}
-			p.push(l)
-			waiting = append(waiting, p)
-		}
-		customers, destinations := []string{"a", "b", "c", "d", "e"}, []string{"x", "y", "z"}
-		t.Repeat(map[string]func(*rapid.T){
-			"push": func(t *rapid.T) {
-				push(rapid.SampledFrom(customers).Draw(t, "customer"), rapid.SampledFrom(destinations).Draw(t, "destination"))
-			},
-			"push to all": func(t *rapid.T) {
-				for _, d := range destinations {
-					push(rapid.SampledFrom(customers).Draw(t, "customer"), d)
-				}
-			},
-			"pick": func(*rapid.T) { take() },
-			"pick all": func(*rapid.T) {
-				for startable(l, waiting, flying) {
-					take()
-				}
-				take()
-			},
-			"done": func(t *rapid.T) {
-				if len(flying) == 0 {
-					t.Skip("nothing under way")
-				}
-				i := rapid.IntRange(0, len(flying)-1).Draw(t, "which")
-				l.done(flying[i].unit, verdicts.Draw(t, "verdict"))
-				flying = append(flying[:i], flying[i+1:]...)
-			},
-			"time": func(*rapid.T) {
-				clock = clock.Add(20 * time.Second)
-				l.ring(clock.UnixNano())
-			},
-			"": func(t *rapid.T) {
-				perCustomer, perDestination := map[string]int{}, map[string]int{}
-				for _, p := range flying {
-					perCustomer[p.customer]++
-					perDestination[p.destination]++
-				}
-				for _, c := range l.customers {
-					lanes, dead := c.countLanes(l)
-					if c.lanes != lanes || c.dead != dead {
-						t.Fatalf("customer %s: counted %d lanes, %d dead, want %d and %d", c.name, c.lanes, c.dead, lanes, dead)
-					}
-				}
-				for name, n := range perCustomer {
-					if n > limits.PerCustomer {
-						t.Fatalf("customer %s has %d under way", name, n)
-					}
-				}
-				for name, n := range perDestination {
-					if n > limits.PerDestination {
-						t.Fatalf("destination %s has %d under way", name, n)
-					}
-				}
-				if free := limits.Attempts - len(flying); free+len(perCustomer) < min(limits.Attempts, limits.Attempts/4+1) {
-					t.Fatalf("%d customers leave %d slots free", len(perCustomer), free)
-				}
-				if l.waiting != len(waiting) || l.flying != len(flying) || len(flying) > limits.Attempts {
-					t.Fatalf("counted %d waiting and %d under way, want %d and %d", l.waiting, l.flying, len(waiting), len(flying))
-				}
-			},
-		})
-		// Whatever happened, everything can still be finished.
-		for len(waiting)+len(flying) > 0 {
-			for startable(l, waiting, flying) {
-				take()
-			}
-			if len(flying) == 0 {
-				clock = clock.Add(lastProbe)
-				l.ring(clock.UnixNano())
-				continue
-			}
-			l.done(flying[0].unit, verdict{})
-			flying = flying[1:]
-		}
-		clock = clock.Add(2 * time.Hour)
-		l.sweep()
-		if len(l.customers)+len(l.destinations)+l.dead != 0 || l.turns.first(limits.PerCustomer) != nil {
-			t.Fatalf("%d customers, %d destinations, %d dead are left over", len(l.customers), len(l.destinations), l.dead)
-		}
-	})
 }
 
 func TestASlotThatACustomerCannotUseAfterAllIsAnothers(t *testing.T) {
