@@ -26,14 +26,45 @@ func told(v Verdict) string {
 	return fmt.Sprintf("%d %s", reply.Code, reply.Lines[0])
 }
 
-func TestWhoMaySpeakForADomain(t *testing.T) {
-	cases := []struct {
-		name         string
-		change       func(*world)
-		client, user string
-		from         string
-		want         string
-	}{
+// senderCase is what a client with an address or a user says of itself, and what it is told.
+type senderCase struct {
+	name         string
+	change       func(*world)
+	client, user string
+	from         string
+	want         string
+}
+
+func judgeSenders(t *testing.T, cases []senderCase) {
+	t.Helper()
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld()
+			if c.change != nil {
+				c.change(w)
+			}
+			v := Sender(w.view(t), clientOf(t, c.client, c.user), addr(t, c.from))
+			if got := told(v); got != c.want {
+				t.Fatalf("got  %s\nwant %s\nreceipt %+v", got, c.want, v.Checks)
+			}
+		})
+	}
+}
+
+func clientOf(t *testing.T, address, user string) Client {
+	t.Helper()
+	if address == "" {
+		address = "198.51.100.7"
+	}
+	client := byIP(address)
+	if user != "" {
+		client.User = addr(t, user)
+	}
+	return client
+}
+
+func TestARelayIPSpeaksForItsDomainOnly(t *testing.T) {
+	judgeSenders(t, []senderCase{
 		{name: "an active relay IP may", client: "192.0.2.10", from: "anyone@example.com", want: "ok example.com"},
 		{
 			name: "an unknown address may not", client: "198.51.100.7", from: "a@example.com",
@@ -67,7 +98,11 @@ func TestWhoMaySpeakForADomain(t *testing.T) {
 			name: "unless the domain includes it", client: "192.0.2.10", from: "a@mail.example.com",
 			change: func(w *world) { w.com.IncludeSubdomains = true }, want: "ok example.com",
 		},
+	})
+}
 
+func TestAUserSpeaksForItselfAndItsAliasesOnly(t *testing.T) {
+	judgeSenders(t, []senderCase{
 		{name: "a user may as itself", user: "anna@example.com", from: "Anna@example.com", want: "ok example.com"},
 		{name: "a user may as its alias", user: "anna@example.com", from: "info@example.com", want: "ok example.com"},
 		{name: "a user may as an alias in another domain of the partner", user: "anna@example.com", from: "shop@example.net", want: "ok example.net"},
@@ -96,46 +131,55 @@ func TestWhoMaySpeakForADomain(t *testing.T) {
 			name: "a user's address does not help the user", client: "192.0.2.10", user: "anna@example.com", from: "bo@example.com",
 			want: "553 anna@example.com may not send as bo@example.com",
 		},
+	})
+}
 
-		{name: "the null sender waits for the From field", client: "192.0.2.10", from: "", want: "ok"},
-		{name: "the null sender of a user too", user: "anna@example.com", from: "", want: "ok"},
+func TestTheNullSenderWaitsForTheFromField(t *testing.T) {
+	judgeSenders(t, []senderCase{
+		{name: "of a relay IP", client: "192.0.2.10", from: "", want: "ok"},
+		{name: "of a user too", user: "anna@example.com", from: "", want: "ok"},
 		{name: "but not of a removed one", user: "gone@example.com", from: "", want: "553 gone@example.com may not send as this sender"},
-	}
+	})
+}
+
+// standingCase is a domain, partner or user in some standing, and what the client is told.
+type standingCase struct {
+	name   string
+	change func(*world)
+	user   string // without one it is a relay IP
+	want   string
+}
+
+func judgeStanding(t *testing.T, cases []standingCase) {
+	t.Helper()
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld()
-			if c.change != nil {
-				c.change(w)
+			c.change(w)
+			client, from := byIP("192.0.2.10"), "a@example.com"
+			if c.user != "" {
+				client, from = byUser(t, c.user), c.user
 			}
-			v := Sender(w.view(t), clientOf(t, c.client, c.user), addr(t, c.from))
-			if got := told(v); got != c.want {
-				t.Fatalf("got  %s\nwant %s\nreceipt %+v", got, c.want, v.Checks)
+			view := w.view(t)
+			if got := told(Sender(view, client, addr(t, from))); got != c.want {
+				t.Fatalf("got  %s\nwant %s", got, c.want)
+			}
+			if c.user == "" {
+				return
+			}
+			// A user with the null sender is known already, and judged so.
+			got, want := told(Sender(view, client, addr(t, ""))), strings.TrimSuffix(c.want, " example.com")
+			if got != want && got != c.want {
+				t.Fatalf("null sender: got  %s\nwant %s", got, c.want)
 			}
 		})
 	}
 }
 
-func clientOf(t *testing.T, address, user string) Client {
-	t.Helper()
-	if address == "" {
-		address = "198.51.100.7"
-	}
-	client := byIP(address)
-	if user != "" {
-		client.User = addr(t, user)
-	}
-	return client
-}
-
-func TestTheSuspendedAreDeferredFirstAndTheAbusiveRefused(t *testing.T) {
+func TestTheSuspendedAreDeferredForADayAndThenRefused(t *testing.T) {
 	hoursAgo := func(h int) *time.Time { return ptr(noon().Add(-time.Duration(h) * time.Hour)) }
 	suspended := api.AdministrativeStatusSuspended
-	cases := []struct {
-		name   string
-		change func(*world)
-		user   string
-		want   string
-	}{
+	judgeStanding(t, []standingCase{
 		{
 			name: "a suspended domain", change: func(w *world) { w.com.Status, w.com.StatusSince = suspended, hoursAgo(1) },
 			want: "450 Relaying is suspended for example.com; contact help@acme.example",
@@ -164,6 +208,11 @@ func TestTheSuspendedAreDeferredFirstAndTheAbusiveRefused(t *testing.T) {
 			name: "another suspended user", user: "anna@example.com", change: func(w *world) { w.com.Users[1].Status = suspended },
 			want: "ok example.com",
 		},
+	})
+}
+
+func TestTheAbusiveAreRefused(t *testing.T) {
+	judgeStanding(t, []standingCase{
 		{
 			name: "an abusive domain", change: func(w *world) { w.com.Relaying = disabled() },
 			want: "550 Relaying is disabled for example.com (abuse complaints); contact help@acme.example",
@@ -181,36 +230,14 @@ func TestTheSuspendedAreDeferredFirstAndTheAbusiveRefused(t *testing.T) {
 			want: "525 Relaying is disabled for example.com (abuse complaints); contact help@acme.example",
 		},
 		{
-			name: "abusive and suspended", change: func(w *world) { w.com.Relaying, w.com.Status = disabled(), suspended },
+			name: "abusive and suspended", change: func(w *world) { w.com.Relaying, w.com.Status = disabled(), api.AdministrativeStatusSuspended },
 			want: "550 Relaying is disabled for example.com (abuse complaints); contact help@acme.example",
 		},
 		{
 			name: "a partner without a contact", change: func(w *world) { w.com.Relaying, w.acme.SupportContact = disabled(), nil },
 			want: "550 Relaying is disabled for example.com (abuse complaints)",
 		},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			w := newWorld()
-			c.change(w)
-			client, from := byIP("192.0.2.10"), "a@example.com"
-			if c.user != "" {
-				client, from = byUser(t, c.user), c.user
-			}
-			view := w.view(t)
-			if got := told(Sender(view, client, addr(t, from))); got != c.want {
-				t.Fatalf("got  %s\nwant %s", got, c.want)
-			}
-			if c.user == "" {
-				return
-			}
-			// A user with the null sender is known already, and judged so.
-			got, want := told(Sender(view, client, addr(t, ""))), strings.TrimSuffix(c.want, " example.com")
-			if got != want && got != c.want {
-				t.Fatalf("null sender: got  %s\nwant %s", got, c.want)
-			}
-		})
-	}
+	})
 }
 
 func TestStalePolicyRefusesNothingForGood(t *testing.T) {
@@ -225,13 +252,7 @@ func TestStalePolicyRefusesNothingForGood(t *testing.T) {
 		{name: "never finished a pass", change: func(v *View) { v.Complete = false }, stale: true},
 		{name: "never polled", change: func(v *View) { v.LastPoll = time.Time{} }, stale: true},
 	}
-	cases := []struct {
-		name         string
-		change       func(*world)
-		client, user string
-		from         string
-		want         string
-	}{
+	cases := []senderCase{
 		{
 			name: "unknown domain", client: "192.0.2.10", from: "a@example.org",
 			want: "451 Cannot confirm just now that sender domain example.org is registered for relaying; try again later",
@@ -284,13 +305,7 @@ func TestStalePolicyRefusesNothingForGood(t *testing.T) {
 }
 
 func TestWhatDoesNotCompileDefersOnlyWhatNeedsIt(t *testing.T) {
-	cases := []struct {
-		name         string
-		change       func(*world)
-		client, user string
-		from         string
-		want         string
-	}{
+	judgeSenders(t, []senderCase{
 		{
 			name: "partner has not come", change: func(w *world) { w.without = []string{"partner/acme"} }, client: "192.0.2.10", from: "a@example.com",
 			want: "451 Cannot confirm the relaying policy of example.com just now; try again later",
@@ -320,17 +335,7 @@ func TestWhatDoesNotCompileDefersOnlyWhatNeedsIt(t *testing.T) {
 			want: "451 Cannot confirm the relaying policy of example.com just now; try again later",
 		},
 		{name: "a bad user, and the sender is a relay IP", change: badUser, client: "192.0.2.10", from: "a@example.com", want: "ok example.com"},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			w := newWorld()
-			c.change(w)
-			v := Sender(w.view(t), clientOf(t, c.client, c.user), addr(t, c.from))
-			if got := told(v); got != c.want {
-				t.Fatalf("got  %s\nwant %s\nreceipt %+v", got, c.want, v.Checks)
-			}
-		})
-	}
+	})
 }
 
 func badClient(w *world) {
