@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,48 +22,73 @@ const (
 )
 
 // await begins something, waits until it is finished or wait is over, and
-// prints how it stands then.
+// prints how it stands then. What was begun goes on, whatever becomes of asking
+// after it: a failure to ask is not one of the command.
 func (a *app) await(ctx context.Context, s *session, call invoke.Call, wait time.Duration) error {
-	answer, err := s.client.Do(ctx, call)
+	begun, err := s.client.Do(ctx, call)
 	if err != nil {
 		return err
 	}
-	over := time.After(wait)
-	id := field(answer.Value, "id")
-	asked := invoke.Call{Op: a.operationNamed(call.Op.Await), Arguments: []string{id}}
-	for pause := firstAwait; field(answer.Value, call.Op.Until) == ""; pause = min(2*pause, lastAwait) {
-		a.line.say("%s: waiting for the end", call.Op.Summary)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-over:
-			a.line.clear()
-			return a.pending(s, call, answer, fmt.Sprintf("not finished after %s", wait), id)
-		case <-time.After(pause):
-		}
-		next, err := s.client.Do(ctx, asked)
-		switch {
-		case err == nil:
-			answer = next
-		case slices.Contains([]failure.Code{failure.Unavailable, failure.Limit}, failure.CodeOf(err)) && ctx.Err() == nil:
-			a.line.clear()
-			return a.pending(s, call, answer, err.Error(), id)
-		default:
-			return err
-		}
-	}
+	id, show := field(begun.Value, "id"), a.operationNamed(call.Op.Await)
+	seen, stopped := a.follow(ctx, s, call.Op, begun.Value, invoke.Call{Op: show, Arguments: []string{id}}, wait)
 	a.line.clear()
-	return s.printer.Print(answer.Value, output.Shape{Rows: call.Op.Rows, Columns: call.Op.Columns})
-}
-
-// pending shows how it stands, and says that it goes on.
-func (a *app) pending(s *session, call invoke.Call, answer *invoke.Answer, why, id string) error {
-	if err := s.printer.Print(answer.Value, output.Shape{Rows: call.Op.Rows, Columns: call.Op.Columns}); err != nil {
+	if err := s.printer.Print(seen, output.Shape{Rows: call.Op.Rows, Columns: call.Op.Columns}); err != nil {
 		return err
 	}
+	untouched := unable(call.Op, seen)
+	if stopped == nil {
+		return untouched
+	}
+	unfinished := &failure.Error{
+		Code: failure.Pending, Title: "Not finished", Detail: stopped.Error() + "; it goes on",
+		Next: strings.Join([]string{Program, show.Command(), id}, " "),
+	}
+	if ctx.Err() != nil {
+		unfinished.Code, unfinished.Title, unfinished.Detail = failure.Interrupted, "Interrupted", "not finished; it goes on"
+	}
+	if untouched != nil {
+		unfinished.Detail += ", but " + untouched.Error()
+	}
+	return unfinished
+}
+
+// follow asks what became of it until it is finished, and returns the last that
+// was told, with why that is not the end. The last time is when wait is over.
+func (a *app) follow(ctx context.Context, s *session, op *ops.Op, seen any, ask invoke.Call, wait time.Duration) (any, error) {
+	over := time.Now().Add(wait)
+	for pause, last := firstAwait, false; field(seen, op.Until) == ""; pause = min(2*pause, lastAwait) {
+		if last {
+			return seen, fmt.Errorf("not finished after %s", wait)
+		}
+		a.line.say("%s: waiting for the end", op.Summary)
+		left := time.Until(over)
+		last = left <= pause
+		select {
+		case <-ctx.Done():
+			return seen, ctx.Err()
+		case <-time.After(min(pause, left)):
+		}
+		answer, err := s.client.Do(ctx, ask)
+		if err != nil {
+			return seen, err
+		}
+		seen = answer.Value
+	}
+	return seen, nil
+}
+
+// unable tells of the edges that could not carry it out, so that what waits
+// there is as it was; nil where there is none.
+func unable(op *ops.Op, value any) error {
+	object, _ := value.(map[string]any)
+	edges, counted := object["edges_unable"].(json.Number)
+	if !counted || edges == "0" {
+		return nil
+	}
 	return &failure.Error{
-		Code: failure.Pending, Title: "Not finished", Detail: why + "; it goes on",
-		Next: strings.Join([]string{Program, a.operationNamed(call.Op.Await).Command(), id}, " "),
+		Code: failure.Failed, Title: fmt.Sprintf("%s of %v edges could not", edges, object["edges"]),
+		Detail: fmt.Sprintf("relayd there does not understand this and changed nothing; upgrade it there, then say %s %s again", Program, op.Command()),
+		Next:   Program + " edge list",
 	}
 }
 

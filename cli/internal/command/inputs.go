@@ -125,7 +125,7 @@ func addInputs(cmd *cobra.Command, op *ops.Op) *inputs {
 		}
 	}
 	if op.Await != "" {
-		cmd.Flags().DurationVar(&in.wait, "wait", 0, "how `LONG` to wait until it is finished; when the time is over the exit code is 8 (default: not at all)")
+		cmd.Flags().DurationVar(&in.wait, "wait", 0, "how `LONG` to wait until it is finished; the exit code is 8 when the time is over, 1 where an edge could not (default: not at all)")
 	}
 	if op.Body == nil {
 		return in

@@ -22,6 +22,9 @@ func (a *app) run(cmd *cobra.Command, op *ops.Op, in *inputs, args []string) err
 	if err := in.watch.check(cmd); err != nil {
 		return err
 	}
+	if in.wait < 0 {
+		return failure.Usagef("--wait takes a positive duration such as 30s, not %s", in.wait)
+	}
 	if in.watch.on {
 		a.flags.retries = 0 // the next look is the retry
 	}

@@ -40,14 +40,14 @@ type Meaning struct {
 func Codes() []Meaning {
 	return []Meaning{
 		{OK, "the command did what it says"},
-		{Failed, "it failed in a way that no other code names; of apply and domain import: a part failed, the rest is done"},
+		{Failed, "it failed in a way that no other code names; of apply, domain import and what --wait waits for: a part failed, the rest is done"},
 		{Usage, "the command line, a file given to it or a value in it is wrong; nothing was changed"},
 		{NotFound, "the object does not exist, or is not yours to see"},
 		{Auth, "no token, a token that is not valid, or one without the right"},
 		{Conflict, "the object is not in the state that the request needs, or was changed meanwhile"},
 		{Limit, "a relay limit, a quota or a rate limit is reached"},
 		{Unavailable, "the server cannot be reached or cannot answer now; try again later"},
-		{Pending, "accepted, but not finished when the waiting time was over"},
+		{Pending, "accepted, but not finished when the waiting time was over, or when it could no longer be asked after"},
 		{Interrupted, "interrupted (Ctrl-C)"},
 	}
 }
