@@ -129,7 +129,9 @@ func TestAnOperationThatIsFinishedInTimeIsSeenToBe(t *testing.T) {
 // What was begun goes on, whatever becomes of asking after it: the exit code of
 // a refusal would say that nothing was begun.
 func TestAnOperationThatCannotBeAskedAfterIsNotFinishedAndNotRefused(t *testing.T) {
-	for _, refused := range []*problem.Problem{problem.RateLimited(time.Second), problem.Forbidden(""), problem.NotFound("operation"), problem.Internal()} {
+	for _, refused := range []*problem.Problem{
+		problem.RateLimited(time.Second), problem.Forbidden(""), problem.NotFound("operation"), problem.Internal(),
+	} {
 		url := operated(t, func() (*api.QueueOperation, *problem.Problem) { return nil, refused })
 		got := newDesk(t).run(t, onQueue("hold", url, "--wait", "1m", "--jq", ".id")...).expect(t, 8,
 			"Not finished: "+refused.Title, "; it goes on\n", "try        relayctl queue operation show qop_1\n")

@@ -87,8 +87,9 @@ func unable(op *ops.Op, value any) error {
 	}
 	return &failure.Error{
 		Code: failure.Failed, Title: fmt.Sprintf("%s of %v edges could not", edges, object["edges"]),
-		Detail: fmt.Sprintf("relayd there does not understand this and changed nothing; upgrade it there, then say %s %s again", Program, op.Command()),
-		Next:   Program + " edge list",
+		Detail: fmt.Sprintf("relayd there does not understand this and changed nothing; upgrade it there, then say %s %s again",
+			Program, op.Command()),
+		Next: Program + " edge list",
 	}
 }
 
