@@ -164,8 +164,14 @@ func TestARouteIsNotHeldToWhatADestinationTookBefore(t *testing.T) {
 
 // RFC 8689 4.2.1.
 func TestREQUIRETLSMailGoesOnlyWhereItStaysEncryptedOrBack(t *testing.T) {
-	ca := relaytest.NewAuthority(t, "web")
+	ca, stranger := relaytest.NewAuthority(t, "web"), relaytest.NewAuthority(t, "x")
 	conf := ca.Issue(t, time.Hour, "mx.y.test")
+	offered := []string{"REQUIRETLS"}
+	good := relaytest.Script{TLS: conf, Extensions: offered}
+	later := map[relaytest.Stage]relaytest.Action{relaytest.StageStartTLS: relaytest.Say("454 4.7.0 later")}
+	signed := func(d *secured) { d.dns.Sign("y.test") }
+	dane := func(records ...string) func(*secured) { return func(d *secured) { d.tlsa(records...) } }
+	sts := func(d *secured) { d.sts("a1", "testing", "mx.y.test") }
 	const refused, passed = "permanent 0 5.7.30", "delivered 250 2.0.0"
 	for _, c := range []struct {
 		name    string
@@ -175,47 +181,26 @@ func TestREQUIRETLSMailGoesOnlyWhereItStaysEncryptedOrBack(t *testing.T) {
 		want    string
 		params  string
 	}{
+		{name: "signed MX, valid certificate, offered", script: good, publish: signed, want: passed, params: "REQUIRETLS"},
+		{name: "MX named by MTA-STS", script: good, publish: sts, want: passed, params: "REQUIRETLS"},
 		{
-			name: "signed MX, valid certificate, offered", want: passed, params: "REQUIRETLS",
-			script: relaytest.Script{TLS: conf, Extensions: []string{"REQUIRETLS"}}, publish: func(d *secured) { d.dns.Sign("y.test") },
+			name: "DANE", script: good, publish: dane(relaytest.TLSA(t, conf.Certificates[0].Leaf, 3, 1, 1)),
+			want: passed, params: "REQUIRETLS",
 		},
+		{name: "nobody vouches for the MX", script: good, want: refused},
+		{name: "not offered", script: relaytest.Script{TLS: conf}, publish: signed, want: refused},
+		{name: "offered only in plain text", script: relaytest.Script{Extensions: offered}, publish: signed, want: refused},
 		{
-			name: "MX named by MTA-STS", want: passed, params: "REQUIRETLS",
-			script: relaytest.Script{TLS: conf, Extensions: []string{"REQUIRETLS"}}, publish: func(d *secured) { d.sts("a1", "testing", "mx.y.test") },
+			name: "certificate of a stranger", publish: signed, want: refused,
+			script: relaytest.Script{TLS: stranger.Issue(t, time.Hour, "mx.y.test"), Extensions: offered},
 		},
+		{name: "DANE mismatch", script: good, publish: dane(relaytest.TLSA(t, stranger.Certificate, 2, 0, 1)), want: refused},
 		{
-			name: "DANE", want: passed, params: "REQUIRETLS",
-			script:  relaytest.Script{TLS: conf, Extensions: []string{"REQUIRETLS"}},
-			publish: func(d *secured) { d.tlsa(relaytest.TLSA(t, conf.Certificates[0].Leaf, 3, 1, 1)) },
+			name: "TLS not available just now", script: relaytest.Script{TLS: conf, On: later}, publish: signed,
+			want: "temporary 454 4.7.4",
 		},
-		{
-			name: "nobody vouches for the MX", want: refused,
-			script: relaytest.Script{TLS: conf, Extensions: []string{"REQUIRETLS"}},
-		},
-		{
-			name: "not offered", want: refused, script: relaytest.Script{TLS: conf}, publish: func(d *secured) { d.dns.Sign("y.test") },
-		},
-		{
-			name: "offered only in plain text", want: refused, publish: func(d *secured) { d.dns.Sign("y.test") },
-			script: relaytest.Script{Extensions: []string{"REQUIRETLS"}},
-		},
-		{
-			name: "certificate of a stranger", want: refused, publish: func(d *secured) { d.dns.Sign("y.test") },
-			script: relaytest.Script{TLS: relaytest.NewAuthority(t, "x").Issue(t, time.Hour, "mx.y.test"), Extensions: []string{"REQUIRETLS"}},
-		},
-		{
-			name: "DANE mismatch", want: refused, script: relaytest.Script{TLS: conf, Extensions: []string{"REQUIRETLS"}},
-			publish: func(d *secured) { d.tlsa(relaytest.TLSA(t, relaytest.NewAuthority(t, "x").Certificate, 2, 0, 1)) },
-		},
-		{
-			name: "TLS not available just now", want: "temporary 454 4.7.4", publish: func(d *secured) { d.dns.Sign("y.test") },
-			script: relaytest.Script{TLS: conf, On: map[relaytest.Stage]relaytest.Action{relaytest.StageStartTLS: relaytest.Say("454 4.7.0 later")}},
-		},
-		{name: "a notification, not offered", null: true, want: passed, script: relaytest.Script{}},
-		{
-			name: "a notification, offered", null: true, want: passed, params: "REQUIRETLS",
-			script: relaytest.Script{TLS: conf, Extensions: []string{"REQUIRETLS"}},
-		},
+		{name: "a notification, not offered", null: true, want: passed},
+		{name: "a notification, offered", null: true, script: good, want: passed, params: "REQUIRETLS"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := newSecured(t, c.script, func(conf *deliver.Config) { conf.RootCAs = ca.Pool() })
