@@ -13,116 +13,27 @@ import (
 	"activerelay/relayd/relaytest"
 )
 
-// Matrix row 44; dnssec_test.go has bogus DNSSEC from a resolver that finds out.
-func TestRow44TheDNSDecidesWhereMailGoesAndWhatItsFailuresMean(t *testing.T) {
+const (
+	delivered = "delivered 250 2.0.0"
+	waits     = "temporary 0 4.4.3"
+	noServer  = "permanent 550 5.1.2"
+)
+
+// dnsCase is how the DNS answers for y.test, and what becomes of a message to it.
+type dnsCase struct {
+	name   string
+	zone   relaytest.Zone
+	faults map[string]relaytest.DNSFault
+	allow  func() []netip.Prefix // nil allows loopback
+	want   string
+	inText string
+}
+
+// followDNS sends a message for each and wants it to arrive where it was delivered, and only there, after few queries.
+func followDNS(t *testing.T, cases []dnsCase) {
+	t.Helper()
 	mx := relaytest.StartMX(t, relaytest.Script{})
-	hundred := func() (records []string) {
-		for i := range 100 {
-			records = append(records, fmt.Sprintf("MX %d mx%d.y.test.", i+10, i))
-		}
-		return records
-	}
-	type faults map[string]relaytest.DNSFault
-	for _, c := range []struct {
-		name    string
-		zone    relaytest.Zone
-		faults  faults
-		allow   []netip.Prefix
-		want    string
-		inText  string
-		arrives bool
-	}{
-		{
-			name: "one MX", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
-			want: "delivered 250 2.0.0", arrives: true,
-		},
-		{
-			name: "no MX, an address", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}},
-			want: "delivered 250 2.0.0", arrives: true,
-		},
-		{
-			name: "an MX, and an address that must not be used",
-			zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test.", "A 127.0.0.1"}, "mx.y.test": {}},
-			want: "permanent 550 5.1.2", inText: "no mail server",
-		},
-		{name: "nothing at all", zone: relaytest.Zone{"y.test": {}}, want: "permanent 550 5.1.2"},
-		{name: "no such domain", zone: relaytest.Zone{}, want: "permanent 550 5.1.2", inText: "does not exist"},
-		{
-			name: "the MX host does not exist", zone: relaytest.Zone{"y.test": {"MX 10 gone.y.test."}},
-			want: "permanent 550 5.1.2",
-		},
-		{
-			name: "null MX", zone: relaytest.Zone{"y.test": {"MX 0 .", "A 127.0.0.1"}},
-			want: "permanent 556 5.1.10", inText: "null MX",
-		},
-		{
-			name: "null MX beside a real one",
-			zone: relaytest.Zone{"y.test": {"MX 0 .", "MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
-			want: "delivered 250 2.0.0", arrives: true,
-		},
-		{
-			name: "the domain is an alias", zone: relaytest.Zone{
-				"y.test": {"CNAME z.test."}, "z.test": {"MX 10 mx.z.test."}, "mx.z.test": {"A 127.0.0.1"},
-			},
-			want: "delivered 250 2.0.0", arrives: true,
-		},
-		{
-			name: "the MX host is an alias", zone: relaytest.Zone{
-				"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"CNAME h.test."}, "h.test": {"A 127.0.0.1"},
-			},
-			want: "delivered 250 2.0.0", arrives: true,
-		},
-		{name: "an alias of nothing", zone: relaytest.Zone{"y.test": {"CNAME gone.test."}}, want: "permanent 550 5.1.2"},
-		{
-			name: "an alias loop", zone: relaytest.Zone{"y.test": {"CNAME z.test."}, "z.test": {"CNAME y.test."}},
-			want: "temporary 0 4.4.3",
-		},
-		{name: "SERVFAIL", faults: faults{"y.test": relaytest.ServFail}, want: "temporary 0 4.4.3"},
-		{name: "REFUSED", faults: faults{"y.test": relaytest.Refused}, want: "temporary 0 4.4.3"},
-		{name: "no answer", faults: faults{"y.test": relaytest.Silent}, want: "temporary 0 4.4.3"},
-		{name: "garbage", faults: faults{"y.test": relaytest.Garbage}, want: "temporary 0 4.4.3"},
-		{
-			name: "an answer to another query", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}},
-			faults: faults{"y.test": relaytest.WrongID}, want: "temporary 0 4.4.3",
-		},
-		{
-			name: "an answer to another question", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}},
-			faults: faults{"y.test": relaytest.WrongQuestion}, want: "temporary 0 4.4.3",
-		},
-		{
-			name: "MX known, addresses not to be had", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}},
-			faults: faults{"mx.y.test": relaytest.ServFail}, want: "temporary 0 4.4.3",
-		},
-		{
-			name:   "one family fails, the other answers",
-			zone:   relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
-			faults: faults{"AAAA mx.y.test": relaytest.ServFail}, want: "delivered 250 2.0.0", arrives: true,
-		},
-		{
-			name: "one family empty, the other failing", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {}},
-			faults: faults{"AAAA mx.y.test": relaytest.ServFail}, want: "temporary 0 4.4.3",
-		},
-		{
-			name: "too big for UDP", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}},
-			faults: faults{"y.test": relaytest.Truncated}, want: "delivered 250 2.0.0", arrives: true,
-		},
-		{name: "a hundred MX that do not exist", zone: relaytest.Zone{"y.test": hundred()}, want: "permanent 550 5.1.2"},
-		{
-			name: "loopback", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}}, allow: []netip.Prefix{},
-			want: "permanent 0 5.4.6", inText: "this relay",
-		},
-		{
-			name: "a private network", zone: relaytest.Zone{"y.test": {"MX 1 mx.y.test."}, "mx.y.test": {"A 10.1.2.3"}},
-			want: "permanent 0 5.4.4", inText: "not on the public network",
-		},
-		{name: "a metadata service", zone: relaytest.Zone{"y.test": {"A 169.254.169.254"}}, want: "permanent 0 5.4.4"},
-		{name: "IPv4 inside IPv6", zone: relaytest.Zone{"y.test": {"AAAA ::ffff:10.0.0.1"}}, want: "permanent 0 5.4.4"},
-		{
-			name:   "a private host while another cannot be looked up",
-			zone:   relaytest.Zone{"y.test": {"MX 1 a.y.test.", "MX 2 b.y.test."}, "a.y.test": {"A 10.0.0.1"}},
-			faults: faults{"b.y.test": relaytest.ServFail}, want: "temporary 0 4.4.3",
-		},
-	} {
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			dns := relaytest.StartDNS(t, c.zone)
 			for name, fault := range c.faults {
@@ -133,21 +44,109 @@ func TestRow44TheDNSDecidesWhereMailGoesAndWhatItsFailuresMean(t *testing.T) {
 				conf.Resolvers, conf.MXPort = []netip.AddrPort{dns.Addr()}, mx.Port()
 				conf.Timeouts.Lookup = 200 * time.Millisecond
 				if c.allow != nil {
-					conf.AllowTargetNetworks = func() []netip.Prefix { return c.allow }
+					conf.AllowTargetNetworks = c.allow
 				}
 			})
 			got := s.Attempt(t.Context(), jobByMX(mail, "b@y.test"))
 			if briefs(got) != c.want || !strings.Contains(got[0].Text, c.inText) {
 				t.Errorf("got %s %q (%v), want %s %q", briefs(got), got[0].Text, got[0].Err, c.want, c.inText)
 			}
-			if arrived := len(mx.Messages()) > before; arrived != c.arrives {
-				t.Errorf("arrived: %v, want %v", arrived, c.arrives)
+			if arrived := len(mx.Messages()) > before; arrived != (c.want == delivered) {
+				t.Errorf("arrived: %v, and the result is to be %s", arrived, c.want)
 			}
 			if n := len(dns.Queries()); n > 2+2*2*2*10 {
 				t.Errorf("%d queries for one attempt", n)
 			}
 		})
 	}
+}
+
+func TestRow44TheDNSDecidesWhereMailGoes(t *testing.T) {
+	var hundred []string
+	for i := range 100 {
+		hundred = append(hundred, fmt.Sprintf("MX %d mx%d.y.test.", i+10, i))
+	}
+	here := []string{"A 127.0.0.1"}
+	followDNS(t, []dnsCase{
+		{name: "one MX", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": here}, want: delivered},
+		{name: "no MX, an address", zone: relaytest.Zone{"y.test": here}, want: delivered},
+		{
+			name: "an MX, and an address that must not be used",
+			zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test.", "A 127.0.0.1"}, "mx.y.test": {}},
+			want: noServer, inText: "no mail server",
+		},
+		{name: "nothing at all", zone: relaytest.Zone{"y.test": {}}, want: noServer},
+		{name: "no such domain", zone: relaytest.Zone{}, want: noServer, inText: "does not exist"},
+		{name: "the MX host does not exist", zone: relaytest.Zone{"y.test": {"MX 10 gone.y.test."}}, want: noServer},
+		{name: "a hundred MX that do not exist", zone: relaytest.Zone{"y.test": hundred}, want: noServer},
+		{
+			name: "null MX", zone: relaytest.Zone{"y.test": {"MX 0 .", "A 127.0.0.1"}},
+			want: "permanent 556 5.1.10", inText: "null MX",
+		},
+		{
+			name: "null MX beside a real one", want: delivered,
+			zone: relaytest.Zone{"y.test": {"MX 0 .", "MX 10 mx.y.test."}, "mx.y.test": here},
+		},
+		{
+			name: "the domain is an alias", want: delivered,
+			zone: relaytest.Zone{"y.test": {"CNAME z.test."}, "z.test": {"MX 10 mx.z.test."}, "mx.z.test": here},
+		},
+		{
+			name: "the MX host is an alias", want: delivered,
+			zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"CNAME h.test."}, "h.test": here},
+		},
+		{name: "an alias of nothing", zone: relaytest.Zone{"y.test": {"CNAME gone.test."}}, want: noServer},
+	})
+}
+
+// dnssec_test.go has bogus DNSSEC from a resolver that finds out.
+func TestRow44MailWaitsWhereTheDNSFails(t *testing.T) {
+	type faults map[string]relaytest.DNSFault
+	address := relaytest.Zone{"y.test": {"A 127.0.0.1"}}
+	server := relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {"A 127.0.0.1"}}
+	followDNS(t, []dnsCase{
+		{name: "SERVFAIL", faults: faults{"y.test": relaytest.ServFail}, want: waits},
+		{name: "REFUSED", faults: faults{"y.test": relaytest.Refused}, want: waits},
+		{name: "no answer", faults: faults{"y.test": relaytest.Silent}, want: waits},
+		{name: "garbage", faults: faults{"y.test": relaytest.Garbage}, want: waits},
+		{name: "an answer to another query", zone: address, faults: faults{"y.test": relaytest.WrongID}, want: waits},
+		{name: "an answer to another question", zone: address, faults: faults{"y.test": relaytest.WrongQuestion}, want: waits},
+		{name: "an alias loop", zone: relaytest.Zone{"y.test": {"CNAME z.test."}, "z.test": {"CNAME y.test."}}, want: waits},
+		{
+			name: "MX known, addresses not to be had", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}},
+			faults: faults{"mx.y.test": relaytest.ServFail}, want: waits,
+		},
+		{
+			name: "one family empty, the other failing", zone: relaytest.Zone{"y.test": {"MX 10 mx.y.test."}, "mx.y.test": {}},
+			faults: faults{"AAAA mx.y.test": relaytest.ServFail}, want: waits,
+		},
+		{
+			name:   "a private host while another cannot be looked up",
+			zone:   relaytest.Zone{"y.test": {"MX 1 a.y.test.", "MX 2 b.y.test."}, "a.y.test": {"A 10.0.0.1"}},
+			faults: faults{"b.y.test": relaytest.ServFail}, want: waits,
+		},
+		{
+			name: "but not for one family, if the other answers", zone: server,
+			faults: faults{"AAAA mx.y.test": relaytest.ServFail}, want: delivered,
+		},
+		{name: "but not for an answer too big for UDP", zone: server, faults: faults{"y.test": relaytest.Truncated}, want: delivered},
+	})
+}
+
+func TestRow44TheDNSSendsNoMailIntoThisRelayOrAPrivateNetwork(t *testing.T) {
+	nowhere := func() []netip.Prefix { return nil }
+	followDNS(t, []dnsCase{
+		{
+			name: "loopback", zone: relaytest.Zone{"y.test": {"A 127.0.0.1"}}, allow: nowhere,
+			want: "permanent 0 5.4.6", inText: "this relay",
+		},
+		{
+			name: "a private network", zone: relaytest.Zone{"y.test": {"MX 1 mx.y.test."}, "mx.y.test": {"A 10.1.2.3"}},
+			want: "permanent 0 5.4.4", inText: "not on the public network",
+		},
+		{name: "a metadata service", zone: relaytest.Zone{"y.test": {"A 169.254.169.254"}}, want: "permanent 0 5.4.4"},
+		{name: "IPv4 inside IPv6", zone: relaytest.Zone{"y.test": {"AAAA ::ffff:10.0.0.1"}}, want: "permanent 0 5.4.4"},
+	})
 }
 
 func TestMailServersAreTriedByPreferenceUntilOneTakesTheMail(t *testing.T) {
