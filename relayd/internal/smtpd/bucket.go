@@ -54,6 +54,15 @@ func (b *buckets) take(key string, now time.Time) time.Duration {
 	return time.Duration(-k.left / b.perMinute * float64(time.Minute))
 }
 
+// try counts one event if its turn is now.
+func (b *buckets) try(key string, now time.Time) bool {
+	if b.take(key, now) == 0 {
+		return true
+	}
+	b.give(key, now)
+	return false
+}
+
 // give takes an event back.
 func (b *buckets) give(key string, now time.Time) {
 	b.mu.Lock()

@@ -416,21 +416,61 @@ func TestConnectionsOfAnIPv6NetworkAreCountedTogether(t *testing.T) {
 	}
 }
 
-func TestStrangersCannotFillTheOutboxByNamingADomain(t *testing.T) {
+func TestNobodyFillsTheOutboxByWhatIsRefusedInTheNameOfADomain(t *testing.T) {
 	e := startEdge(t, nil)
+	now := time.Now()
+	e.server.Now = func() time.Time { return now }
 	domain, _ := e.world.view().Table.Domain("ok.test")
-	count := func(slug reason.Slug) (reported int) {
+	count := func(slug reason.Slug, times int) (reported int) {
 		before := len(e.events())
-		for range noisePerMinute + 200 {
+		for range times {
 			e.server.refuse(&refusal{stage: reason.StageRcpt, slug: slug, domain: domain, client: netip.MustParseAddr("192.0.2.66")})
 		}
 		return len(e.events()) - before
 	}
-	// Some more are let through while the test goes on.
-	if got := count(reason.IPNotAllowed); got < noisePerMinute || got > noisePerMinute+150 {
-		t.Errorf("%d refusals of strangers are reported, want about %d", got, noisePerMinute)
+	if got := count(reason.IPNotAllowed, eventsOfStrangers+200); got != eventsOfStrangers {
+		t.Errorf("%d refusals of strangers are reported, want %d", got, eventsOfStrangers)
 	}
-	if got := count(reason.QuotaReached); got != noisePerMinute+200 {
+	if got := count(reason.QuotaReached, eventsOfStrangers+200); got != eventsOfStrangers+200 {
 		t.Errorf("%d refusals of the domain's own mail are reported, want all", got)
+	}
+	const left = eventsOfCustomers - (eventsOfStrangers + 200)
+	before := e.counted("relayd_smtp_refusals_unreported_total", "")
+	count(reason.QuotaReached, left+50)
+	if got := e.counted("relayd_smtp_refusals_unreported_total", "") - before; got != 50 {
+		t.Errorf("%v refusals of the domain's own mail are not reported, want 50", got)
+	}
+}
+
+// Whoever is nobody's client may use up what there is for the domain, and for none: a user who is logged in and a relay IP in a
+// message of its own domain are reported all the same.
+func TestStrangersDoNotKeepWhatADomainsOwnClientsWereRefusedFromBeingReported(t *testing.T) {
+	e := startEdge(t, nil)
+	for _, named := range []string{"", "elsewhere.test"} {
+		for range 100_000 {
+			e.server.strangers.events.take(named, time.Now())
+		}
+	}
+	stranger := e.hello()
+	stranger.ask("MAIL FROM:<eve@elsewhere.test>", "250 .*")
+	stranger.ask("RCPT TO:<carl@sink.test>", `(?s)550-.*reason=ip-not-allowed ref=.*`)
+	if events := e.events(); len(events) > 0 {
+		t.Fatalf("a stranger is reported: %+v", events)
+	}
+	user := e.hello()
+	user.login("anna@ok.test", password, "235 .*")
+	user.ask("MAIL FROM:<anna@nobody.test>", "250 .*")
+	user.ask("RCPT TO:<carl@sink.test>", `(?s)550-.*reason=sender-domain-unknown ref=.*`)
+	server := e.hello()
+	server.mail("anna@ok.test", text("anna@elsewhere.test"), `(?s)550-.*reason=ip-not-allowed ref=.*`)
+	events := e.events()
+	if len(events) != 2 {
+		t.Fatalf("%d events, want one of the user and one of the relay IP", len(events))
+	}
+	if user, slug := *events[0].User, *events[0].Reason; user != "anna@ok.test" || slug != string(reason.SenderDomainUnknown) {
+		t.Errorf("the event of the user: %+v", events[0])
+	}
+	if domain, slug := *events[1].Domain, *events[1].Reason; domain != "elsewhere.test" || slug != string(reason.IPNotAllowed) {
+		t.Errorf("the event of the relay IP: %+v", events[1])
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"activerelay/api"
 	"activerelay/api/admit"
@@ -15,10 +16,16 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// noisePerMinute bounds the events of refusals of strangers, for each domain
-// that they name and for all that is none: they must not be able to fill the
-// outbox, nor the database behind it.
-const noisePerMinute = 300
+// The events of refusals in a minute: nobody must be able to fill the outbox, nor
+// the database behind it.
+const (
+	// eventsOfStrangers are for each domain that strangers name, and for all that
+	// is none.
+	eventsOfStrangers = 300
+	// eventsOfCustomers are for the own clients of each domain, whatever strangers
+	// use up in its name.
+	eventsOfCustomers = 1000
+)
 
 // refusal is one "no", on its way to the client, the mail log, the counters and
 // the control plane.
@@ -33,8 +40,10 @@ type refusal struct {
 	// sender and recipient are the text that was given, where tx does not hold
 	// it yet; login is the user that failed to authenticate.
 	sender, recipient, login string
-	client                   netip.Addr
-	sizeBytes                int64
+	// home is the domain of the user who is logged in.
+	home      string
+	client    netip.Addr
+	sizeBytes int64
 	// detail is the deciding check in words, for the record.
 	detail string
 	// ref names the decision. "" makes a new one.
@@ -45,16 +54,13 @@ type refusal struct {
 	// it is about the connection only.
 	quiet bool
 	// lines are those of the session, nil outside one.
-	lines lines
+	lines *lines
 }
 
 // refuse is the session's way out for a reply that is not a success. The result
 // is never nil, and never wrapped: engines find its type by assertion.
 func (s *session) refuse(r refusal) error {
-	if s.lines == nil {
-		s.lines = lines{}
-	}
-	r.client, r.lines = s.peer, s.lines
+	r.client, r.home, r.lines = s.peer, s.home, &s.lines
 	if r.login == "" {
 		r.login = s.userText
 	}
@@ -90,24 +96,27 @@ func (s *session) refuseVerdict(stage reason.Stage, v admit.Verdict, tx *transac
 }
 
 // record writes what the operator, the partner and the customer will look for.
-// What has no line because there were so many is no event either if it is a
-// domain's own mail; those of strangers have a bound of their own, so that most
+// What has no line because there were so many may be an event all the same: most
 // references are explained also without a line.
 func (s *Server) record(r *refusal, reply reason.Reply) {
 	s.metrics.refused.WithLabelValues(string(r.slug)).Inc()
-	m := r.message()
-	written := s.writes(r)
-	if written {
+	m, now := r.message(), s.Now()
+	own := r.ownDomain()
+	if s.writes(r, own, now) {
 		s.log(r, m, reply)
 	}
 	if r.quiet {
 		return
 	}
-	if !written && !r.ofStranger() {
+	of, who := s.own, own
+	if own == "" {
+		of, who = s.strangers, m.Domain
+	}
+	if !of.events.try(who, now) {
 		s.metrics.unreported.Inc()
 		return
 	}
-	if err := s.report(r, m, reply); err != nil {
+	if err := s.report(r, m, reply, now); err != nil {
 		s.Log.Error("recording a refusal", "ref", r.ref, "err", err)
 	}
 }
@@ -138,26 +147,30 @@ func (r *refusal) message() maillog.Message {
 	return m
 }
 
-// ofStranger reports whether anybody on the internet could have provoked it.
-func (r *refusal) ofStranger() bool {
+// ownDomain is the domain whose own client caused the refusal: a user of it who is
+// logged in, or one of its relay IPs. It is "" where anybody on the internet could
+// have. It need not be the domain that the client named, nor one that it may name.
+func (r *refusal) ownDomain() string {
 	switch {
-	case r.domain == nil, r.stage == reason.StageAuth, r.slug == reason.IPNotAllowed:
-		return true
+	case r.stage == reason.StageAuth:
+		return ""
+	case r.home != "":
+		return r.home
+	case r.tx != nil && r.tx.sender != nil && r.tx.sender.RelayIP != "":
+		return r.tx.sender.Domain.Name
+	case r.domain == nil, r.slug == reason.IPNotAllowed:
+		return ""
+	case r.slug == reason.PolicyStale: // who may send for it could not be read
+		return ""
 	}
-	// Of a domain that cannot be read it is not known who may send for it.
-	return r.slug == reason.PolicyStale && r.login == ""
+	return r.domain.Name
 }
 
 // report puts the refusal into the outbox. It does not wait for the disk: a
 // crash may forget a refusal, never a message.
-func (s *Server) report(r *refusal, m maillog.Message, reply reason.Reply) error {
-	if r.ofStranger() && s.noise.take(m.Domain, s.Now()) > 0 {
-		s.noise.give(m.Domain, s.Now())
-		s.metrics.unreported.Inc()
-		return nil
-	}
+func (s *Server) report(r *refusal, m maillog.Message, reply reason.Reply, now time.Time) error {
 	event := api.EdgeEvent{
-		Kind: api.EdgeEventKindMessageRefused, Time: s.Now().UTC(),
+		Kind: api.EdgeEventKindMessageRefused, Time: now.UTC(),
 		Domain: optional(m.Domain, 253), Ref: &r.ref, Reason: optional(string(r.slug), 64),
 		Stage: optional(string(r.stage), 32), Reply: optional(firstLine(reply), 1000),
 		ClientAddress: optional(m.Client.String(), 50), User: optional(m.User, 254),

@@ -108,10 +108,8 @@ type Server struct {
 	metrics *metrics
 	gate    *authGate
 	pace    *buckets // of users' messages
-	noise   *buckets // of refusals of strangers, by the domain that they name
-	// lines bounds those of the mail log for refusals of strangers, by their address; lineAlarms, how often the operator hears that
-	// none are left.
-	lines, lineAlarms *buckets
+	// strangers and own bound what refusals cost: of strangers, and of the own clients of each domain.
+	strangers, own *share
 
 	sealer *feedback.Sealer
 	// transactions that are over, for their memory.
@@ -147,8 +145,8 @@ func New(c Config) (*Server, error) {
 	limits := c.Limits.withDefaults()
 	s := &Server{
 		Config: c, limits: limits, mailLog: c.MailLog,
-		pace: newBuckets(limits.UserMessagesPerMinute), noise: newBuckets(noisePerMinute),
-		lines: newBuckets(linesPerMinute), lineAlarms: newBuckets(1),
+		pace:      newBuckets(limits.UserMessagesPerMinute),
+		strangers: newShare(linesOfStrangers, eventsOfStrangers), own: newShare(linesOfCustomers, eventsOfCustomers),
 		perIP: map[netip.Addr]int{}, perPartner: map[string]int{},
 	}
 	s.transactions.New = func() any { return new(transaction) }

@@ -42,6 +42,7 @@ type session struct {
 
 	user     mailaddr.Address // null until AUTH succeeded
 	userText string
+	home     string // domain of the user
 	// heloSaid is what the client called itself when helo was made of it.
 	heloSaid, helo string
 	tx             *transaction // nil outside a message
@@ -258,7 +259,7 @@ func (s *session) Reset() {
 // Logout implements smtp.Session.
 func (s *session) Logout() error {
 	s.Reset()
-	s.tellUnwritten()
+	s.tellLeftOut()
 	s.leavePartner()
 	return nil
 }

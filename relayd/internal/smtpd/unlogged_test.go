@@ -57,15 +57,15 @@ func TestAStrangerThatHammersHasTwentyLinesForAReasonAndOneAtTheEnd(t *testing.T
 	e.must(e.server.Shutdown(t.Context()))
 	for slug, all := range map[reason.Slug]int{reason.IPNotAllowed: many, reason.SenderDomainUnknown: 25} {
 		lines := e.lines("reason=" + string(slug) + " ref=")
-		if counted := e.counted("relayd_smtp_refused_total", string(slug)); len(lines) != linesOfStrangers || int(counted) != all {
-			t.Errorf("%s: %d lines, %v counted, want %d and %d", slug, len(lines), counted, linesOfStrangers, all)
+		if counted := e.counted("relayd_smtp_refused_total", string(slug)); len(lines) != linesInSession || int(counted) != all {
+			t.Errorf("%s: %d lines, %v counted, want %d and %d", slug, len(lines), counted, linesInSession, all)
 		}
 	}
-	want := fmt.Sprintf(`client=127.0.0.1 unlogged="%d ip-not-allowed, 5 sender-domain-unknown"`, many-linesOfStrangers)
+	want := fmt.Sprintf(`client=127.0.0.1 unlogged="%d ip-not-allowed, 5 sender-domain-unknown"`, many-linesInSession)
 	if end := e.lines(tooOften); len(end) != 1 || !strings.Contains(end[0], want) {
 		t.Errorf("at the end %q, want one with %s", end, want)
 	}
-	if unlogged := e.counted("relayd_smtp_refusals_unlogged_total", ""); unlogged != many-linesOfStrangers+5 {
+	if unlogged := e.counted("relayd_smtp_refusals_unlogged_total", ""); unlogged != many-linesInSession+5 {
 		t.Errorf("%v are counted to have no line", unlogged)
 	}
 	// What has no line is told to the control plane all the same: there are not too many for that.
@@ -78,7 +78,7 @@ func TestAStrangerThatHammersHasTwentyLinesForAReasonAndOneAtTheEnd(t *testing.T
 func TestASessionThatIsNotRefusedTooOftenEndsWithoutALine(t *testing.T) {
 	e := startEdge(t, nil)
 	c := e.hello()
-	for range linesOfStrangers {
+	for range linesInSession {
 		c.ask("MAIL FROM:<anna@nobody.test>", "250 .*")
 		c.ask("RCPT TO:<c@sink.test>", `(?s)550-.*`)
 		c.ask("RSET", "250 .*")
@@ -86,7 +86,7 @@ func TestASessionThatIsNotRefusedTooOftenEndsWithoutALine(t *testing.T) {
 	c.ask("QUIT", "221 .*")
 	c.ended()
 	e.must(e.server.Shutdown(t.Context()))
-	if log := e.log.String(); len(e.lines(rejected)) != linesOfStrangers || strings.Contains(log, tooOften) {
+	if log := e.log.String(); len(e.lines(rejected)) != linesInSession || strings.Contains(log, tooOften) {
 		t.Errorf("the log:\n%s", log)
 	}
 }
@@ -98,7 +98,7 @@ func TestAnAddressThatHammersOverManyConnectionsHasSomeLinesAMinute(t *testing.T
 	hammer := func(address string, connections int) {
 		for range connections {
 			ses := &session{server: e.server, peer: netip.MustParseAddr(address)}
-			for range linesOfStrangers + 1 {
+			for range linesInSession + 1 {
 				_ = ses.refuse(refusal{stage: reason.StageMail, slug: reason.AuthRequired})
 			}
 			e.must(ses.Logout())
@@ -108,37 +108,101 @@ func TestAnAddressThatHammersOverManyConnectionsHasSomeLinesAMinute(t *testing.T
 	hammer("192.0.2.1", 10)
 	hammer("192.0.2.2", 1)
 	const alarm = `level=WARN msg="an address is refused more often than is logged" client=192.0.2.1 `
-	if a, b, told := lines("192.0.2.1"), lines("192.0.2.2"), len(e.lines(alarm)); a != linesPerMinute+told || b != linesOfStrangers+1 || told != 1 {
-		t.Errorf("%d lines of the one, %d of the other, %d that tell the operator; want %d, %d, 1\n%s",
-			a, b, told, linesPerMinute+1, linesOfStrangers+1, e.log)
+	a, b, told, summed := lines("192.0.2.1"), lines("192.0.2.2"), len(e.lines(alarm)), len(e.lines("client=192.0.2.1 unlogged="))
+	if a != linesOfStrangers+told+summed || b != linesInSession+1 || told != 1 || summed != 1 {
+		t.Errorf("%d lines of the one, %d of the other, %d that tell the operator, %d that say how many have none; want %d, %d, 1, 1\n%s",
+			a, b, told, summed, linesOfStrangers+2, linesInSession+1, e.log)
 	}
-	if unlogged := int(e.counted("relayd_smtp_refusals_unlogged_total", "")); unlogged < 10*21+21-2*linesPerMinute {
-		t.Errorf("%d are counted to have no line", unlogged)
+	const unlogged = 10*(linesInSession+1) - linesOfStrangers
+	if counted := int(e.counted("relayd_smtp_refusals_unlogged_total", "")); counted != unlogged+1 {
+		t.Errorf("%d are counted to have no line, want %d", counted, unlogged+1)
 	}
 	now = now.Add(time.Minute)
 	before := lines("192.0.2.1")
 	hammer("192.0.2.1", 1)
-	if got := lines("192.0.2.1") - before; got != linesOfStrangers+1 {
+	if got := lines("192.0.2.1") - before; got != linesInSession+1 {
 		t.Errorf("%d lines in the next minute", got)
+	}
+	// The first one was told of at once, and the last session left out one more.
+	if want := fmt.Sprintf(`unlogged="%d auth-required"`, unlogged); !strings.Contains(e.lines(tooOften)[2], want) {
+		t.Errorf("the next sum is %q, want %s", e.lines(tooOften)[2], want)
 	}
 }
 
-// What a domain's own mail is refused for is looked for by its postmaster.
-func TestRefusalsOfACustomerHaveManyLinesAndNoMoreEventsThanLines(t *testing.T) {
-	const many = linesOfCustomers + 200
+// What a domain's own mail is refused for is looked for by its postmaster: an incident is logged whole. But a server that comes
+// again and again with the same mail must not fill the disk.
+func TestACustomerThatReconnectsForEverHasAThousandLinesAMinuteAndOneThatSaysHowManyAreLeftOut(t *testing.T) {
+	const each, connections = 300, 6
 	e := startEdge(t, nil)
-	domain, _ := e.world.view().Table.Domain("ok.test")
-	ses := &session{server: e.server, peer: netip.MustParseAddr("192.0.2.1"), partner: "acme"}
-	e.server.joinPartner("acme")
-	for range many {
-		_ = ses.refuse(refusal{stage: reason.StageRcpt, slug: reason.RecipientAddressBad, domain: domain})
+	now := time.Now()
+	e.server.Now = func() time.Time { return now }
+	refused := func(name string, times int) {
+		domain, _ := e.world.view().Table.Domain(name)
+		ses := &session{server: e.server, peer: netip.MustParseAddr("192.0.2.1")}
+		for range times {
+			_ = ses.refuse(refusal{stage: reason.StageRcpt, slug: reason.RecipientAddressBad, domain: domain})
+		}
+		e.must(ses.Logout())
+	}
+	for range connections {
+		refused("ok.test", each)
+	}
+	const alarm = `level=WARN msg="mail of a domain is refused more often than is logged" domain=ok.test `
+	lines, events, told := len(e.lines(rejected)), len(e.events()), len(e.lines(alarm))
+	if lines != linesOfCustomers || events != eventsOfCustomers || told != 1 {
+		t.Errorf("%d lines, %d events and %d warnings, want %d, %d and 1", lines, events, told, linesOfCustomers, eventsOfCustomers)
+	}
+	// The first connection that has some left out says so, the others' are said together a minute later.
+	const first, later = 4*each - linesOfCustomers, 2 * each
+	sum := fmt.Sprintf(`partner=acme domain=ok.test from=<> unlogged="%d recipient-address-bad"`, first)
+	if sums := e.lines(tooOften); len(sums) != 1 || !strings.Contains(sums[0], sum) {
+		t.Errorf("at the end %q, want one with %s", sums, sum)
+	}
+	refused("other.test", 1) // has lines of its own
+	now = now.Add(time.Minute)
+	refused("ok.test", 1)
+	if more := len(e.lines(rejected)) - lines; more != 2 {
+		t.Errorf("%d lines of another domain and of the next minute, want 2", more)
+	}
+	sum = fmt.Sprintf(`domain=ok.test from=<> unlogged="%d recipient-address-bad"`, later)
+	if sums := e.lines(tooOften); len(sums) != 2 || !strings.Contains(sums[1], sum) {
+		t.Errorf("a minute later %q, want one more with %s", sums, sum)
+	}
+}
+
+func TestASessionThatSendsForSeveralDomainsSaysHowManyAreLeftOutOfEach(t *testing.T) {
+	e := startEdge(t, nil)
+	now := time.Now()
+	e.server.Now = func() time.Time { return now }
+	ses := &session{server: e.server, peer: netip.MustParseAddr("192.0.2.1")}
+	for i, name := range []string{"ok.test", "other.test"} {
+		domain, _ := e.world.view().Table.Domain(name)
+		for range linesOfCustomers + i + 1 {
+			_ = ses.refuse(refusal{stage: reason.StageRcpt, slug: reason.RecipientAddressBad, domain: domain})
+		}
 	}
 	e.must(ses.Logout())
-	if lines, events := len(e.lines(rejected)), len(e.events()); lines != linesOfCustomers || events != linesOfCustomers {
-		t.Errorf("%d lines and %d events, want %d of each", lines, events, linesOfCustomers)
+	sums := strings.Join(e.lines(tooOften), "")
+	for _, want := range []string{`domain=ok.test from=<> unlogged="1 rec`, `domain=other.test from=<> unlogged="2 rec`} {
+		if strings.Count(sums, want) != 1 {
+			t.Errorf("%q, want one with %s", sums, want)
+		}
 	}
-	if end := e.lines(tooOften); len(end) != 1 || !strings.Contains(end[0], "200 recipient-address-bad") {
-		t.Errorf("at the end %q", end)
+}
+
+func TestWhatIsRememberedOfRefusalsIsBounded(t *testing.T) {
+	s, now := newShare(1, 1), time.Now()
+	for i := range 3 * maxLeftOut {
+		s.leaveOut(fmt.Sprint(i), reason.IPNotAllowed)
+	}
+	if n := len(s.leftOut); n > maxLeftOut {
+		t.Errorf("%d sums are kept, want at most %d", n, maxLeftOut)
+	}
+	for i := range 3 * maxLeftOut {
+		s.sum(fmt.Sprint(i), now)
+	}
+	if n := len(s.leftOut); n != 0 {
+		t.Errorf("%d sums are kept after they were told", n)
 	}
 }
 
@@ -155,23 +219,23 @@ func TestAStrangerWhoNamesADomainHasNoMoreLinesAndEventsThanAnyOther(t *testing.
 			r.domain, _ = e.world.view().Table.Domain("ok.test")
 			for range 5 {
 				ses := &session{server: e.server, peer: netip.MustParseAddr("192.0.2.1")}
-				for range noisePerMinute / 4 {
+				for range eventsOfStrangers / 4 {
 					_ = ses.refuse(r)
 				}
 				e.must(ses.Logout())
 			}
-			if lines := len(e.lines(rejected)) + len(e.lines(tooOften)); lines != linesPerMinute {
-				t.Errorf("%d lines, want %d", lines, linesPerMinute)
+			if lines, sums := len(e.lines(rejected)), len(e.lines(tooOften)); lines != linesOfStrangers || sums != 1 {
+				t.Errorf("%d lines and %d sums, want %d and 1", lines, sums, linesOfStrangers)
 			}
-			if events := len(e.events()); events != noisePerMinute {
-				t.Errorf("%d events, want %d", events, noisePerMinute)
+			if events := len(e.events()); events != eventsOfStrangers {
+				t.Errorf("%d events, want %d", events, eventsOfStrangers)
 			}
 		})
 	}
 	// A user of the domain is no stranger.
-	r := refusal{stage: reason.StageRcpt, slug: reason.PolicyStale, login: "anna@ok.test", domain: new(policy.Domain)}
-	if r.ofStranger() {
-		t.Error("a user is a stranger")
+	r := refusal{stage: reason.StageRcpt, slug: reason.PolicyStale, home: "ok.test", domain: new(policy.Domain)}
+	if own := r.ownDomain(); own != "ok.test" {
+		t.Errorf("a user of ok.test is counted to %q", own)
 	}
 }
 
@@ -186,7 +250,7 @@ func TestADecisionThatIsRepeatedHasNoMoreLinesForACustomerThanForAStranger(t *te
 	c.ask("QUIT", "221 .*")
 	c.ended()
 	e.must(e.server.Shutdown(t.Context()))
-	if lines := len(e.lines("reason=too-many-recipients")); lines != linesOfStrangers {
-		t.Errorf("%d lines, want %d", lines, linesOfStrangers)
+	if lines := len(e.lines("reason=too-many-recipients")); lines != linesInSession {
+		t.Errorf("%d lines, want %d", lines, linesInSession)
 	}
 }
