@@ -110,8 +110,8 @@ func TestAnAddressThatHammersOverManyConnectionsHasSomeLinesAMinute(t *testing.T
 	const alarm = `level=WARN msg="an address is refused more often than is logged" client=192.0.2.1 `
 	a, b, told, summed := lines("192.0.2.1"), lines("192.0.2.2"), len(e.lines(alarm)), len(e.lines("client=192.0.2.1 unlogged="))
 	if a != linesOfStrangers+told+summed || b != linesInSession+1 || told != 1 || summed != 1 {
-		t.Errorf("%d lines of the one, %d of the other, %d that tell the operator, %d that say how many have none; want %d, %d, 1, 1\n%s",
-			a, b, told, summed, linesOfStrangers+2, linesInSession+1, e.log)
+		t.Errorf("%d lines of the one, %d of the other, %d that tell the operator, %d sums; want %d, %d, 1, 1\n%s", a, b, told, summed,
+			linesOfStrangers+2, linesInSession+1, e.log)
 	}
 	const unlogged = 10*(linesInSession+1) - linesOfStrangers
 	if counted := int(e.counted("relayd_smtp_refusals_unlogged_total", "")); counted != unlogged+1 {
