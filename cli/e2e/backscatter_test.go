@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"activerelay/relayd/relaytest"
 )
 
@@ -23,6 +25,32 @@ func outside(t *testing.T, s *stack) *relaytest.MX {
 	return mx
 }
 
+// transaction is a message with the parameters of its commands, and the code that it is to be answered with.
+type transaction struct {
+	want                       int
+	from, params, to, toParams string
+	text                       string
+}
+
+func (d *dialog) transact(m transaction) {
+	d.t.Helper()
+	r := d.say("MAIL FROM:<" + m.from + ">" + m.params)
+	if r.code == 250 {
+		r = d.say("RCPT TO:<" + m.to + ">" + m.toParams)
+	}
+	if r.code == 250 {
+		if r = d.say("DATA"); r.code == 354 {
+			r = d.say(m.text + "\r\n.")
+		}
+	}
+	if r.code != m.want {
+		d.t.Errorf("mail from %q%s to %s is answered %v, want %d", m.from, m.params, m.to, r, m.want)
+	}
+	if r.code != 250 {
+		d.say("RSET")
+	}
+}
+
 // Matrix row 47: what the relay sends by itself goes to its customers alone, whatever addresses a message names, and nobody
 // answers the null sender.
 func TestRow47NobodyButCustomersHearsOfMailThatFails(t *testing.T) {
@@ -30,51 +58,40 @@ func TestRow47NobodyButCustomersHearsOfMailThatFails(t *testing.T) {
 	edge := s.addEdge()
 	mx := outside(t, s)
 	const stranger = "victim@stranger.example"
-	d := dial(t, edge.relay, "127.0.0.1")
-	try := func(want int, from, params, to, toParams, message string) {
-		t.Helper()
-		r := d.say("MAIL FROM:<" + from + ">" + params)
-		if r.code == 250 {
-			r = d.say("RCPT TO:<" + to + ">" + toParams)
-		}
-		if r.code == 250 {
-			if r = d.say("DATA"); r.code == 354 {
-				r = d.say(message + "\r\n.")
-			}
-		}
-		if r.code != want {
-			t.Errorf("mail from %q%s to %s is answered %v, want %d", from, params, to, r, want)
-		}
-		if r.code != 250 {
-			d.say("RSET")
-		}
-	}
 	own := letter("anna@example.com", "")
 	lure := letter("anna@example.com", "Reply-To: <"+stranger+">\r\nSender: <"+stranger+">\r\nErrors-To: <"+stranger+">\r\nReturn-Path: <"+stranger+
 		">\r\nDisposition-Notification-To: <"+stranger+">\r\nReturn-Receipt-To: <"+stranger+">\r\n")
-
-	// Refused mail makes nothing.
-	try(550, stranger, "", "bob@example.net", "", own)
-	try(550, stranger, "", "x@reject.example", " NOTIFY=SUCCESS,FAILURE", own)
-	try(550, "anna@example.com", "", "x@reject.example", "", letter(stranger, ""))
-	try(550, "", "", "x@reject.example", "", letter(stranger, ""))
-	try(550, "anna@example.com", "", "x@reject.example", "", letter("anna@example.com", "From: <"+stranger+">\r\n"))
-	foreign := dial(t, edge.relay, "127.0.0.9").send("anna@example.com", "x@reject.example", own)
-	if foreign.code != 550 {
-		t.Errorf("a foreign address is answered %v", foreign)
+	d := dial(t, edge.relay, "127.0.0.1")
+	for _, m := range []transaction{
+		// Refused mail makes nothing.
+		{want: 550, from: stranger, to: "bob@example.net", text: own},
+		{want: 550, from: stranger, to: "x@reject.example", toParams: " NOTIFY=SUCCESS,FAILURE", text: own},
+		{want: 550, from: "anna@example.com", to: "x@reject.example", text: letter(stranger, "")},
+		{want: 550, from: "", to: "x@reject.example", text: letter(stranger, "")},
+		{want: 550, from: "anna@example.com", to: "x@reject.example", text: letter("anna@example.com", "From: <"+stranger+">\r\n")},
+		// The null sender is never answered; nor is a notification that cannot be delivered.
+		{want: 250, from: "", to: "x@reject.example", toParams: " NOTIFY=SUCCESS,FAILURE,DELAY", text: own},
+		{want: 250, from: "", params: " RET=FULL", to: "bob@example.net", toParams: " NOTIFY=SUCCESS", text: own},
+		{want: 250, from: "void@example.com", to: "x@reject.example", text: own},
+		// A notification goes to the envelope sender, whatever else is written.
+		{
+			want: 250, from: "anna@example.com", params: " RET=FULL ENVID=victim+40stranger.example",
+			to: "x@reject.example", toParams: " NOTIFY=FAILURE ORCPT=rfc822;victim+40stranger.example", text: lure,
+		},
+		{want: 250, from: "anna@example.com", to: "y@reject.example", toParams: " NOTIFY=NEVER", text: lure},
+		{want: 250, from: "ben@example.com", to: "bob@example.net", toParams: " NOTIFY=SUCCESS", text: lure},
+	} {
+		d.transact(m)
 	}
-	// The null sender is never answered; nor is a notification that cannot be delivered.
-	try(250, "", "", "x@reject.example", " NOTIFY=SUCCESS,FAILURE,DELAY", own)
-	try(250, "", " RET=FULL", "bob@example.net", " NOTIFY=SUCCESS", own)
-	try(250, "void@example.com", "", "x@reject.example", "", own)
-	// A notification goes to the envelope sender, whatever else is written.
-	try(250, "anna@example.com", " RET=FULL ENVID=victim+40stranger.example", "x@reject.example", " NOTIFY=FAILURE ORCPT=rfc822;victim+40stranger.example", lure)
-	try(250, "anna@example.com", "", "y@reject.example", " NOTIFY=NEVER", lure)
-	try(250, "ben@example.com", "", "bob@example.net", " NOTIFY=SUCCESS", lure)
+	if r := dial(t, edge.relay, "127.0.0.9").send("anna@example.com", "x@reject.example", own); r.code != 550 {
+		t.Errorf("a foreign address is answered %v", r)
+	}
+	want := map[string]int{"anna@example.com": 1, "bob@example.net": 2}
 	// An infected host invents senders of its own domain.
-	const flood = 100
-	for n := range flood {
-		try(250, fmt.Sprintf("forged%d@example.com", n), "", fmt.Sprintf("u%d@reject.example", n), "", lure)
+	for n := range 100 {
+		forged := fmt.Sprintf("forged%d@example.com", n)
+		d.transact(transaction{want: 250, from: forged, to: fmt.Sprintf("u%d@reject.example", n), text: lure})
+		want[forged] = 1
 	}
 	eventually(t, "an empty queue", func() bool { return edge.metric(t, "relayd_queue_messages") == 0 })
 
@@ -87,19 +104,8 @@ func TestRow47NobodyButCustomersHearsOfMailThatFails(t *testing.T) {
 			told[to]++
 		}
 	}
-	want := map[string]int{"anna@example.com": 1, "bob@example.net": 2}
-	for n := range flood {
-		want[fmt.Sprintf("forged%d@example.com", n)] = 1
-	}
-	for to, n := range told {
-		if n != want[to] {
-			t.Errorf("%s got %d messages, want %d", to, n, want[to])
-		}
-	}
-	for to := range want {
-		if told[to] == 0 {
-			t.Errorf("%s got nothing", to)
-		}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("messages by recipient (-want +got):\n%s", diff)
 	}
 	for _, line := range mx.Commands() {
 		if strings.HasPrefix(line, "RCPT") && strings.Contains(line, "stranger.example>") {
