@@ -27,13 +27,15 @@ type Health struct {
 const (
 	// failuresToOpen in a row stop the asking.
 	failuresToOpen = 3
-	// probePause is between two probes of a scanner that is down, so that it is
-	// back in use soon after it is back.
+	// probePause is between the beginnings of two probes of a scanner that is
+	// down, so that it is back in use soon after it is back.
 	probePause = time.Second
 )
 
 // circuit keeps callers from queueing up behind a scanner that does not answer:
-// each would otherwise wait for the whole deadline before its deferral.
+// each would otherwise wait for the whole deadline before its deferral. Only an
+// answer to a scan closes it again: a scanner that can be reached but gives no
+// verdicts stays down.
 type circuit struct {
 	now func() time.Time
 
@@ -49,7 +51,7 @@ type pass uint8
 
 const (
 	passAsk   pass = iota // ask the scanner
-	passProbe             // probe it first, then ask; report with failed or worked
+	passProbe             // probe it first, then ask; end the probe with probed
 	passNone              // do not ask
 )
 
@@ -64,6 +66,7 @@ func (c *circuit) enter() (pass, Health) {
 		return passNone, c.health
 	default:
 		c.probing = true
+		c.nextProbe = c.now().Add(probePause)
 		return passProbe, c.health
 	}
 }
@@ -72,26 +75,28 @@ func (c *circuit) enter() (pass, Health) {
 func (c *circuit) worked() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.failures, c.probing = 0, false
+	c.failures = 0
 	c.become(Up, "")
 }
 
-// failed notes that the scanner did not answer.
+// failed notes that the scanner did not answer. Scans that began before it was
+// down may fail later than that: they put off no probe.
 func (c *circuit) failed(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.failures++
-	c.probing = false
 	if c.failures < failuresToOpen {
 		c.become(Weak, err.Error())
 		return
 	}
-	c.nextProbe = c.now().Add(probePause)
+	if c.health.State != Down {
+		c.nextProbe = c.now().Add(probePause)
+	}
 	c.become(Down, err.Error())
 }
 
-// abandoned ends a probe without a finding: its caller went away.
-func (c *circuit) abandoned() {
+// probed ends a probe, whether it had a finding or its caller went away.
+func (c *circuit) probed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.probing = false

@@ -31,14 +31,23 @@ func TestTheCircuitOpensAfterThreeFailuresAndProbesOnceASecond(t *testing.T) {
 	enter(passNone)
 	now = now.Add(probePause)
 	enter(passProbe)
+	now = now.Add(probePause)
 	enter(passNone) // one probe at a time
-	c.abandoned()
+	c.probed()
 	enter(passProbe) // its caller left: another may
+	now = now.Add(probePause / 2)
+	c.failed(boom) // an older scan
+	now = now.Add(probePause / 2)
+	enter(passNone) // which has not ended the probe
 	c.failed(boom)
+	c.probed()
+	enter(passProbe) // and puts off no other
+	c.probed()
 	enter(passNone)
 	now = now.Add(probePause)
 	enter(passProbe)
 	c.worked()
+	c.probed()
 	enter(passAsk)
 	if h := c.state(); h.State != Up || h.LastError != "" || !h.Since.Equal(now) {
 		t.Fatalf("after the probe worked %+v", h)

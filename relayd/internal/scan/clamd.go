@@ -145,13 +145,32 @@ func (d *Clamd) scan(ctx context.Context, m Message) (Verdict, error) {
 		return Verdict{}, fmt.Errorf("not asked while down: %s", health.LastError)
 	}
 	if way == passProbe {
-		if err := d.Ping(ctx); err != nil {
-			return Verdict{}, d.note(ctx, err)
+		if err := d.probe(ctx); err != nil {
+			return Verdict{}, err
 		}
 	}
 	v, err := d.instream(ctx, m)
 	return v, d.note(ctx, err)
 }
+
+// probe asks a scanner that is down whether it is back, and puts it back in use
+// if so. What it must give a verdict on is a letter of our own: the caller's
+// message may take the whole timeout, and all others would be deferred meanwhile.
+// PONG alone is no proof, since clamd says it also while all its threads hang;
+// but PING comes first, so that a process that hangs holds no caller for long.
+func (d *Clamd) probe(ctx context.Context) error {
+	defer d.circuit.probed()
+	err := d.ping(ctx)
+	if err == nil {
+		_, err = d.instream(ctx, Message{
+			SizeBytes: int64(len(probeLetter)), Open: func() io.Reader { return strings.NewReader(probeLetter) },
+		})
+	}
+	return d.note(ctx, err)
+}
+
+// probeLetter is what a scanner that is down has to give a verdict on.
+const probeLetter = "Subject: probe\r\n\r\nprobe\r\n"
 
 // note keeps the health state and gives err back. A session that went away, a
 // message that we cannot read and one that is too big say nothing about the
@@ -160,7 +179,6 @@ func (d *Clamd) note(ctx context.Context, err error) error {
 	before := d.circuit.state().State
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled) || errors.Is(err, errOurs):
-		d.circuit.abandoned()
 	case err == nil || errors.Is(err, ErrTooBig):
 		d.circuit.worked()
 	default:
@@ -177,8 +195,18 @@ func (d *Clamd) note(ctx context.Context, err error) error {
 	return err
 }
 
-// Ping asks whether the daemon is there.
+// Ping asks whether the daemon is there. One that is down it probes, so that it
+// is found back also where no mail comes because of it.
 func (d *Clamd) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	if way, _ := d.circuit.enter(); way == passProbe {
+		return d.probe(ctx)
+	}
+	return d.ping(ctx)
+}
+
+func (d *Clamd) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	conn, done, err := d.dial(ctx)

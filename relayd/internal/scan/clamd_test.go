@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -179,21 +181,13 @@ func TestSoakRow22ARealClamdIsBackWithinFiveSeconds(t *testing.T) {
 	}
 	server := clamdtest.Start(t, clamdtest.Options{})
 	d := clamd(t, scan.ClamdConfig{Address: server.Address, Timeout: time.Second})
-	down := func() {
-		t.Helper()
-		for d.Health().State != scan.Down {
-			if v, err := d.Scan(t.Context(), message([]byte("x"))); err == nil {
-				t.Fatalf("without the daemon a message is %v", v)
-			}
-		}
-	}
 	for range 5 {
 		server.Stop()
-		down()
+		down(t, d)
 		server.Continue()
 		waitForVerdict(t, d, 5*time.Second)
 		server.Kill()
-		down()
+		down(t, d)
 		server.Run()
 		waitForVerdict(t, d, 5*time.Second)
 		server.Reload()
@@ -244,6 +238,102 @@ func TestAScannerKilledMidScanDefersAndComesBack(t *testing.T) {
 		t.Fatalf("scan without clamd: %v", err)
 	}
 	server.Run()
+	waitForVerdict(t, d, aWhile)
+}
+
+// down makes the scanner fail until it is asked no more.
+func down(t *testing.T, d *scan.Clamd) {
+	t.Helper()
+	for d.Health().State != scan.Down {
+		if v, err := d.Scan(t.Context(), message([]byte("x"))); err == nil {
+			t.Fatalf("without the daemon a message is %v", v)
+		}
+	}
+}
+
+func TestTheFirstMessageAfterAnOutageHoldsUpNoOther(t *testing.T) {
+	server := clamdtest.Start(t, clamdtest.Options{})
+	d := clamd(t, scan.ClamdConfig{Address: server.Address})
+	server.Kill()
+	down(t, d)
+	server.Run()
+	text := []byte("a message that takes long")
+	g := &gate{text: bytes.NewReader(text), reached: make(chan struct{}), open: make(chan struct{})}
+	first := make(chan error, 1)
+	go func() {
+		poll := time.NewTicker(20 * time.Millisecond)
+		defer poll.Stop()
+		for ; ; <-poll.C {
+			_, err := d.Scan(context.Background(), scan.Message{
+				ID: "m", SizeBytes: int64(len(text)), Open: func() io.Reader { return g },
+			})
+			if g.done { // it was asked about this message, which cannot be read twice
+				first <- err
+				return
+			}
+		}
+	}()
+	<-g.reached
+	waitForVerdict(t, d, aWhile)
+	close(g.open)
+	if err := <-first; err != nil {
+		t.Fatalf("the first message: %v", err)
+	}
+}
+
+func TestAScannerIsBackInUseAlsoWhereNoMailComes(t *testing.T) {
+	server := clamdtest.Start(t, clamdtest.Options{})
+	d := clamd(t, scan.ClamdConfig{Address: server.Address})
+	server.Kill()
+	down(t, d)
+	server.Run()
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(aWhile); d.Health().State != scan.Up; <-poll.C {
+		if err := d.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it answers, but is not used: %+v", d.Health())
+		}
+	}
+}
+
+// clamd answers PING while all its threads hang.
+func TestAScannerThatAnswersPingButNoScanHoldsOneMessageAtATime(t *testing.T) {
+	const timeout = time.Second
+	server := clamdtest.Start(t, clamdtest.Options{Jams: true})
+	d := clamd(t, scan.ClamdConfig{Address: server.Address, Timeout: timeout})
+	if v, err := d.Scan(t.Context(), message(clamdtest.EICAR())); err == nil {
+		t.Fatalf("a jammed clamd says %+v", v)
+	}
+	if err := d.Ping(t.Context()); err != nil {
+		t.Fatalf("a jammed clamd does not answer PING: %v", err)
+	}
+	down(t, d)
+	began := time.Now()
+	var asked atomic.Int64
+	var scans sync.WaitGroup
+	come := time.NewTicker(20 * time.Millisecond)
+	defer come.Stop()
+	for range 200 {
+		<-come.C
+		scans.Go(func() {
+			if _, err := d.Scan(t.Context(), message([]byte("x"))); err == nil || !strings.Contains(err.Error(), "not asked while down") {
+				asked.Add(1)
+			}
+		})
+		if h := d.Health(); h.State != scan.Down {
+			t.Errorf("a scanner that gives no verdicts is %+v", h)
+			break
+		}
+	}
+	scans.Wait()
+	// One at a time would be one a second; a busy machine may start its second before it is asked.
+	if took := time.Since(began); asked.Load() > 2*int64(took/timeout+1) {
+		t.Errorf("in %v %d of 200 messages waited for a scanner that gives no verdicts", took, asked.Load())
+	}
+	server.Unjam()
 	waitForVerdict(t, d, aWhile)
 }
 

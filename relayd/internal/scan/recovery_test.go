@@ -32,7 +32,7 @@ func TestRow22MailPassesWithinFiveSecondsOfTheScannersReturn(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s for %s", f.fault, f.outage), func(t *testing.T) {
 			longest := time.Duration(0)
-			// Between two probes lie their pause and the time that one may take.
+			// This long are the pause between two probes and the time that one may take.
 			for more := time.Duration(0); more <= probePause+probeTimeout; more += 100 * time.Millisecond {
 				synctest.Test(t, func(t *testing.T) { longest = max(longest, recovery(t, f.fault, f.outage+more)) })
 			}

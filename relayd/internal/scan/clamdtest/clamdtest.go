@@ -33,6 +33,9 @@ type Options struct {
 	// StreamMaxLength is the longest stream that clamd takes, in bytes. 0 means
 	// clamd's default.
 	StreamMaxLength int
+	// Jams gives it a single thread, which hangs once it has found malware, until
+	// Unjam: it answers PING, but no scan.
+	Jams bool
 }
 
 // Clamd is a running daemon.
@@ -84,7 +87,13 @@ func (c *Clamd) configure(o Options) {
 	// Extended signature: name, any kind of file, any place, the bytes in hex.
 	signature := "Eicar-Test-Signature:0:*:" + hex.EncodeToString(EICAR()) + "\n"
 	conf := fmt.Sprintf("Foreground yes\nLocalSocket %s\nDatabaseDirectory %s\nTemporaryDirectory %s\n"+
-		"AlertExceedsMax yes\nSelfCheck 0\nMaxThreads 4\n", filepath.Join(c.dir, "s"), database, c.dir)
+		"AlertExceedsMax yes\nSelfCheck 0\n", filepath.Join(c.dir, "s"), database, c.dir)
+	if o.Jams {
+		conf += fmt.Sprintf("MaxThreads 1\nVirusEvent exec >/dev/null 2>&1; touch %[1]s; "+
+			"while test -e %[1]s; do sleep 0.1; done\n", c.jam())
+	} else {
+		conf += "MaxThreads 4\n"
+	}
 	if o.StreamMaxLength > 0 {
 		conf += fmt.Sprintf("StreamMaxLength %d\n", o.StreamMaxLength)
 	}
@@ -155,6 +164,17 @@ func (c *Clamd) Reload() {
 	c.t.Helper()
 	if reply := c.ask("RELOAD"); reply != "RELOADING" {
 		c.t.Fatalf("clamdtest: RELOAD is answered %q", reply)
+	}
+}
+
+// jam is the file that is there while the daemon's thread hangs; it is gone with the directory at the latest.
+func (c *Clamd) jam() string { return filepath.Join(c.dir, "jam") }
+
+// Unjam lets a daemon that jams go on.
+func (c *Clamd) Unjam() {
+	c.t.Helper()
+	if err := os.Remove(c.jam()); err != nil {
+		c.t.Fatalf("clamdtest: clamd is not jammed: %v", err)
 	}
 }
 
