@@ -1470,26 +1470,34 @@ type DomainQuota struct {
 
 // Edge One relayd.
 //
-// Example: {"capability_version":2,"enforced_revision":1842,"id":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","joined_at":"2026-11-01T08:00:00Z","last_seen_at":"2026-11-22T09:00:00Z","name":"fra1","partners":[],"status":"active","version":"1.0.0"}
+// Example: {"capability_version":2,"enforced_revision":1842,"id":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","joined_at":"2026-11-01T08:00:00Z","last_seen_at":"2026-11-22T09:00:00Z","name":"fra1","partners":[],"rejected_documents":0,"status":"active","version":"1.0.0"}
 type Edge struct {
 	// CapabilityVersion The edge protocols that it knows, by its last poll. One below 2 acknowledges operations on the queue and does nothing.
 	CapabilityVersion *int    `json:"capability_version,omitempty"`
 	EnforcedEpoch     *string `json:"enforced_epoch,omitempty"`
 
-	// EnforcedRevision The policy revision that it enforces.
-	EnforcedRevision *int64     `json:"enforced_revision,omitempty"`
-	ID               string     `json:"id"`
-	JoinedAt         time.Time  `json:"joined_at"`
-	LastSeenAt       *time.Time `json:"last_seen_at,omitempty"`
+	// EnforcedRevision The policy revision that it enforces, but for what it rejected.
+	EnforcedRevision *int64    `json:"enforced_revision,omitempty"`
+	ID               string    `json:"id"`
+	JoinedAt         time.Time `json:"joined_at"`
+
+	// LastRejection The latest of the policy documents that an edge rejected and still holds.
+	//
+	// Example: {"detail":"/clients/3/state: is not a known choice","document":"domain/example.com","revision":1842,"time":"2026-11-22T09:00:00Z"}
+	LastRejection *PolicyRejection `json:"last_rejection,omitempty"`
+	LastSeenAt    *time.Time       `json:"last_seen_at,omitempty"`
 
 	// MessagesLeft In the answer to `retireEdge`: how many messages waited in its queue, as far as it had told.
 	MessagesLeft *int64 `json:"messages_left,omitempty"`
 	Name         string `json:"name"`
 
 	// Partners The partners in its scope; empty = all.
-	Partners  []string   `json:"partners"`
-	RetiredAt *time.Time `json:"retired_at,omitempty"`
-	Status    EdgeStatus `json:"status"`
+	Partners []string `json:"partners"`
+
+	// RejectedDocuments How many policy documents it told that it does not understand in all their parts. It defers the mail that needs those parts, and enforces the rest. A document counts until the edge enforces what was written in its place; one that it understands after an upgrade counts until it is written again.
+	RejectedDocuments int64      `json:"rejected_documents"`
+	RetiredAt         *time.Time `json:"retired_at,omitempty"`
+	Status            EdgeStatus `json:"status"`
 
 	// Version What it runs, by its last poll.
 	Version *string `json:"version,omitempty"`
@@ -1516,11 +1524,13 @@ type EdgeEvent struct {
 	DayStart *time.Time `json:"day_start,omitempty"`
 
 	// DelayReason Why a deferred message waits: a `DelayReason`. One that the control plane does not know is shown as `other`.
-	DelayReason *string       `json:"delay_reason,omitempty"`
-	Detail      *string       `json:"detail,omitempty"`
-	Domain      *string       `json:"domain,omitempty"`
-	Kind        EdgeEventKind `json:"kind"`
-	MessageID   *string       `json:"message_id,omitempty"`
+	DelayReason *string `json:"delay_reason,omitempty"`
+
+	// Detail Of a rejected policy document its key, `: ` and what is not understood.
+	Detail    *string       `json:"detail,omitempty"`
+	Domain    *string       `json:"domain,omitempty"`
+	Kind      EdgeEventKind `json:"kind"`
+	MessageID *string       `json:"message_id,omitempty"`
 
 	// Messages How many messages a queue operation changed.
 	Messages *int64 `json:"messages,omitempty"`
@@ -1977,6 +1987,21 @@ type PolicyPage struct {
 	// Next Send it as `after` when all of this is enforced.
 	Next string    `json:"next"`
 	Now  time.Time `json:"now"`
+}
+
+// PolicyRejection The latest of the policy documents that an edge rejected and still holds.
+//
+// Example: {"detail":"/clients/3/state: is not a known choice","document":"domain/example.com","revision":1842,"time":"2026-11-22T09:00:00Z"}
+type PolicyRejection struct {
+	// Detail What it does not understand: places in the document, and the rules that they break.
+	Detail   string `json:"detail"`
+	Document string `json:"document"`
+
+	// Revision The revision of the document.
+	Revision int64 `json:"revision"`
+
+	// Time When the edge first told of it, by its clock.
+	Time time.Time `json:"time"`
 }
 
 // Problem An RFC 9457 problem.
@@ -3034,7 +3059,7 @@ type DomainResponse = Domain
 
 // EdgeResponse One relayd.
 //
-// Example: {"capability_version":2,"enforced_revision":1842,"id":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","joined_at":"2026-11-01T08:00:00Z","last_seen_at":"2026-11-22T09:00:00Z","name":"fra1","partners":[],"status":"active","version":"1.0.0"}
+// Example: {"capability_version":2,"enforced_revision":1842,"id":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","joined_at":"2026-11-01T08:00:00Z","last_seen_at":"2026-11-22T09:00:00Z","name":"fra1","partners":[],"rejected_documents":0,"status":"active","version":"1.0.0"}
 type EdgeResponse = Edge
 
 // PartnerResponse A reseller.

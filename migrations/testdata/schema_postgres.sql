@@ -290,6 +290,14 @@ quota_leases.updated_at timestamp with time zone NOT NULL
 quota_leases CONSTRAINT quota_leases_pkey PRIMARY KEY (domain, day_start, edge, generation)
 CREATE UNIQUE INDEX quota_leases_pkey ON public.quota_leases USING btree (domain, day_start, edge, generation)
 CREATE INDEX quota_leases_edge_day_idx ON public.quota_leases USING btree (edge, day_start)
+rejections.document text COLLATE C NOT NULL
+rejections.edge text COLLATE C NOT NULL
+rejections.revision bigint NOT NULL
+rejections.occurred_at timestamp with time zone NOT NULL
+rejections.detail text COLLATE C NOT NULL
+rejections CONSTRAINT rejections_pkey PRIMARY KEY (document, edge)
+rejections CONSTRAINT rejections_document_fkey FOREIGN KEY (document) REFERENCES documents(key) ON DELETE CASCADE
+CREATE UNIQUE INDEX rejections_pkey ON public.rejections USING btree (document, edge)
 relay_ips.id text COLLATE C NOT NULL
 relay_ips.domain text COLLATE C NOT NULL
 relay_ips.partner text COLLATE C NOT NULL

@@ -272,6 +272,14 @@ CREATE TABLE quota_leases (
     PRIMARY KEY (domain, day_start, edge, generation)
 );
 CREATE INDEX quota_leases_edge_day_idx ON quota_leases (edge, day_start);
+CREATE TABLE rejections (
+    document    TEXT      NOT NULL REFERENCES documents (key) ON DELETE CASCADE,
+    edge        TEXT      NOT NULL,
+    revision    BIGINT    NOT NULL,
+    occurred_at TIMESTAMP NOT NULL,
+    detail      TEXT      NOT NULL,
+    PRIMARY KEY (document, edge)
+);
 CREATE TABLE relay_ips (
     id                  TEXT      NOT NULL PRIMARY KEY,
     domain              TEXT      NOT NULL REFERENCES domains (name) ON DELETE CASCADE,

@@ -1181,8 +1181,8 @@ func Table() []Op {
 			Example:     "relayctl edge list",
 			Scope:       "edges:read",
 			Roles:       []string{"operator"},
-			Columns:     []string{"id", "name", "status", "version", "enforced_revision", "last_seen_at"},
-			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "messages_left", "name", "partners", "retired_at", "status", "version"},
+			Columns:     []string{"id", "name", "status", "version", "enforced_revision", "rejected_documents", "last_seen_at"},
+			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_rejection", "last_rejection.detail", "last_rejection.document", "last_rejection.revision", "last_rejection.time", "last_seen_at", "messages_left", "name", "partners", "rejected_documents", "retired_at", "status", "version"},
 			Paged:       true,
 			PageMax:     200,
 			Rows:        "items",
@@ -1224,7 +1224,7 @@ func Table() []Op {
 			Scope:       "edges:write",
 			Roles:       []string{"operator"},
 			Columns:     []string{"id", "name", "status", "messages_left", "version", "last_seen_at"},
-			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "messages_left", "name", "partners", "retired_at", "status", "version"},
+			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_rejection", "last_rejection.detail", "last_rejection.document", "last_rejection.revision", "last_rejection.time", "last_seen_at", "messages_left", "name", "partners", "rejected_documents", "retired_at", "status", "version"},
 			Confirm:     "Retire {edge_id}? It cannot come back, and nobody tells any more what becomes of the mail in its queue.",
 			Produces:    []string{"application/json"},
 			Params: []Param{
@@ -1261,8 +1261,8 @@ func Table() []Op {
 			Example:     "relayctl edge show edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB",
 			Scope:       "edges:read",
 			Roles:       []string{"operator"},
-			Columns:     []string{"id", "name", "status", "version", "capability_version", "enforced_revision", "last_seen_at"},
-			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_seen_at", "messages_left", "name", "partners", "retired_at", "status", "version"},
+			Columns:     []string{"id", "name", "status", "version", "capability_version", "enforced_revision", "rejected_documents", "last_rejection.document", "last_rejection.revision", "last_rejection.time", "last_rejection.detail", "last_seen_at"},
+			Paths:       []string{"capability_version", "enforced_epoch", "enforced_revision", "id", "joined_at", "last_rejection", "last_rejection.detail", "last_rejection.document", "last_rejection.revision", "last_rejection.time", "last_seen_at", "messages_left", "name", "partners", "rejected_documents", "retired_at", "status", "version"},
 			Produces:    []string{"application/json"},
 			Params: []Param{
 				{

@@ -105,7 +105,7 @@ func (a *API) join(ctx context.Context, tx *store.Tx, token string, body api.Edg
 		return nil, err
 	}
 	by := Principal{TokenID: used.ID, Name: row.Name, Role: api.RoleEdge}
-	err = a.auditBy(ctx, tx, by, change{object: "edge/" + row.ID, after: a.edgeToAPI(row)})
+	err = a.auditBy(ctx, tx, by, change{object: "edge/" + row.ID, after: a.edgeToAPI(row, store.LastRejection{})})
 	return rest.JoinEdge201JSONResponse{EdgeID: row.ID, Credential: made.Token(), Generation: row.Generation}, err
 }
 

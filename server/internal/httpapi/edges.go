@@ -15,28 +15,37 @@ func (a *API) ListEdges(ctx context.Context, r rest.ListEdgesRequestObject) (res
 		return nil, err
 	}
 	var rows []store.Edge
+	var rejections map[string]store.LastRejection
 	err = a.Store.Read(ctx, PrincipalFrom(ctx).Tenant(), func(tx *store.Tx) (err error) {
-		rows, err = tx.Edges(cursor.after, cursor.limit())
+		if rows, err = tx.Edges(cursor.after, cursor.limit()); err != nil {
+			return err
+		}
+		rejections, err = tx.LastRejections(convert(rows, func(row store.Edge) string { return row.ID }))
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	rows, next := cut(cursor, rows, func(row store.Edge) string { return row.ID })
-	return rest.ListEdges200JSONResponse{Items: convert(rows, a.edgeToAPI), NextPageToken: next}, nil
+	items := convert(rows, func(row store.Edge) api.Edge { return a.edgeToAPI(row, rejections[row.ID]) })
+	return rest.ListEdges200JSONResponse{Items: items, NextPageToken: next}, nil
 }
 
 // GetEdge shows one edge.
 func (a *API) GetEdge(ctx context.Context, r rest.GetEdgeRequestObject) (rest.GetEdgeResponseObject, error) {
 	var row store.Edge
+	var rejections map[string]store.LastRejection
 	err := a.Store.Read(ctx, PrincipalFrom(ctx).Tenant(), func(tx *store.Tx) (err error) {
-		row, err = tx.Edge(r.EdgeID)
+		if row, err = tx.Edge(r.EdgeID); err != nil {
+			return err
+		}
+		rejections, err = tx.LastRejections([]string{row.ID})
 		return err
 	})
 	if err != nil {
 		return nil, notFound(err, "edge")
 	}
-	return rest.GetEdge200JSONResponse{EdgeResponseJSONResponse: rest.EdgeResponseJSONResponse(a.edgeToAPI(row))}, nil
+	return rest.GetEdge200JSONResponse{EdgeResponseJSONResponse: rest.EdgeResponseJSONResponse(a.edgeToAPI(row, rejections[row.ID]))}, nil
 }
 
 // RetireEdge revokes the credential of an edge and writes off what it holds. A retired edge stays as it is.
@@ -48,7 +57,7 @@ func (a *API) RetireEdge(ctx context.Context, r rest.RetireEdgeRequestObject) (r
 		if err != nil {
 			return nil, notFound(err, "edge")
 		}
-		shown := a.edgeToAPI(row)
+		shown := a.edgeToAPI(row, store.LastRejection{})
 		if row.Status == store.EdgeActive {
 			if shown, err = a.retire(ctx, tx, row); err != nil {
 				return nil, err
@@ -64,7 +73,7 @@ func (a *API) RetireEdge(ctx context.Context, r rest.RetireEdgeRequestObject) (r
 
 // retire retires an active edge and says what it leaves.
 func (a *API) retire(ctx context.Context, tx *store.Tx, row store.Edge) (api.Edge, error) {
-	before := a.edgeToAPI(row)
+	before := a.edgeToAPI(row, store.LastRejection{})
 	left, err := tx.CountQueued(store.QueueFilter{Edge: row.ID})
 	if err != nil {
 		return before, err
@@ -72,13 +81,13 @@ func (a *API) retire(ctx context.Context, tx *store.Tx, row store.Edge) (api.Edg
 	if err := tx.RetireEdge(&row); err != nil {
 		return before, err
 	}
-	shown := a.edgeToAPI(row)
+	shown := a.edgeToAPI(row, store.LastRejection{})
 	shown.MessagesLeft = &left
 	return shown, a.audit(ctx, tx, change{object: "edge/" + row.ID, before: before, after: shown})
 }
 
 // edgeToAPI shows an edge with what this process has seen of it since it was last written down.
-func (a *API) edgeToAPI(row store.Edge) api.Edge {
+func (a *API) edgeToAPI(row store.Edge, rejection store.LastRejection) api.Edge {
 	seen := a.Publisher.Sighting(row.ID)
 	if row.LastSeenAt == nil && !seen.At.IsZero() || row.LastSeenAt != nil && seen.At.After(*row.LastSeenAt) {
 		row.LastSeenAt = &seen.At
@@ -92,6 +101,12 @@ func (a *API) edgeToAPI(row store.Edge) api.Edge {
 	shown := api.Edge{
 		ID: row.ID, Name: row.Name, Status: api.EdgeStatus(row.Status), Partners: convert(row.Partners, same[string]),
 		Version: optional(row.SoftwareVersion), CapabilityVersion: &row.CapabilityVersion, JoinedAt: row.JoinedAt, LastSeenAt: row.LastSeenAt, RetiredAt: row.RetiredAt,
+		RejectedDocuments: rejection.Standing,
+	}
+	if rejection.Standing > 0 {
+		shown.LastRejection = &api.PolicyRejection{
+			Document: rejection.Document, Revision: rejection.Revision, Time: rejection.OccurredAt, Detail: rejection.Detail,
+		}
 	}
 	if row.EnforcedEpoch != "" {
 		shown.EnforcedEpoch, shown.EnforcedRevision = &row.EnforcedEpoch, &row.EnforcedRevision

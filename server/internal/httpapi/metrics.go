@@ -7,6 +7,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	panics   prometheus.Counter
+	rejected prometheus.Counter
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -23,7 +24,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "relay_server_panics_total", Help: "Requests that ended in a panic, which is always a mistake of ours.",
 		}),
+		rejected: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "relay_server_policy_rejections_total", Help: "Policy documents that an edge told it does not understand, each revision once.",
+		}),
 	}
-	registry.MustRegister(m.requests, m.seconds, m.panics)
+	registry.MustRegister(m.requests, m.seconds, m.panics, m.rejected)
 	return m
 }

@@ -126,6 +126,9 @@ func (tx *Tx) RetireEdge(row *Edge) error {
 	if err := tx.leaveQueue(row.ID); err != nil {
 		return err
 	}
+	if err := tx.db.Where("edge = ?", row.ID).Delete(&Rejection{}).Error; err != nil {
+		return err
+	}
 	return tx.updateEdge(row, "status", "retired_at", "credential_hash", "next_credential_hash")
 }
 

@@ -80,6 +80,8 @@ type EventOutcome struct {
 	GapFrom, GapTo int64
 	// Taken are the events of the batch that were new, in order.
 	Taken []Event
+	// Rejections are those that were not told before.
+	Rejections []Rejection
 }
 
 // RecordEvents takes what is new and contiguous of a batch of the tenant's edge and counts it.
@@ -119,6 +121,9 @@ func (tx *Tx) RecordEvents(batch EventBatch) (EventOutcome, error) {
 		return EventOutcome{}, err
 	}
 	if err := c.count(fresh); err != nil {
+		return EventOutcome{}, err
+	}
+	if outcome.Rejections, err = tx.reject(&edge, fresh); err != nil {
 		return EventOutcome{}, err
 	}
 	q := &queueing{tx: tx, edge: edge.ID, domains: c.domains, repeatTo: edge.EventRepeatTo}

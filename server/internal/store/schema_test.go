@@ -31,6 +31,7 @@ func rowTypes() []any {
 		&Partner{}, &Domain{}, &RelayIP{}, &Route{}, &User{}, &Settings{}, &DestinationLimit{}, &QuotaDay{}, &QuotaLease{}, &usageRefusal{},
 		&senderUsage{}, &senderRefusal{}, &Decision{}, &Complaint{}, &Edge{}, &JoinToken{}, &Instruction{}, &Notice{}, &Token{},
 		&IdempotencyKey{}, &AuditRow{}, &Document{}, &pendingDocument{}, &QueuedMessage{}, &QueueOperation{}, &queueOperationEdge{},
+		&Rejection{},
 	}
 }
 
@@ -164,7 +165,9 @@ func addParents(db *gorm.DB, row any) error {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	partner := Partner{Slug: "acme", Administrative: Active(now), Relaying: Enabled(), CreatedAt: now}
 	domain := Domain{Name: "acme.example", Partner: "acme", UsersMaySendAs: "own", Administrative: Active(now), Relaying: Enabled(), CreatedAt: now}
-	switch row.(type) {
+	switch row := row.(type) {
+	case *Rejection:
+		return db.Create(&Document{Key: row.Document, UpdatedAt: now}).Error
 	case *Domain:
 		return db.Create(&partner).Error
 	case *RelayIP, *User:
