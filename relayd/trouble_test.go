@@ -3,7 +3,9 @@ package relayd_test
 import (
 	"bytes"
 	"encoding/pem"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -67,6 +69,38 @@ func TestAScannerThatIsNotThereIsLoggedOnce(t *testing.T) {
 	eventually(t, "a warning of the scanner", func() bool { return log.count("content scanner does not answer") == 1 })
 	if status, check := w.ready(e, "scanner"); status != http.StatusServiceUnavailable || check != "failed" {
 		t.Errorf("readiness %d, scanner %q", status, check)
+	}
+}
+
+// Where a balancer sends no mail to an edge that is not ready, readiness is when mail passes again (matrix row 22).
+func TestAnEdgeIsReadyWithinFiveSecondsOfItsScannersReturn(t *testing.T) {
+	w := newWorld(t)
+	log, socket := &logBuffer{}, filepath.Join(t.TempDir(), "clamd.ctl")
+	e := w.addEdge(func(c *relayd.Config) { c.Clamd, c.Log = "unix:"+socket, log.logger() })
+	eventually(t, "a warning of the scanner", func() bool { return log.count("content scanner does not answer") == 1 })
+	scanner, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := time.Now()
+	defer scanner.Close()
+	go func() {
+		for {
+			conn, err := scanner.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.ReadFull(conn, make([]byte, len("zPING\x00"))) // who asks no more needs no answer
+			_, _ = io.WriteString(conn, "PONG\x00")
+			conn.Close()
+		}
+	}()
+	eventually(t, "readiness once the scanner is back", func() bool {
+		_, check := w.ready(e, "scanner")
+		return check == "ok"
+	})
+	if took := time.Since(back); took > 5*time.Second {
+		t.Errorf("ready %s after the scanner was back", took)
 	}
 }
 
