@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -143,6 +144,27 @@ func TestControl12AnEdgeThatWasSetBackIsFencedAndStartsAnew(t *testing.T) {
 		}
 	}
 	t.Error("the fence is not in the audit log")
+}
+
+// The same backup may be put back more than once, when the generation of that time has long been written off.
+func TestControl12AnEdgeThatWasSetBackBeyondItsGenerationIsFencedToo(t *testing.T) {
+	f := newFixture(t)
+	f.partner("acme")
+	f.domain("acme", "example.com", 100)
+	e := f.edge("fra1")
+	backup := *e
+	e.lease(e.ask("example.com", 10))
+	for start, want := range []int64{90, 0} {
+		*e = backup
+		e.bootNonce = fmt.Sprint("boot-on-the-backup-", start)
+		e.call("POST", "/v1/edge/leases", e.leaseCall(e.ask("example.com", 90))).refused(409, "edge-fenced")
+		e.generation = e.lease().Generation
+		for range 3 { // also once its calls are numbered like those that it has forgotten
+			if lease := e.lease(e.ask("example.com", 90)).Leases[0]; *lease.Granted != want {
+				t.Errorf("start %d: granted %d, want %d: all else may have been spent", start, *lease.Granted, want)
+			}
+		}
+	}
 }
 
 func TestControl12ACopyOfARunningEdgeIsFenced(t *testing.T) {

@@ -142,6 +142,9 @@ func (e *Edge) judge(call LeaseCall) callStanding {
 			return callOfDead
 		}
 		return callOfCopy
+	case newStart && call.Generation < e.Generation && e.LeaseSequence > 0:
+		// It called in the generation that it does not know, and may have spent what it was granted there.
+		return callOfSetBack
 	case call.Generation < e.Generation:
 		return callOfOldGeneration
 	case newStart && call.Generation == e.Generation && call.Sequence <= e.LeaseSequence:
