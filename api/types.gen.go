@@ -1141,6 +1141,8 @@ type Decision struct {
 
 	// Detail What decided, e.g. the header that marks bulk mail.
 	Detail *string `json:"detail,omitempty"`
+
+	// Domain The domain that the sender named; where that is not registered, the domain of the user who is logged in.
 	Domain *string `json:"domain,omitempty"`
 	Edge   string  `json:"edge"`
 

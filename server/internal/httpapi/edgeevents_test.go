@@ -114,6 +114,26 @@ func TestControl13EventsCountForNoPartnerOutsideTheScope(t *testing.T) {
 	f.call(f.Token, "GET", "/v1/decisions/"+ref, nil).want(200) // the operator sees who said so
 }
 
+func TestAPartnerCanLookUpWhatAUserWasRefusedForADomainThatIsNoneOfOurs(t *testing.T) {
+	f := newFixture(t)
+	f.partner("acme")
+	f.domain("acme", "example.com", 100)
+	var token api.TokenWithSecret
+	f.call(f.Token, "POST", "/v1/tokens", object{"name": "acme", "role": "partner", "partner": "acme"}).want(201).into(&token)
+	event := refused(1, ref, "")
+	delete(event, "domain")
+	event["user"], event["sender"] = "anna@example.com", "anna@elsewhere.example"
+	f.edge("fra1").report(1, 1, event).acknowledges(1)
+	var decision api.Decision
+	f.call(token.Token, "GET", "/v1/decisions/"+ref, nil).want(200).into(&decision)
+	if decision.Domain == nil || *decision.Domain != "example.com" {
+		t.Errorf("the decision is %+v, want it shown to the user's domain", decision)
+	}
+	if got := f.day(); got != nil {
+		t.Errorf("the day shows %+v, want that it counts for no domain", got)
+	}
+}
+
 func TestAFullBatchIsTakenWhole(t *testing.T) {
 	f := newFixture(t)
 	f.partner("acme")

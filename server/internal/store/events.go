@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"gorm.io/gorm"
@@ -226,7 +227,7 @@ func (c *counting) count(events []Event) error {
 func (c *counting) load(events []Event) error {
 	named := map[string]bool{}
 	for i := range events {
-		named[events[i].Domain] = true
+		named[events[i].Domain], named[events[i].decisionDomain()] = true, true
 	}
 	delete(named, "")
 	if len(named) == 0 {
@@ -288,11 +289,7 @@ func (c *counting) add(e *Event, fresh map[string]bool) error {
 			return nil
 		}
 		fresh[e.Ref] = false
-		partner := ""
-		if served {
-			partner = domain.Partner
-		}
-		c.decisions = append(c.decisions, decisionOf(e, c.edge, partner))
+		c.decisions = append(c.decisions, c.decisionOf(e))
 	}
 	if !served || !e.counts() {
 		return nil
@@ -418,12 +415,25 @@ func sendersOf(e *Event) [3]senderKey {
 	}
 }
 
-func decisionOf(e *Event, edge, partner string) Decision {
-	return Decision{
-		Ref: e.Ref, OccurredAt: e.Time.UTC(), Edge: edge, Domain: e.Domain, Partner: partner, Reason: e.Reason, Stage: e.Stage,
+// decisionDomain is the domain that a refusal is shown to: where the sender's is none of ours, that of the user who is logged in, so
+// that his partner can look up what he was told. It counts for no domain then.
+func (e *Event) decisionDomain() string {
+	if e.Domain != "" || !e.hasReference() {
+		return e.Domain
+	}
+	return e.User[strings.LastIndexByte(e.User, '@')+1:]
+}
+
+func (c *counting) decisionOf(e *Event) Decision {
+	d := Decision{
+		Ref: e.Ref, OccurredAt: e.Time.UTC(), Edge: c.edge, Domain: e.Domain, Reason: e.Reason, Stage: e.Stage,
 		Reply: e.Reply, ClientAddress: e.ClientAddress, UserAddress: e.User, Sender: e.Sender, Recipient: e.Recipient,
 		PolicyRevision: e.PolicyRevision, Detail: e.Detail,
 	}
+	if domain, served := c.domains[e.decisionDomain()]; served {
+		d.Domain, d.Partner = domain.Name, domain.Partner
+	}
+	return d
 }
 
 // save writes the sums, each table in the order of its key, so that batches of several edges do not wait in a circle.
