@@ -17,9 +17,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// scannerPingEvery is how often a scanner is asked whether it is there: while an
-// edge is not ready for want of it, a balancer sends no mail that would find it
-// back, and within five seconds of its return mail is to pass.
+// scannerPingEvery is how often a scanner is asked whether it is there.
+// While it is down the edge is not ready, so a balancer may send no mail that would
+// find out that it is back; and within five seconds of its return mail is to pass.
 const scannerPingEvery = 2 * time.Second
 
 // health is what monitoring is told.

@@ -154,8 +154,8 @@ func (d *Clamd) scan(ctx context.Context, m Message) (Verdict, error) {
 }
 
 // probe asks a scanner that is down whether it is back, and puts it back in use
-// if so. What it must give a verdict on is a letter of our own: the caller's
-// message may take the whole timeout, and all others would be deferred meanwhile.
+// if so. What it must give a verdict on is a message of our own: the
+// caller's may take the whole timeout, and all others would be deferred meanwhile.
 // PONG alone is no proof, since clamd says it also while all its threads hang;
 // but PING comes first, so that a process that hangs holds no caller for long.
 func (d *Clamd) probe(ctx context.Context) error {
@@ -163,14 +163,14 @@ func (d *Clamd) probe(ctx context.Context) error {
 	err := d.ping(ctx)
 	if err == nil {
 		_, err = d.instream(ctx, Message{
-			SizeBytes: int64(len(probeLetter)), Open: func() io.Reader { return strings.NewReader(probeLetter) },
+			SizeBytes: int64(len(probeText)), Open: func() io.Reader { return strings.NewReader(probeText) },
 		})
 	}
 	return d.note(ctx, err)
 }
 
-// probeLetter is what a scanner that is down has to give a verdict on.
-const probeLetter = "Subject: probe\r\n\r\nprobe\r\n"
+// probeText is the message that a scanner that is down has to give a verdict on.
+const probeText = "Subject: probe\r\n\r\nprobe\r\n"
 
 // note keeps the health state and gives err back. A session that went away, a
 // message that we cannot read and one that is too big say nothing about the
@@ -195,8 +195,8 @@ func (d *Clamd) note(ctx context.Context, err error) error {
 	return err
 }
 
-// Ping asks whether the daemon is there. One that is down it probes, so that it
-// is found back also where no mail comes because of it.
+// Ping asks whether the daemon is there. One that is down it probes: while the
+// edge is not ready because of it there may be no mail to find out that it is back.
 func (d *Clamd) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
