@@ -96,7 +96,7 @@ func (s *session) authenticate(identity, name, password string) error {
 	}
 	if err == nil {
 		s.server.metrics.logins.WithLabelValues("right").Inc()
-		s.user, s.userText, s.home = user, user.String(), domain.Name
+		s.user, s.userText, s.userDomain = user, user.String(), domain.Name
 		return nil
 	}
 	slug, variant := authRefusal(err, view.Fresh())

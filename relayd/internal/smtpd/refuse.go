@@ -40,10 +40,10 @@ type refusal struct {
 	// sender and recipient are the text that was given, where tx does not hold
 	// it yet; login is the user that failed to authenticate.
 	sender, recipient, login string
-	// home is the domain of the user who is logged in.
-	home      string
-	client    netip.Addr
-	sizeBytes int64
+	// userDomain is the domain of the user who is logged in.
+	userDomain string
+	client     netip.Addr
+	sizeBytes  int64
 	// detail is the deciding check in words, for the record.
 	detail string
 	// ref names the decision. "" makes a new one.
@@ -60,7 +60,7 @@ type refusal struct {
 // refuse is the session's way out for a reply that is not a success. The result
 // is never nil, and never wrapped: engines find its type by assertion.
 func (s *session) refuse(r refusal) error {
-	r.client, r.home, r.lines = s.peer, s.home, &s.lines
+	r.client, r.userDomain, r.lines = s.peer, s.userDomain, &s.lines
 	if r.login == "" {
 		r.login = s.userText
 	}
@@ -108,7 +108,7 @@ func (s *Server) record(r *refusal, reply reason.Reply) {
 	if r.quiet {
 		return
 	}
-	of, who := s.own, own
+	of, who := s.customers, own
 	if own == "" {
 		of, who = s.strangers, m.Domain
 	}
@@ -154,8 +154,8 @@ func (r *refusal) ownDomain() string {
 	switch {
 	case r.stage == reason.StageAuth:
 		return ""
-	case r.home != "":
-		return r.home
+	case r.userDomain != "":
+		return r.userDomain
 	case r.tx != nil && r.tx.sender != nil && r.tx.sender.RelayIP != "":
 		return r.tx.sender.Domain.Name
 	case r.domain == nil, r.slug == reason.IPNotAllowed:

@@ -108,8 +108,8 @@ type Server struct {
 	metrics *metrics
 	gate    *authGate
 	pace    *buckets // of users' messages
-	// strangers and own bound what refusals cost: of strangers, and of the own clients of each domain.
-	strangers, own *share
+	// strangers and customers bound what refusals cost: of strangers, and of the own clients of each domain.
+	strangers, customers *share
 
 	sealer *feedback.Sealer
 	// transactions that are over, for their memory.
@@ -146,7 +146,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		Config: c, limits: limits, mailLog: c.MailLog,
 		pace:      newBuckets(limits.UserMessagesPerMinute),
-		strangers: newShare(linesOfStrangers, eventsOfStrangers), own: newShare(linesOfCustomers, eventsOfCustomers),
+		strangers: newShare(linesOfStrangers, eventsOfStrangers), customers: newShare(linesOfCustomers, eventsOfCustomers),
 		perIP: map[netip.Addr]int{}, perPartner: map[string]int{},
 	}
 	s.transactions.New = func() any { return new(transaction) }

@@ -42,7 +42,8 @@ type session struct {
 
 	user     mailaddr.Address // null until AUTH succeeded
 	userText string
-	home     string // domain of the user
+	// userDomain is the registered domain that the user belongs to.
+	userDomain string
 	// heloSaid is what the client called itself when helo was made of it.
 	heloSaid, helo string
 	tx             *transaction // nil outside a message

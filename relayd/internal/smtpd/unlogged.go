@@ -85,21 +85,21 @@ type lines struct {
 
 // writes reports whether a refusal gets a line, and counts it. own is the domain whose client caused it, "" for a stranger.
 func (s *Server) writes(r *refusal, own string, now time.Time) bool {
-	session := r.lines
-	if session == nil {
-		session = new(lines)
+	l := r.lines
+	if l == nil {
+		l = new(lines)
 	}
 	of, who := s.strangers, addressKey(r.client)
 	if own != "" {
-		of, who = s.own, own
-		if session.own != own { // it sends for several domains
-			s.tellLeftOut(session.own, now)
-			session.own = own
+		of, who = s.customers, own
+		if l.own != own { // it sends for several domains
+			s.tellLeftOut(l.own, now)
+			l.own = own
 		}
 	}
-	if own != "" && !r.quiet || session.written[r.slug] < linesInSession {
+	if own != "" && !r.quiet || l.written[r.slug] < linesInSession {
 		if of.lines.try(who, now) {
-			session.count(r.slug)
+			l.count(r.slug)
 			return true
 		}
 		if of.alarms.try(who, now) {
@@ -129,7 +129,7 @@ func (s *Server) warn(r *refusal, own string) {
 
 // tellLeftOut says how many refusals of a domain's own clients have no line.
 func (s *Server) tellLeftOut(domain string, now time.Time) {
-	texts := s.own.sum(domain, now)
+	texts := s.customers.sum(domain, now)
 	if texts == "" {
 		return
 	}

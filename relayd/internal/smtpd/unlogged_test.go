@@ -233,7 +233,7 @@ func TestAStrangerWhoNamesADomainHasNoMoreLinesAndEventsThanAnyOther(t *testing.
 		})
 	}
 	// A user of the domain is no stranger.
-	r := refusal{stage: reason.StageRcpt, slug: reason.PolicyStale, home: "ok.test", domain: new(policy.Domain)}
+	r := refusal{stage: reason.StageRcpt, slug: reason.PolicyStale, userDomain: "ok.test", domain: new(policy.Domain)}
 	if own := r.ownDomain(); own != "ok.test" {
 		t.Errorf("a user of ok.test is counted to %q", own)
 	}
