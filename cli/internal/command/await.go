@@ -35,9 +35,9 @@ func (a *app) await(ctx context.Context, s *session, call invoke.Call, wait time
 	if err := s.printer.Print(seen, output.Shape{Rows: call.Op.Rows, Columns: call.Op.Columns}); err != nil {
 		return err
 	}
-	untouched := unable(call.Op, seen)
+	unable := edgesUnable(call.Op, seen)
 	if stopped == nil {
-		return untouched
+		return unable
 	}
 	unfinished := &failure.Error{
 		Code: failure.Pending, Title: "Not finished", Detail: stopped.Error() + "; it goes on",
@@ -46,14 +46,14 @@ func (a *app) await(ctx context.Context, s *session, call invoke.Call, wait time
 	if ctx.Err() != nil {
 		unfinished.Code, unfinished.Title, unfinished.Detail = failure.Interrupted, "Interrupted", "not finished; it goes on"
 	}
-	if untouched != nil {
-		unfinished.Detail += ", but " + untouched.Error()
+	if unable != nil {
+		unfinished.Detail += ", but " + unable.Error()
 	}
 	return unfinished
 }
 
-// follow asks what became of it until it is finished, and returns the last that
-// was told, with why that is not the end. The last time is when wait is over.
+// follow asks what became of an operation until it is finished, and returns the
+// last answer, with why that is not the end. It asks a last time when wait is over.
 func (a *app) follow(ctx context.Context, s *session, op *ops.Op, seen any, ask invoke.Call, wait time.Duration) (any, error) {
 	over := time.Now().Add(wait)
 	for pause, last := firstAwait, false; field(seen, op.Until) == ""; pause = min(2*pause, lastAwait) {
@@ -77,9 +77,9 @@ func (a *app) follow(ctx context.Context, s *session, op *ops.Op, seen any, ask 
 	return seen, nil
 }
 
-// unable tells of the edges that could not carry it out, so that what waits
-// there is as it was; nil where there is none.
-func unable(op *ops.Op, value any) error {
+// edgesUnable is the error of an operation that some edges could not carry out,
+// so that what waits there is as it was; nil where there is none.
+func edgesUnable(op *ops.Op, value any) error {
 	object, _ := value.(map[string]any)
 	edges, counted := object["edges_unable"].(json.Number)
 	if !counted || edges == "0" {

@@ -47,7 +47,7 @@ func Codes() []Meaning {
 		{Conflict, "the object is not in the state that the request needs, or was changed meanwhile"},
 		{Limit, "a relay limit, a quota or a rate limit is reached"},
 		{Unavailable, "the server cannot be reached or cannot answer now; try again later"},
-		{Pending, "accepted, but not finished when the waiting time was over, or when it could no longer be asked after"},
+		{Pending, "accepted, but not finished when the waiting time was over, or when the server could no longer be asked about it"},
 		{Interrupted, "interrupted (Ctrl-C)"},
 	}
 }
