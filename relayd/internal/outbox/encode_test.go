@@ -48,8 +48,8 @@ func fill(e *api.EdgeEvent, text func(name string) *string, number func(name str
 
 func TestAnEventIsEncodedAsEncodingJSONWould(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		// Without the control characters that the contract forbids.
-		letters := rapid.StringOfN(rapid.OneOf(rapid.RuneFrom([]rune("aZ09 @<>&\"\\/\n\t\r\u2028\ufffd")), rapid.Rune().Filter(allowed)), 0, 50, -1)
+		// Without the control characters that the contract forbids, and short enough for the shortest member.
+		letters := rapid.StringOfN(rapid.OneOf(rapid.RuneFrom([]rune("aZ09 @<>&\"\\/\n\t\r\u2028\ufffd")), rapid.Rune().Filter(allowed)), 0, 32, -1)
 		var e api.EdgeEvent
 		fill(&e, func(name string) *string { return rapid.Ptr(letters, true).Draw(t, name) },
 			func(name string) *int64 { return rapid.Ptr(rapid.Int64(), true).Draw(t, name) },
