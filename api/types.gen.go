@@ -1478,7 +1478,7 @@ type Edge struct {
 	CapabilityVersion *int    `json:"capability_version,omitempty"`
 	EnforcedEpoch     *string `json:"enforced_epoch,omitempty"`
 
-	// EnforcedRevision The policy revision that it enforces, but for what it rejected.
+	// EnforcedRevision The policy revision that it enforces, except for the documents that it rejected.
 	EnforcedRevision *int64    `json:"enforced_revision,omitempty"`
 	ID               string    `json:"id"`
 	JoinedAt         time.Time `json:"joined_at"`
@@ -1496,7 +1496,7 @@ type Edge struct {
 	// Partners The partners in its scope; empty = all.
 	Partners []string `json:"partners"`
 
-	// RejectedDocuments How many policy documents it told that it does not understand in all their parts. It defers the mail that needs those parts, and enforces the rest. A document counts until the edge enforces what was written in its place; one that it understands after an upgrade counts until it is written again.
+	// RejectedDocuments How many policy documents it reported that it does not understand in all their parts. It defers the mail that needs those parts, and enforces the rest. A document counts until the edge enforces what was written in its place; one that it understands after an upgrade counts until it is written again.
 	RejectedDocuments int64      `json:"rejected_documents"`
 	RetiredAt         *time.Time `json:"retired_at,omitempty"`
 	Status            EdgeStatus `json:"status"`
@@ -1528,7 +1528,7 @@ type EdgeEvent struct {
 	// DelayReason Why a deferred message waits: a `DelayReason`. One that the control plane does not know is shown as `other`.
 	DelayReason *string `json:"delay_reason,omitempty"`
 
-	// Detail Of a rejected policy document its key, `: ` and what is not understood.
+	// Detail For `policy-rejected`: the key of the document, `: ` and what the edge does not understand in it.
 	Detail    *string       `json:"detail,omitempty"`
 	Domain    *string       `json:"domain,omitempty"`
 	Kind      EdgeEventKind `json:"kind"`
@@ -2002,7 +2002,7 @@ type PolicyRejection struct {
 	// Revision The revision of the document.
 	Revision int64 `json:"revision"`
 
-	// Time When the edge first told of it, by its clock.
+	// Time When the edge first reported it, by its clock.
 	Time time.Time `json:"time"`
 }
 

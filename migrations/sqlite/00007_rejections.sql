@@ -1,4 +1,4 @@
--- Policy documents that edges told that they do not understand. One that is no longer known, deleted long ago, takes its rows along.
+-- Policy documents that edges reported that they do not understand. The rows go with a document that was deleted long ago.
 -- +goose Up
 CREATE TABLE rejections (
     document    TEXT      NOT NULL REFERENCES documents (key) ON DELETE CASCADE,

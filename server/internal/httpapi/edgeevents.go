@@ -41,7 +41,7 @@ func (a *API) ReportEvents(ctx context.Context, r rest.ReportEventsRequestObject
 		}
 	}
 	for _, r := range outcome.Rejections {
-		a.metrics.rejected.Inc()
+		a.metrics.policyRejections.Inc()
 		a.Log.ErrorContext(ctx, "policy document not understood by an edge, which defers what needs it",
 			slog.String("edge", edge.Edge), slog.String("name", edge.Name), slog.String("document", r.Document),
 			slog.Int64("revision", r.Revision), slog.String("detail", r.Detail))

@@ -4,10 +4,10 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // metrics are the API's. Labels are operation ids and status classes, both few.
 type metrics struct {
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	panics   prometheus.Counter
-	rejected prometheus.Counter
+	requests         *prometheus.CounterVec
+	seconds          *prometheus.HistogramVec
+	panics           prometheus.Counter
+	policyRejections prometheus.Counter
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -24,10 +24,10 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "relay_server_panics_total", Help: "Requests that ended in a panic, which is always a mistake of ours.",
 		}),
-		rejected: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "relay_server_policy_rejections_total", Help: "Policy documents that an edge told it does not understand, each revision once.",
+		policyRejections: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "relay_server_policy_rejections_total", Help: "Policy documents that edges reported as not understood, each revision once.",
 		}),
 	}
-	registry.MustRegister(m.requests, m.seconds, m.panics, m.rejected)
+	registry.MustRegister(m.requests, m.seconds, m.panics, m.policyRejections)
 	return m
 }

@@ -81,7 +81,7 @@ type EventOutcome struct {
 	GapFrom, GapTo int64
 	// Taken are the events of the batch that were new, in order.
 	Taken []Event
-	// Rejections are those that were not told before.
+	// Rejections are the rejected policy documents that were not reported before.
 	Rejections []Rejection
 }
 
@@ -124,7 +124,7 @@ func (tx *Tx) RecordEvents(batch EventBatch) (EventOutcome, error) {
 	if err := c.count(fresh); err != nil {
 		return EventOutcome{}, err
 	}
-	if outcome.Rejections, err = tx.reject(&edge, fresh); err != nil {
+	if outcome.Rejections, err = tx.keepRejections(&edge, fresh); err != nil {
 		return EventOutcome{}, err
 	}
 	q := &queueing{tx: tx, edge: edge.ID, domains: c.domains, repeatTo: edge.EventRepeatTo}

@@ -11,7 +11,7 @@ import (
 // later revisions all the same, so what it enforces does not tell.
 const EventPolicyRejected = "policy-rejected"
 
-// Rejection is a policy document as an edge rejected it.
+// Rejection is the revision of a policy document that an edge rejected last, and what it does not understand in it.
 type Rejection struct {
 	Document   string `gorm:"primaryKey"`
 	Edge       string `gorm:"primaryKey"`
@@ -26,9 +26,9 @@ type LastRejection struct {
 	Standing int64
 }
 
-// reject keeps the rejections among some events, the last of each document, and returns those that were not told before. One of a
-// document that is not known any more is not kept: the edge is about to hear that it is gone.
-func (tx *Tx) reject(edge *Edge, events []Event) ([]Rejection, error) {
+// keepRejections keeps the rejections among some events, the last of each document, and returns those that were not reported
+// before. One of a document that is not known any more is not kept: the edge is about to hear that it is gone.
+func (tx *Tx) keepRejections(edge *Edge, events []Event) ([]Rejection, error) {
 	told := map[string]Rejection{}
 	for i := range events {
 		if e := &events[i]; e.Kind == EventPolicyRejected {
@@ -71,7 +71,7 @@ func (tx *Tx) reject(edge *Edge, events []Event) ([]Rejection, error) {
 }
 
 // LastRejections returns the last rejections of edges that hold a rejected document, by edge. A document that was written, or
-// deleted, since then is held until the edge enforces that; where it rejects that too, it tells.
+// deleted, since then is held until the edge enforces that; where it rejects that too, it reports it.
 func (tx *Tx) LastRejections(edges []string) (map[string]LastRejection, error) {
 	var rows []LastRejection
 	err := tx.db.Raw(`SELECT * FROM (
