@@ -56,7 +56,7 @@ func (q *Queue) deferOne(e *entry) error {
 		}
 		waited := min(s.now.Sub(due), s.now.Sub(s.m.AcceptedAt))
 		var cause Result
-		if cause, s.untried = q.notTried(q.wayOf(e, stored, r), waited); s.untried != "" {
+		if cause, s.untried = q.notTried(q.wayOf(e, stored, r), customerOf(stored), waited); s.untried != "" {
 			if r.LastReply == spool.UnderWay {
 				r.Interrupted = interrupted(e, r) // LastReply will not tell it any more
 			}
@@ -78,9 +78,9 @@ func (q *Queue) deferOne(e *entry) error {
 	return nil
 }
 
-// notTried says why mail for a destination that has been due for so long is not
-// tried; empty when it may be its turn.
-func (q *Queue) notTried(w way, waited time.Duration) (Result, delay) {
+// notTried says why a customer's mail for a destination that has been due for so
+// long is not tried; empty when it may be its turn.
+func (q *Queue) notTried(w way, customer string, waited time.Duration) (Result, delay) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch d := q.lanes.destinations[w]; {
@@ -90,8 +90,10 @@ func (q *Queue) notTried(w way, waited time.Duration) (Result, delay) {
 		cause.Class, cause.Uncertain, cause.StatusPassedOn = TempFail, false, false
 		cause.Text = "not tried, since others found: " + cause.Text
 		return cause, api.DelayReasonDestinationDown
-	case waited >= busyAfter && q.lanes.limited(d) && !q.lanes.mayStart(d):
-		return Result{Enhanced: "4.4.5", Text: "not tried, since the limits of the destination are used up"}, api.DelayReasonDestinationBusy
+	case waited >= busyAfter && q.lanes.limited(d):
+		if way := d.lanes[q.lanes.customers[customer]]; way != nil && !q.lanes.mayStart(way) {
+			return Result{Enhanced: "4.4.5", Text: "not tried, since the limits of the destination are used up"}, api.DelayReasonDestinationBusy
+		}
 	}
 	return Result{}, ""
 }

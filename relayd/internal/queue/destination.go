@@ -2,6 +2,7 @@ package queue
 
 import (
 	"container/heap"
+	"math"
 	"strings"
 	"time"
 )
@@ -9,7 +10,8 @@ import (
 // DestinationLimit bounds what one destination gets; 0 means the default.
 type DestinationLimit struct {
 	// Attempts is how many attempts may be under way at once. 0 means
-	// Limits.PerDestination.
+	// Limits.PerDestination. An eighth, rounded down, is for sender domains that
+	// have none under way.
 	Attempts int
 	// PerMinute is how many attempts may begin in a minute, evenly spaced. 0
 	// means no bound.
@@ -35,7 +37,7 @@ type DestinationLimit struct {
 type destination struct {
 	way     way
 	lanes   map[*customer]*lane
-	parked  ring[*lane]
+	parked  turns[*lane] // not empty, and could not start
 	flying  int
 	busy    int // lanes that are not empty
 	started uint64
@@ -59,6 +61,7 @@ const (
 	firstWindow = 5
 	regrowth    = 0.1
 	deadAfter   = 5
+	keptShare   = 8
 	firstProbe  = 30 * time.Second
 	lastProbe   = 16 * time.Minute
 	// memory is for how long what was learned is kept without mail.
@@ -134,11 +137,28 @@ func (l *lanes) limited(d *destination) bool {
 	return l.limit != nil && !d.alone && l.limit(d.way.limited()) != DestinationLimit{}
 }
 
-func (l *lanes) mayStart(d *destination) bool { return l.free(d) > 0 }
+// mayStart reports whether another attempt of way may begin now.
+func (l *lanes) mayStart(way *lane) bool { return way.flying < l.free(way.destination).below() }
 
-// free is how many attempts to d may begin now. If the moment is what forbids
-// it, an alarm is set for when it does not.
-func (l *lanes) free(d *destination) int {
+// freeSlots are how many attempts to a destination may begin now, and how many of
+// them are for customers who have none under way there.
+type freeSlots struct{ slots, kept int }
+
+// below is what a customer must have fewer attempts under way there than to start
+// another.
+func (f freeSlots) below() int {
+	switch {
+	case f.slots <= 0:
+		return 0
+	case f.slots <= f.kept:
+		return 1
+	}
+	return math.MaxInt
+}
+
+// free is what may begin to d now. If the moment is what forbids it, an alarm is
+// set for when it does not.
+func (l *lanes) free(d *destination) (f freeSlots) {
 	limit := l.limitOf(d)
 	opens := d.opens
 	if limit.PerMinute > 0 {
@@ -147,23 +167,42 @@ func (l *lanes) free(d *destination) int {
 	if opens != 0 {
 		if l.now().UnixNano() < opens {
 			l.setAlarm(d, opens)
-			return 0
+			return freeSlots{}
 		}
 		d.opens = 0
 	}
-	free := min(int(d.window), limit.Attempts) - d.flying
+	most := min(int(d.window), limit.Attempts)
+	f = freeSlots{slots: most - d.flying, kept: most / keptShare}
 	if limit.PerMinute > 0 {
-		free = min(free, 1)
+		if f.slots > f.kept {
+			f.kept = 0
+		}
+		f.slots = min(f.slots, 1)
 	}
-	return free
+	return f
 }
 
-// start takes a slot of d.
-func (l *lanes) start(d *destination) {
+// start takes a slot of way's destination.
+func (l *lanes) start(way *lane) {
+	d := way.destination
+	way.flying++
 	d.flying++
 	d.started++
 	if l.limitOf(d).PerMinute > 0 {
 		d.began = l.now().UnixNano()
+	}
+}
+
+// land gives back the slot that way took.
+func (d *destination) land(way *lane) {
+	parked := way.queued
+	if parked {
+		d.parked.remove(&way.turn)
+	}
+	way.flying--
+	d.flying--
+	if parked {
+		d.parked.add(&way.turn)
 	}
 }
 

@@ -15,9 +15,9 @@ type unit struct {
 // one customer has for one destination, first come first served.
 //
 // A customer whose turn it is gives the next of its open lanes. A lane whose
-// destination has no free slot is parked there and comes back when one is free,
-// so that a turn never walks past things that cannot start, however many there
-// are. A message in a lane takes the room of a pointer.
+// destination has no free slot for it is parked there and comes back when one is
+// free, so that a turn never walks past things that cannot start, however many
+// there are. A message in a lane takes the room of a pointer.
 //
 // A quarter of the slots is for customers who have no attempt under way. Who has
 // some may start another while he has fewer than slots are free beside that
@@ -27,6 +27,11 @@ type unit struct {
 // has more than he may start they get 3/4*Attempts/(N+1) each, and he gets half of
 // that at once. One or two get what PerCustomer lets them have where it is a
 // quarter too; three get 75 of 400 each.
+//
+// At a destination, too, customers take turns, fewest attempts there first, and an
+// eighth of what it takes at once (2 of the default of 20, none of fewer than 8)
+// is for customers who have none under way there: they do not wait until others
+// have finished.
 //
 // Nothing is done when the number of free slots changes: customers are queued by
 // how many attempts they have under way, and the rule is how far pick looks.
@@ -40,7 +45,7 @@ type lanes struct {
 	now             func() time.Time
 	customers       map[string]*customer
 	destinations    map[way]*destination
-	turns           turns
+	turns           turns[*customer]
 	spare           ring[*destination] // had a free slot and parked lanes when they were last looked at
 	alarms          alarms             // destinations that open at a moment
 	asleep          ring[*entry]       // wait for a dead destination and are to be told so
@@ -53,21 +58,21 @@ type lanes struct {
 
 // customer is a sender domain, which takes its turn.
 type customer struct {
+	turn[*customer] // in lanes.turns
+
 	name    string
-	flying  int
-	waiting int         // in lanes whose destination is not dead
-	lanes   int         // that are not empty
-	dead    int         // of them, those of dead destinations
-	open    ring[*lane] // not empty, not parked
-	queued  bool        // in lanes.turns
-	ahead   *customer   // there
-	behind  *customer
+	waiting int           // in lanes whose destination is not dead
+	lanes   int           // that are not empty
+	dead    int           // of them, those of dead destinations
+	open    ring[*lane]   // not empty, not parked
 	refills bool          // in lanes.refill
 	excess  ring[*entry]  // due, but for more destinations than a customer may fill
 	paced   chan struct{} // closed when waiting has become small; nil when nobody waits for that
 }
 
 type lane struct {
+	turn[*lane] // in destination.parked
+
 	customer    *customer
 	destination *destination
 	units       ring[*entry]
@@ -92,7 +97,7 @@ const maxIdle = 2000
 func newLanes(c Config, wake func()) *lanes {
 	return &lanes{
 		limits: c.Limits, backlog: c.Backlog, limit: c.DestinationLimit, random: c.Random, now: c.Now, wake: wake,
-		customers: make(map[string]*customer), destinations: make(map[way]*destination), turns: newTurns(c.Limits.PerCustomer),
+		customers: make(map[string]*customer), destinations: make(map[way]*destination),
 	}
 }
 
@@ -113,6 +118,7 @@ func (l *lanes) push(e *entry, c *customer, w way) *destination {
 	way := d.lanes[c]
 	if way == nil {
 		way = &lane{customer: c, destination: d}
+		way.of = way
 		d.lanes[c] = way
 	}
 	if e.sits(way) {
@@ -151,18 +157,19 @@ func (l *lanes) roomFor(c *customer, d *destination) bool {
 // pick takes out the unit whose turn it is, and its slot.
 func (l *lanes) pick() (unit, bool) {
 	for {
-		c := l.turns.first(l.below())
-		if c == nil {
+		next := l.turns.first(l.below())
+		if next == nil {
 			if l.useSpare() {
 				continue
 			}
 			return unit{}, false
 		}
-		l.turns.remove(c)
+		l.turns.remove(next)
+		c := next.of
 		way := c.open.popFront()
 		d := way.destination
-		if !l.mayStart(d) {
-			d.parked.pushBack(way)
+		if !l.mayStart(way) {
+			d.parked.add(&way.turn)
 			l.giveTurn(c)
 			continue
 		}
@@ -184,7 +191,7 @@ func (l *lanes) pick() (unit, bool) {
 		}
 		l.flying++
 		c.flying++
-		l.start(d)
+		l.start(way)
 		l.giveTurn(c)
 		return unit{entry: e, lane: way, number: d.started}, true
 	}
@@ -224,10 +231,10 @@ func (l *lanes) done(u unit, v verdict) {
 	c, d := u.lane.customer, u.lane.destination
 	l.flying--
 	if c.queued {
-		l.turns.remove(c)
+		l.turns.remove(&c.turn)
 	}
 	c.flying--
-	d.flying--
+	d.land(u.lane)
 	l.learn(d, u.number, v)
 	l.giveTurn(c)
 	l.unpark(d)
@@ -239,19 +246,21 @@ func (l *lanes) done(u unit, v verdict) {
 // passes no more of them than there are slots.
 func (l *lanes) unpark(d *destination) {
 	free := l.free(d)
-	if free <= 0 {
+	next := d.parked.first(free.below())
+	if next == nil {
 		return
 	}
-	for free > 0 && d.parked.len() > 0 {
-		way := d.parked.popFront()
+	for ; next != nil; next = d.parked.first(free.below()) {
+		d.parked.remove(next)
+		way := next.of
 		// First of its customer's lanes: the slot stays idle until its turn.
 		way.customer.open.pushFront(way)
 		l.giveTurn(way.customer)
 		if way.customer.queued && way.customer.flying < max(1, l.below()) {
-			free--
+			free.slots--
 		}
 	}
-	if d.parked.len() > 0 && !d.spare {
+	if !d.parked.empty() && !d.spare {
 		d.spare = true
 		l.spare.pushBack(d)
 	}
@@ -274,7 +283,7 @@ func (l *lanes) useSpare() bool {
 // not queued yet.
 func (l *lanes) giveTurn(c *customer) {
 	if !c.queued && c.open.len() > 0 && c.flying < l.limits.PerCustomer {
-		l.turns.add(c)
+		l.turns.add(&c.turn)
 	}
 }
 
@@ -282,6 +291,7 @@ func (l *lanes) customer(name string) *customer {
 	c := l.customers[name]
 	if c == nil {
 		c = &customer{name: name}
+		c.of = c
 		l.customers[name] = c
 	}
 	return c

@@ -27,9 +27,9 @@ func lanesOf(limits Limits) *lanes {
 func TestSlotsAreNeverExceededAndNeverLeftIdle(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &lanesModel{clock: time.Unix(1e9, 0), lanes: lanesOf(Limits{
-			Attempts:       rapid.IntRange(1, 12).Draw(t, "attempts"),
-			PerDestination: rapid.IntRange(1, 6).Draw(t, "per destination"),
-			PerCustomer:    rapid.IntRange(1, 4).Draw(t, "per customer"),
+			Attempts:       rapid.IntRange(1, 40).Draw(t, "attempts"),
+			PerDestination: rapid.IntRange(1, 20).Draw(t, "per destination"),
+			PerCustomer:    rapid.IntRange(1, 12).Draw(t, "per customer"),
 		})}
 		m.lanes.now = func() time.Time { return m.clock }
 		t.Repeat(m.actions())
@@ -63,6 +63,17 @@ func (m *lanesModel) actions() map[string]func(*rapid.T) {
 			for _, d := range destinations {
 				m.push(customers.Draw(t, "customer"), d)
 			}
+		},
+		"push many": func(t *rapid.T) {
+			customer, destination := customers.Draw(t, "customer"), rapid.SampledFrom(destinations).Draw(t, "destination")
+			for range 20 {
+				m.push(customer, destination)
+			}
+		},
+		"widen": func(t *rapid.T) {
+			d := m.lanes.destination(way{domain: rapid.SampledFrom(destinations).Draw(t, "destination")})
+			d.window = float64(m.lanes.limits.PerDestination)
+			m.lanes.unpark(d)
 		},
 		"pick": m.pick,
 		"pick all": func(t *rapid.T) {
@@ -131,19 +142,20 @@ func (m *lanesModel) finishAll(t *rapid.T) {
 }
 
 // underWay counts by brute force what flies.
-func (m *lanesModel) underWay() (perCustomer, perDestination map[string]int) {
-	perCustomer, perDestination = map[string]int{}, map[string]int{}
+func (m *lanesModel) underWay() (perCustomer, perDestination map[string]int, perLane map[[2]string]int) {
+	perCustomer, perDestination, perLane = map[string]int{}, map[string]int{}, map[[2]string]int{}
 	for _, p := range m.flying {
 		perCustomer[p.customer]++
 		perDestination[p.destination]++
+		perLane[[2]string{p.customer, p.destination}]++
 	}
-	return perCustomer, perDestination
+	return perCustomer, perDestination, perLane
 }
 
 // startable says by brute force whether any waiting part could start now.
 func (m *lanesModel) startable() bool {
 	l := m.lanes
-	perCustomer, perDestination := m.underWay()
+	perCustomer, perDestination, perLane := m.underWay()
 	for _, p := range m.waiting {
 		d := l.destination(way{domain: p.destination})
 		if d.opens > l.now().UnixNano() {
@@ -155,7 +167,9 @@ func (m *lanesModel) startable() bool {
 		}
 		n, free := perCustomer[p.customer], l.limits.Attempts-len(m.flying)
 		room := n == 0 && free > 0 || n < free-l.limits.Attempts/4
-		if room && n < l.limits.PerCustomer && perDestination[p.destination] < most {
+		there := most - perDestination[p.destination]
+		roomThere := there > most/8 || there > 0 && perLane[[2]string{p.customer, p.destination}] == 0
+		if room && n < l.limits.PerCustomer && roomThere {
 			return true
 		}
 	}
@@ -174,7 +188,7 @@ func (m *lanesModel) check(t *rapid.T) {
 			t.Fatalf("customer %s: counted %d lanes, %d dead, want %d and %d", c.name, c.lanes, c.dead, lanes, dead)
 		}
 	}
-	perCustomer, perDestination := m.underWay()
+	perCustomer, perDestination, _ := m.underWay()
 	for name, n := range perCustomer {
 		if n > limits.PerCustomer {
 			t.Fatalf("customer %s has %d under way", name, n)
@@ -275,6 +289,37 @@ func TestOneAfterTheOtherAHundredCustomersWhoseAttemptsNeverEndAreStartedAtOnce(
 	for i := range 101 {
 		if endless(l, i); startAll(l) == 0 {
 			t.Fatalf("customer %d waits for the others", i+1)
+		}
+	}
+}
+
+func TestAFloodKeepsNobodyElseWaitingAtItsOwnDestination(t *testing.T) {
+	for _, test := range []struct{ takes, flood int }{{takes: 20, flood: 18}, {takes: 8, flood: 7}, {takes: 7, flood: 7}} {
+		l := lanesOf(Config{}.withDefaults().Limits)
+		l.destination(way{domain: "x"}).window = float64(test.takes)
+		push := func(customer string, n int) {
+			for range n {
+				part{entry: &entry{index: -1}, customer: customer, destination: "x"}.push(l)
+			}
+		}
+		push("flood", 50)
+		first, _ := l.pick()
+		if started := 1 + startAll(l); started != test.flood {
+			t.Errorf("of %d at once the flood has %d, want %d", test.takes, started, test.flood)
+		}
+		for n := range test.takes - test.flood {
+			push(fmt.Sprint("customer ", n), 2)
+			if started := startAll(l); started != 1 {
+				t.Errorf("customer %d beside the flood: %d started, want one at once and the other when others have finished", n, started)
+			}
+		}
+		push("late", 1)
+		if startAll(l) != 0 {
+			t.Errorf("more than %d at once", test.takes)
+		}
+		l.done(first, verdict{})
+		if u, _ := l.pick(); u.lane == nil || u.lane.customer.name != "late" {
+			t.Errorf("what has become free of %d is not for him who has none under way there", test.takes)
 		}
 	}
 }

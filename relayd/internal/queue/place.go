@@ -131,7 +131,7 @@ func (q *Queue) seat(p *plan, e *entry, m *spool.Message) {
 func (q *Queue) reconsider() {
 	at := q.Now().Add(busyAfter).UnixNano()
 	for _, d := range q.lanes.destinations {
-		if d.parked.len() == 0 {
+		if d.parked.empty() {
 			continue
 		}
 		q.lanes.unpark(d)

@@ -1,23 +1,28 @@
 package queue
 
-// turns are the customers that could start something, by how many attempts they
-// have under way: who has fewest is next, and among equals who has waited
-// longest. So one whose attempts take minutes keeps others from no slot that
-// becomes free, and the last slots are for those who have none.
-type turns struct {
-	levels []level
+// turns are those that could start something, by how many attempts they have
+// under way: who has fewest is next, and among equals who has waited longest. So
+// one whose attempts take minutes keeps others from no slot that becomes free,
+// and the last slots are for those who have none.
+type turns[T any] struct {
+	levels []level[T]
 	lowest int // there is nobody below
 }
 
-// level is a list of customers who have equally many attempts under way.
-type level struct{ first, last *customer }
+// turn is the place of a T in turns.
+type turn[T any] struct {
+	of            T
+	flying        int
+	queued        bool // in turns
+	ahead, behind *turn[T]
+}
 
-// newTurns is for customers with fewer than so many attempts under way.
-func newTurns(most int) turns { return turns{levels: make([]level, most), lowest: most} }
+// level is a list of those who have equally many attempts under way.
+type level[T any] struct{ first, last *turn[T] }
 
 // first is who is next of those with fewer than so many attempts under way; nil
 // when there is nobody.
-func (t *turns) first(below int) *customer {
+func (t *turns[T]) first(below int) *turn[T] {
 	for ; t.lowest < min(below, len(t.levels)); t.lowest++ {
 		if c := t.levels[t.lowest].first; c != nil {
 			return c
@@ -26,8 +31,13 @@ func (t *turns) first(below int) *customer {
 	return nil
 }
 
+func (t *turns[T]) empty() bool { return t.first(len(t.levels)) == nil }
+
 // add puts c behind its equals.
-func (t *turns) add(c *customer) {
+func (t *turns[T]) add(c *turn[T]) {
+	for len(t.levels) <= c.flying {
+		t.levels = append(t.levels, level[T]{})
+	}
 	at := &t.levels[c.flying]
 	c.queued, c.ahead = true, at.last
 	if at.last == nil {
@@ -40,7 +50,7 @@ func (t *turns) add(c *customer) {
 }
 
 // remove takes c out, before its number of attempts changes.
-func (t *turns) remove(c *customer) {
+func (t *turns[T]) remove(c *turn[T]) {
 	at := &t.levels[c.flying]
 	if c.ahead == nil {
 		at.first = c.behind
