@@ -10,8 +10,8 @@ import (
 // DestinationLimit bounds what one destination gets; 0 means the default.
 type DestinationLimit struct {
 	// Attempts is how many attempts may be under way at once. 0 means
-	// Limits.PerDestination. An eighth, rounded down, is for sender domains that
-	// have none under way.
+	// Limits.PerDestination. An eighth of what is in force, rounded down, is for
+	// sender domains that have none under way.
 	Attempts int
 	// PerMinute is how many attempts may begin in a minute, evenly spaced. 0
 	// means no bound.
@@ -29,6 +29,11 @@ type DestinationLimit struct {
 // way together: they tell of the same moment. After that it grows slower by
 // regrowth, since the server has shown how much it takes.
 //
+// Where the window has reached the limit, an eighth of it is for customers who have
+// nothing under way there. Below the limit nothing is kept: what a server has not
+// been seen to take is tried by those who have much mail for it, and they are the
+// ones who are put off if it refuses.
+//
 // deadAfter failures in a row, and the destination is dead: its mail is deferred
 // without being tried, for the cause of the last failure, and only one probe at a
 // time is made, with a wait that doubles from firstProbe to lastProbe. A probe
@@ -37,7 +42,7 @@ type DestinationLimit struct {
 type destination struct {
 	way     way
 	lanes   map[*customer]*lane
-	parked  turns[*lane] // not empty, and could not start
+	parked  turns[*lane] // those that are not empty and could not start
 	flying  int
 	busy    int // lanes that are not empty
 	started uint64
@@ -61,7 +66,6 @@ const (
 	firstWindow = 5
 	regrowth    = 0.1
 	deadAfter   = 5
-	keptShare   = 8
 	firstProbe  = 30 * time.Second
 	lastProbe   = 16 * time.Minute
 	// memory is for how long what was learned is kept without mail.
@@ -172,12 +176,15 @@ func (l *lanes) free(d *destination) (f freeSlots) {
 		d.opens = 0
 	}
 	most := min(int(d.window), limit.Attempts)
-	f = freeSlots{slots: most - d.flying, kept: most / keptShare}
-	if limit.PerMinute > 0 {
+	f = freeSlots{slots: most - d.flying}
+	if most == limit.Attempts {
+		f.kept = most / 8
+	}
+	if limit.PerMinute > 0 && f.slots > 1 { // one begins at a time
 		if f.slots > f.kept {
 			f.kept = 0
 		}
-		f.slots = min(f.slots, 1)
+		f.slots = 1
 	}
 	return f
 }

@@ -22,7 +22,8 @@
 // who has fewest, by turns among equals, and each customer's destinations take
 // turns, within a limit for all, for one destination and for one customer. The
 // more slots are in use, the fewer one customer may have, and the last quarter is
-// for those who have none. So a destination that is dead or slow holds up nobody
+// for those who have none, as is an eighth of a destination's limit for those who
+// have none there. So a destination that is dead or slow holds up nobody
 // but itself, customers who flood the queue, or whose mail is slow, wait mostly
 // for themselves, and others need not wait until an attempt of theirs ends;
 // pace.go slows the sessions of a flood too. Whoever makes a unit startable

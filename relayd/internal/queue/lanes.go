@@ -28,10 +28,10 @@ type unit struct {
 // that at once. One or two get what PerCustomer lets them have where it is a
 // quarter too; three get 75 of 400 each.
 //
-// At a destination, too, customers take turns, fewest attempts there first, and an
-// eighth of what it takes at once (2 of the default of 20, none of fewer than 8)
-// is for customers who have none under way there: they do not wait until others
-// have finished.
+// At a destination, too, customers take turns, fewest attempts there first. Where
+// as many may be under way as its limit says, an eighth (2 of the default of 20,
+// none of fewer than 8) is for customers who have none there: they do not wait
+// until others have finished.
 //
 // Nothing is done when the number of free slots changes: customers are queued by
 // how many attempts they have under way, and the rule is how far pick looks.
@@ -242,8 +242,8 @@ func (l *lanes) done(u unit, v verdict) {
 }
 
 // unpark lets lanes use free slots of d: as many as it takes until each has a
-// customer who may start it. Customers who may not have attempts under way, so it
-// passes no more of them than there are slots.
+// customer who may start it. Who may not has attempts under way, so it passes no
+// more of them than there are slots.
 func (l *lanes) unpark(d *destination) {
 	free := l.free(d)
 	next := d.parked.first(free.below())

@@ -1,9 +1,9 @@
 package queue
 
 // turns are those that could start something, by how many attempts they have
-// under way: who has fewest is next, and among equals who has waited longest. So
-// one whose attempts take minutes keeps others from no slot that becomes free,
-// and the last slots are for those who have none.
+// under way: who has fewest is next, and among equals who came to that number
+// first. So one whose attempts take minutes keeps others from no slot that becomes
+// free, and the last slots are for those who have none.
 type turns[T any] struct {
 	levels []level[T]
 	lowest int // there is nobody below
@@ -12,7 +12,7 @@ type turns[T any] struct {
 // turn is the place of a T in turns.
 type turn[T any] struct {
 	of            T
-	flying        int
+	flying        int  // attempts under way; changes only while it is not queued
 	queued        bool // in turns
 	ahead, behind *turn[T]
 }
@@ -24,8 +24,8 @@ type level[T any] struct{ first, last *turn[T] }
 // when there is nobody.
 func (t *turns[T]) first(below int) *turn[T] {
 	for ; t.lowest < min(below, len(t.levels)); t.lowest++ {
-		if c := t.levels[t.lowest].first; c != nil {
-			return c
+		if next := t.levels[t.lowest].first; next != nil {
+			return next
 		}
 	}
 	return nil
@@ -33,34 +33,34 @@ func (t *turns[T]) first(below int) *turn[T] {
 
 func (t *turns[T]) empty() bool { return t.first(len(t.levels)) == nil }
 
-// add puts c behind its equals.
-func (t *turns[T]) add(c *turn[T]) {
-	for len(t.levels) <= c.flying {
+// add puts w behind its equals.
+func (t *turns[T]) add(w *turn[T]) {
+	for len(t.levels) <= w.flying {
 		t.levels = append(t.levels, level[T]{})
 	}
-	at := &t.levels[c.flying]
-	c.queued, c.ahead = true, at.last
+	at := &t.levels[w.flying]
+	w.queued, w.ahead = true, at.last
 	if at.last == nil {
-		at.first = c
+		at.first = w
 	} else {
-		at.last.behind = c
+		at.last.behind = w
 	}
-	at.last = c
-	t.lowest = min(t.lowest, c.flying)
+	at.last = w
+	t.lowest = min(t.lowest, w.flying)
 }
 
-// remove takes c out, before its number of attempts changes.
-func (t *turns[T]) remove(c *turn[T]) {
-	at := &t.levels[c.flying]
-	if c.ahead == nil {
-		at.first = c.behind
+// remove takes w out.
+func (t *turns[T]) remove(w *turn[T]) {
+	at := &t.levels[w.flying]
+	if w.ahead == nil {
+		at.first = w.behind
 	} else {
-		c.ahead.behind = c.behind
+		w.ahead.behind = w.behind
 	}
-	if c.behind == nil {
-		at.last = c.ahead
+	if w.behind == nil {
+		at.last = w.ahead
 	} else {
-		c.behind.ahead = c.ahead
+		w.behind.ahead = w.ahead
 	}
-	c.queued, c.ahead, c.behind = false, nil, nil
+	w.queued, w.ahead, w.behind = false, nil, nil
 }
