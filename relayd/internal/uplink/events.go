@@ -39,6 +39,11 @@ func (s *EventSender) Run(ctx context.Context) error {
 	defer prune.Stop()
 	var wait pause
 	for {
+		select { // also while there is always more to send
+		case <-prune.C:
+			s.prune(ctx)
+		default:
+		}
 		sent, err := s.sendOne(ctx)
 		if s.OnReply != nil && (sent > 0 || err != nil) {
 			s.OnReply(err)
@@ -56,14 +61,18 @@ func (s *EventSender) Run(ctx context.Context) error {
 			select {
 			case <-s.Outbox.Wake():
 			case <-prune.C:
-				if err := s.Outbox.Prune(); err != nil {
-					s.Log.WarnContext(ctx, "old events not pruned", "error", err)
-				}
+				s.prune(ctx)
 			case <-ctx.Done():
 				return nil
 			}
 		}
 		s.gather(ctx)
+	}
+}
+
+func (s *EventSender) prune(ctx context.Context) {
+	if err := s.Outbox.Prune(); err != nil {
+		s.Log.WarnContext(ctx, "old events not pruned", "error", err)
 	}
 }
 

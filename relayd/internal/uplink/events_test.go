@@ -273,6 +273,32 @@ func TestTheSenderPrunesWhatIsOldWhileItRuns(t *testing.T) {
 	})
 }
 
+// An edge that is busy day and night never finds that nothing waits.
+func TestASenderThatIsAlwaysBehindPrunesToo(t *testing.T) {
+	p, dir := newPlane(t), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := newReporter(t, p, dir)
+		defer r.close()
+		stop := r.run()
+		defer func() { stop() }()
+		r.happen(5)
+		time.Sleep(outbox.KeepFor - time.Hour)
+		p.set(func() {
+			p.trouble = func(string) *problem.Problem { // one more happens during each call
+				time.Sleep(callTimeout - time.Second)
+				r.happen(1)
+				return nil
+			}
+		})
+		r.happen(1)
+		time.Sleep(3 * time.Hour)
+		synctest.Wait()
+		if batch, err := r.outbox.Next(1); err != nil || batch.FirstKept <= 5 {
+			t.Errorf("first kept after 26 hours: %d, %v", batch.FirstKept, err)
+		}
+	})
+}
+
 func TestARestoredControlPlaneIsToldAgainWhatItLost(t *testing.T) {
 	p, dir := newPlane(t), t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
