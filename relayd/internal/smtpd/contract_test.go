@@ -13,94 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"activerelay/api"
 	"activerelay/api/reason"
 	"activerelay/relayd/internal/scan"
 )
-
-func normalise(s *api.Settings) { s.BareNewline = api.SettingsBareNewlineNormalise }
-
-// vectors are the ends of data that servers have disagreed about.
-func vectors() []string {
-	return []string{
-		"\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r.\n", "\r\n.\r", "\n.\r", "\r\n\x00.\r\n", "\r\n.\x00\r\n",
-		"\r\n.\r\r\n", "\r\r\n.\r\n", "\r\n.\r\r\n.\r\n", "\n\r.\n\r", "\r\n .\r\n", "\r\n. \r\n",
-	}
-}
-
-// Whatever a message holds that looks like its end, it is one message or none,
-// and what follows is never a message of somebody else.
-func TestNoVectorMakesTwoMessagesOfOne(t *testing.T) {
-	for _, secure := range []bool{false, true} {
-		for _, mend := range []bool{false, true} {
-			for _, vector := range vectors() {
-				t.Run(fmt.Sprintf("%q tls=%v normalise=%v", vector, secure, mend), func(t *testing.T) {
-					t.Parallel()
-					e := startEdge(t, func(o *setup) {
-						o.tls = true
-						if mend {
-							o.world.settings(normalise)
-						}
-					})
-					c := e.hello()
-					if secure {
-						c.startTLS(e.trust)
-					}
-					c.envelope("anna@ok.test", "carl@sink.test")
-					c.ask("DATA", "354 .*")
-					c.raw(text("anna@ok.test") + "before" + vector + "MAIL FROM:<x@other.test>\r\nRCPT TO:<victim@sink.test>\r\n" +
-						"DATA\r\nFrom: x@other.test\r\n\r\nsmuggled\r\n.\r\nQUIT\r\n")
-					rest, err := io.ReadAll(c.in)
-					if isDeadline(err) {
-						t.Fatalf("the server hangs after %q", rest)
-					}
-					e.checkOneMessage(string(rest))
-				})
-			}
-		}
-	}
-}
-
-func TestMessageWithOddLineEndsIsTheLastOfItsConnection(t *testing.T) {
-	for _, mend := range []bool{false, true} {
-		e := startEdge(t, func(o *setup) {
-			if mend {
-				o.world.settings(normalise)
-			}
-		})
-		odd := func() *client {
-			c := e.hello()
-			c.mail("anna@ok.test", text("anna@ok.test")+"bare\nfeed\r\n", "(?s)250.*|550-.*")
-			return c
-		}
-		odd().ask("QUIT", "221 .*")
-		c := odd()
-		c.ask("MAIL FROM:<x@other.test>", said(421, "4.7.0", "session-limit", "This connection has done enough; open a new one"))
-		c.ended()
-	}
-}
-
-// checkOneMessage holds that the replies tell of what was stored, that it is one
-// message of anna's at the most, and that it can be relayed safely.
-func (e *edge) checkOneMessage(replies string) {
-	e.t.Helper()
-	messages, texts := e.stored()
-	if said := strings.Count(replies, "queued as"); len(messages) > 1 || said != len(messages) {
-		e.t.Errorf("%d messages stored, %d acknowledged in %q", len(messages), said, replies)
-	}
-	for i, m := range messages {
-		if m.From.String() != "anna@ok.test" {
-			e.t.Errorf("stored a message of %s", m.From)
-		}
-		regular := strings.ReplaceAll(texts[i], "\r\n", "")
-		if strings.ContainsAny(regular, "\r\n\x00") || !strings.HasSuffix(texts[i], "\r\n") {
-			e.t.Errorf("stored irregular line ends: %q", texts[i])
-		}
-	}
-	if strings.Contains(e.log.String(), "from=x@other.test") {
-		e.t.Errorf("text of the message was run as a command:\n%s", e.log)
-	}
-}
 
 // Matrix row 15: what comes after a message stalled is never run as commands.
 func TestRow15StalledMessageClosesTheSocket(t *testing.T) {

@@ -38,6 +38,8 @@ type intake struct {
 
 	// began is when the stage that the message is in began.
 	began time.Time
+	// refused is what the message was refused for before it had come whole.
+	refused error
 
 	domain   *policy.Domain // that is charged
 	observed string         // mark of bulk mail that is only observed

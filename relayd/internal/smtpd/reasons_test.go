@@ -51,7 +51,7 @@ func elsewhere() map[string]string {
 // TestEveryReasonIsSaidOnTheWire provokes each entry of the registry that an SMTP
 // session can say, under each variant, and compares the reply word for word.
 func TestEveryReasonIsSaidOnTheWire(t *testing.T) {
-	cases := slices.Concat(conversationCases(), commandCases(), senderCases(), contentCases())
+	cases := slices.Concat(connectionCases(), conversationCases(), commandCases(), senderCases(), quotaCases(), recipientCases(), contentCases())
 	provoked := map[string]bool{}
 	for _, p := range cases {
 		provoked[name(p.slug, p.variant)] = true
@@ -119,8 +119,8 @@ func atData(slug reason.Slug, v reason.Variant, body, want string, change func(*
 
 func stale(o *setup) { o.world.setStale() }
 
-func conversationCases() []provocation {
-	badLogin := "AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("no response"))
+// connectionCases are the ends of a connection, and what one may do in it at most.
+func connectionCases() []provocation {
 	return []provocation{
 		{slug: reason.TooManyConnections, stage: reason.StageConnect, setup: func(o *setup) { o.limits.ConnectionsPerIP = 1 }, provoke: func(_ *testing.T, e *edge) {
 			e.hello()
@@ -192,6 +192,12 @@ func conversationCases() []provocation {
 			c.login("anna@ok.test", "wrong again", said(421, "4.7.0", reason.RateLimited, "Rate limit reached; try again later"))
 			c.ended()
 		}},
+	}
+}
+
+func conversationCases() []provocation {
+	badLogin := "AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("no response"))
+	return []provocation{
 		{slug: reason.CommandSyntax, stage: reason.StageAuth, provoke: func(_ *testing.T, e *edge) {
 			e.hello().ask(badLogin, said(501, "5.5.4", reason.CommandSyntax, "Command not understood: not a PLAIN response"))
 		}},
@@ -287,7 +293,6 @@ func senderCases() []provocation {
 			c.ask("RCPT TO:<carl@sink.test>", want)
 		}
 	}
-	full := func(o *setup) { o.limits.QuotaWait = patience }
 	return []provocation{
 		{slug: reason.SenderAddressBad, stage: reason.StageMail, provoke: func(_ *testing.T, e *edge) {
 			e.hello().ask("MAIL FROM:<a%b@ok.test>", said(553, "5.1.7", reason.SenderAddressBad,
@@ -317,6 +322,18 @@ func senderCases() []provocation {
 			"Relaying is suspended for suspended.test; contact help@acme.example"), nil),
 		atRcpt(reason.RelaySuspended, reason.Later, "x@lapsed.test", said(550, "5.7.1", reason.RelaySuspended,
 			"Relaying is suspended for lapsed.test; contact help@acme.example"), nil),
+		atRcpt(reason.PolicyStale, "", "x@unreadable.test", said(451, "4.3.0", reason.PolicyStale,
+			"Cannot confirm the relaying policy of unreadable.test just now; try again later"), func(o *setup) {
+			o.world.table, _ = policy.Apply(o.world.table, []api.PolicyDocument{{
+				Key: "domain/unreadable.test", Revision: 1000, Domain: &api.DomainPolicy{Name: "another.test"},
+			}})
+		}),
+	}
+}
+
+func quotaCases() []provocation {
+	full := func(o *setup) { o.limits.QuotaWait = patience }
+	return []provocation{
 		{slug: reason.QuotaReached, stage: reason.StageCommit, setup: full, provoke: func(_ *testing.T, e *edge) {
 			e.hello().mail("x@full.test", text("x@full.test"), said(450, "4.7.1", reason.QuotaReached,
 				"Relay limit reached for full.test: 0 of 0 messages today; resets "+e.bank.day.End.Format(time.RFC3339)))
@@ -349,12 +366,11 @@ func senderCases() []provocation {
 			e.hello().mail("x@unlent.test", text("x@unlent.test"), said(451, "4.3.0", reason.QuotaUnavailable,
 				"Cannot confirm the relay limit just now; try again later"))
 		}},
-		atRcpt(reason.PolicyStale, "", "x@unreadable.test", said(451, "4.3.0", reason.PolicyStale,
-			"Cannot confirm the relaying policy of unreadable.test just now; try again later"), func(o *setup) {
-			o.world.table, _ = policy.Apply(o.world.table, []api.PolicyDocument{{
-				Key: "domain/unreadable.test", Revision: 1000, Domain: &api.DomainPolicy{Name: "another.test"},
-			}})
-		}),
+	}
+}
+
+func recipientCases() []provocation {
+	return []provocation{
 		{slug: reason.RecipientAddressBad, stage: reason.StageRcpt, provoke: func(_ *testing.T, e *edge) {
 			c := e.hello()
 			c.ask("MAIL FROM:<anna@ok.test>", "250 .*")

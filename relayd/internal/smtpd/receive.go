@@ -14,24 +14,31 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// receive streams the message into the spool, and stops where it is certain to
-// be refused: the engine reads the rest.
+// receive streams the message into the spool. Where it is certain to be refused nothing more is kept, but its line ends are
+// looked at to the end: else whoever passes on what others write could be made to begin with a refusal and go on with line
+// ends that make two messages of one. What is not seen to its end is the last of its connection, as if it had such.
 func (in *intake) receive(r io.Reader) error {
 	defer in.over(in.server.metrics.receive)
 	_, err := io.Copy(in, r)
-	if err == nil {
+	switch {
+	case err != nil:
+		in.session.closed = true
+		if in.refused == nil {
+			in.refused = in.cutShort(err)
+		}
+	case in.refused == nil:
 		return in.received()
 	}
-	if _, refused := errors.AsType[*smtp.SMTPError](err); refused {
-		return err
-	}
-	return in.cutShort(err)
+	return in.refused
 }
 
-// Write implements io.Writer. Its error is a refusal.
+// Write implements io.Writer.
 func (in *intake) Write(p []byte) (int, error) {
-	if err := in.keep(in.lines.fix(p)); err != nil {
-		return 0, err
+	switch {
+	case in.refused == nil:
+		in.refused = in.keep(in.lines.fix(p))
+	case !in.lines.broken:
+		in.lines.fix(p)
 	}
 	return len(p), nil
 }
