@@ -35,28 +35,8 @@ func TestRevisionsFollowCommitsSoThatNoReaderSkipsAChange(t *testing.T) {
 				told = append(told, revision)
 			},
 		})
-		writing, ctx := errgroup.WithContext(context.Background())
-		for w := range writers {
-			writing.Go(func() error {
-				for range changes {
-					err := s.Write(ctx, store.Operator(), func(tx *store.Tx) error {
-						row, err := tx.LockDomain(fmt.Sprintf("w%d.example", w))
-						if err != nil {
-							return err
-						}
-						row.LicensedUsers++
-						tx.Publish(store.DomainKey(row.Name))
-						return tx.UpdateDomain(&row)
-					})
-					if err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		}
 		done := make(chan error, 1)
-		go func() { done <- writing.Wait() }()
+		go func() { done <- raiseAtOnce(s, writers, changes) }()
 
 		// A follower asks after what it has, while others commit.
 		table, cursor := map[string]string{}, store.PolicyCursor{}
@@ -94,6 +74,31 @@ func TestRevisionsFollowCommitsSoThatNoReaderSkipsAChange(t *testing.T) {
 			t.Errorf("told of %d revisions, want each of %d once", len(told), writers*changes)
 		}
 	})
+}
+
+// raiseAtOnce lets so many writers raise the licensed users of a domain of their own, side by side and each so often.
+func raiseAtOnce(s *store.Store, writers, times int) error {
+	writing, ctx := errgroup.WithContext(context.Background())
+	for w := range writers {
+		writing.Go(func() error {
+			for range times {
+				err := s.Write(ctx, store.Operator(), func(tx *store.Tx) error {
+					row, err := tx.LockDomain(fmt.Sprintf("w%d.example", w))
+					if err != nil {
+						return err
+					}
+					row.LicensedUsers++
+					tx.Publish(store.DomainKey(row.Name))
+					return tx.UpdateDomain(&row)
+				})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return writing.Wait()
 }
 
 func TestNothingIsPublishedWithoutACommit(t *testing.T) {
