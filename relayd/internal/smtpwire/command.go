@@ -215,8 +215,9 @@ func (c *Conn) vrfy(arg []byte) {
 	c.countJunk()
 }
 
+// rset is RSET. MAIL and RSET in turn are worth as little as RSET alone: whoever wants to send asks for a recipient.
 func (c *Conn) rset() {
-	junk := !c.inMail
+	junk := !c.asked
 	c.reset()
 	c.put(sayReset)
 	if junk {
@@ -226,7 +227,7 @@ func (c *Conn) rset() {
 
 // reset forgets the transaction.
 func (c *Conn) reset() {
-	c.inMail = false
+	c.inMail, c.asked = false, false
 	c.rcpts = 0
 	if c.session != nil {
 		c.session.Reset()

@@ -76,8 +76,9 @@ type Limits struct {
 	// Errors are the permanent refusals that a connection may have; one more ends
 	// it. 0 means 20.
 	Errors int
-	// Junk are the commands without use (NOOP, RSET, VRFY, HELP, EHLO again) that
-	// it may send between two accepted messages. 0 means 100.
+	// Junk are the commands without use (NOOP, VRFY, HELP, EHLO again, RSET where no
+	// recipient was asked for) that it may send between two accepted messages. 0
+	// means 100.
 	Junk int
 	// AuthFailures end it. 0 means 3.
 	AuthFailures int

@@ -38,6 +38,7 @@ type Conn struct {
 	authed  bool
 	authing bool // a line of AUTH comes next
 	inMail  bool
+	asked   bool // for a recipient, in this transaction
 	rcpts   int
 	// The options of the command in hand; lent to the session.
 	mailOptions smtp.MailOptions

@@ -55,6 +55,7 @@ func (c *Conn) rcpt(arg []byte) {
 		c.badSyntax(stage, problem)
 		return
 	}
+	c.asked = true
 	opts := &c.rcptOptions
 	*opts = smtp.RcptOptions{}
 	if slug, detail := c.rcptParams(params, opts); slug != "" {

@@ -75,10 +75,12 @@ func TestErrorsAndJunkEndTheConnection(t *testing.T) {
 		{name: "errors", command: "FROB\r\n", answered: 21},
 		{name: "NOOP", command: "NOOP\r\n", answered: 101},
 		{name: "RSET", command: "RSET\r\n", answered: 101},
+		{name: "MAIL and RSET", command: "MAIL FROM:<a@ok.test>\r\nRSET\r\n", answered: 202},
 		{name: "VRFY", command: "VRFY a\r\n", answered: 101},
 		{name: "EHLO again", command: "EHLO c.test\r\n", answered: 101},
 		{name: "errors under stress", command: "FROB\r\n", stressed: true, answered: 2},
 		{name: "junk under stress", command: "NOOP\r\n", stressed: true, answered: 2},
+		{name: "MAIL and RSET under stress", command: "MAIL FROM:<a@ok.test>\r\nRSET\r\n", stressed: true, answered: 4},
 		{name: "lines too long", command: strings.Repeat("x", 5000) + "\r\n", answered: 21},
 	}
 	for _, c := range cases {

@@ -56,7 +56,7 @@ func (c *Conn) startTLS() {
 	c.put(sayTLS)
 	c.flush()
 	c.logout()
-	c.helo, c.esmtp, c.authed, c.inMail, c.rcpts = "", false, false, false, 0
+	c.helo, c.esmtp, c.authed, c.inMail, c.asked, c.rcpts = "", false, false, false, false, 0
 	if c.broken != nil || !c.handshake(tls.Server(c.raw, c.server.config.TLS)) {
 		c.ended, c.clean = true, true
 	}
