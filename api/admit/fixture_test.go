@@ -77,6 +77,16 @@ func (w *world) view(t *testing.T) View {
 	return View{Table: table, Complete: true, LastPoll: noon().Add(-time.Second), Now: noon()}
 }
 
+// changed compiles the world after a change to it, which may be nil.
+func changed(t *testing.T, change func(*world)) View {
+	t.Helper()
+	w := newWorld()
+	if change != nil {
+		change(w)
+	}
+	return w.view(t)
+}
+
 func byIP(address string) Client { return Client{Address: netip.MustParseAddr(address)} }
 
 func byUser(t *testing.T, user string) Client {

@@ -64,11 +64,7 @@ func TestAMessageOverTheLimitIsRefusedWithTheFigures(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld()
-			if c.change != nil {
-				c.change(w)
-			}
-			view := w.view(t)
+			view := changed(t, c.change)
 			domain, _ := view.Table.Domain("example.com")
 			if got := told(Quota(view, clientOf(t, "192.0.2.10", c.user), domain, c.decision)); got != c.want {
 				t.Fatalf("got  %s\nwant %s", got, c.want)
@@ -108,11 +104,7 @@ func TestBulkMailIsKnownByItsMarks(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld()
-			if c.change != nil {
-				c.change(w)
-			}
-			view := w.view(t)
+			view := changed(t, c.change)
 			domain, _ := view.Table.Domain("example.com")
 			v := Bulk(view, domain, fields(c.header), c.recipients)
 			want := "ok example.com"
@@ -172,11 +164,7 @@ func TestWhatHappensToBulkMailIsForTheDomainThenThePlatformToSay(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld()
-			if c.change != nil {
-				c.change(w)
-			}
-			view := w.view(t)
+			view := changed(t, c.change)
 			domain, _ := view.Table.Domain("example.com")
 			v := Bulk(view, domain, fields("List-Id: x"), 1)
 			if got := told(v); got != c.want {

@@ -39,11 +39,7 @@ func judgeSenders(t *testing.T, cases []senderCase) {
 	t.Helper()
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld()
-			if c.change != nil {
-				c.change(w)
-			}
-			v := Sender(w.view(t), clientOf(t, c.client, c.user), addr(t, c.from))
+			v := Sender(changed(t, c.change), clientOf(t, c.client, c.user), addr(t, c.from))
 			if got := told(v); got != c.want {
 				t.Fatalf("got  %s\nwant %s\nreceipt %+v", got, c.want, v.Checks)
 			}
@@ -285,11 +281,7 @@ func TestStalePolicyRefusesNothingForGood(t *testing.T) {
 	for _, s := range fresh {
 		for _, c := range cases {
 			t.Run(s.name+"/"+c.name, func(t *testing.T) {
-				w := newWorld()
-				if c.change != nil {
-					c.change(w)
-				}
-				view := w.view(t)
+				view := changed(t, c.change)
 				s.change(&view)
 				v := Sender(view, clientOf(t, c.client, c.user), addr(t, c.from))
 				got := told(v)
@@ -396,11 +388,7 @@ func TestTheFromFieldMustBelongToTheSamePartner(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld()
-			if c.change != nil {
-				c.change(w)
-			}
-			view, client := w.view(t), clientOf(t, c.client, c.user)
+			view, client := changed(t, c.change), clientOf(t, c.client, c.user)
 			envelope := Sender(view, client, addr(t, c.envelope))
 			if envelope.Action != Accept {
 				t.Fatalf("envelope: %s", told(envelope))
