@@ -27,7 +27,7 @@ type Config struct {
 	RefuseEarlyTalkers bool
 	GreetDelay         time.Duration
 	Limits             Limits
-	// Stressed is asked before each command. While it says yes, idle time,
+	// Stressed is asked before each command and each handshake. While it says yes, idle time,
 	// errors and junk are cut down to what Limits says for stress. See Hurry for
 	// those that are idle when it begins to.
 	Stressed func() bool

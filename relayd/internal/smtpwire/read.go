@@ -20,9 +20,11 @@ type input struct {
 	scanned int  // of buf[r:w], known to hold no line end
 	full    bool // the last read filled the buffer: more is coming
 
-	now      time.Time // of the last read
-	body     *Body     // the message that is being read, or nil
-	lineEnds time.Time // deadline of the command line; zero before its first read. Guarded by Conn.mu while the Conn waits
+	now  time.Time // of the last read
+	body *Body     // the message that is being read, or nil
+	// lineEnds is the deadline of the command line, or of what comes before; zero before its first read. Guarded by Conn.mu
+	// while the Conn waits.
+	lineEnds time.Time
 }
 
 // Why no line could be read.
@@ -189,7 +191,7 @@ func (c *Conn) armLine() error {
 	return c.conn.SetReadDeadline(c.lineEnds)
 }
 
-// hurry gives a client that waits between commands no more time than those have
+// hurry gives a client that waits between commands, or has not finished its handshake, no more time than those have
 // who come to wait under stress.
 func (c *Conn) hurry() {
 	until := time.Now().Add(c.server.limits.StressIdle)

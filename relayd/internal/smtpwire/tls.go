@@ -28,13 +28,17 @@ func (c *Conn) handshake(t *tls.Conn) bool {
 	return true
 }
 
-// arm gives what comes before a command its time.
+// arm gives what comes before a command its time, which is as short under stress as that of a command.
 func (c *Conn) arm(limit time.Duration) bool {
+	if c.server.config.Stressed() {
+		limit = min(limit, c.server.limits.StressIdle)
+	}
+	ends := time.Now().Add(limit)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.waiting = true // Shutdown may interrupt
+	c.waiting, c.lineEnds = true, ends // Shutdown may interrupt, and stress shorten it
 	c.writeEnds = time.Time{}
-	return !c.server.closing.Load() && c.raw.SetDeadline(time.Now().Add(limit)) == nil
+	return !c.server.closing.Load() && c.raw.SetDeadline(ends) == nil
 }
 
 // startTLS is STARTTLS (RFC 3207). Plain text that came behind it was not the

@@ -13,7 +13,9 @@ import (
 	"math/big"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -248,5 +250,44 @@ func TestEarlyTalkers(t *testing.T) {
 	c := connect(t, address)
 	if got := c.reply(); got != "220 mx.test ESMTP\r\n" {
 		t.Errorf("a client that waits heard %q", got)
+	}
+}
+
+// A handshake that does not go on is worth no more than a command that does not come.
+func TestUnderStressAHandshakeMayTakeTenSeconds(t *testing.T) {
+	server, _ := certificate(t)
+	for _, test := range []struct {
+		name          string
+		before, after bool // stress, when the handshake begins and a moment later
+		takes         time.Duration
+	}{
+		{name: "no stress", takes: time.Minute},
+		{name: "stress", before: true, after: true, takes: 10 * time.Second},
+		{name: "stress sets in", after: true, takes: 10 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var stressed atomic.Bool
+				stressed.Store(test.before)
+				s := newServer(t, &diary{}, func(c *Config) { c.TLS, c.Stressed = server, stressed.Load })
+				peer := dial(t, s)
+				peer.say("EHLO c.test\r\nSTARTTLS\r\n")
+				if test.after && !test.before {
+					stressed.Store(true)
+					s.Hurry()
+				}
+				time.Sleep(test.takes - time.Millisecond)
+				synctest.Wait()
+				if got := strings.Join(peer.replies(), ","); got != "" {
+					t.Errorf("was told %q before its time", got)
+				}
+				time.Sleep(2 * time.Millisecond)
+				synctest.Wait()
+				if got := strings.Join(peer.replies(), ","); got != "close" {
+					t.Errorf("was told %q after %v", got, test.takes)
+				}
+				peer.hangUp()
+			})
+		})
 	}
 }
