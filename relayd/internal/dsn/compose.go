@@ -60,7 +60,7 @@ type Recipient struct {
 	Status string
 	// Host is the server that decided; empty when none was reached.
 	Host string
-	// Code and Text are its reply. Code 0 means that Text is our own sentence.
+	// Code and Text are its reply. Without Code or Host, Text is our own sentence.
 	Code int
 	Text string
 	// LastAttempt is when the last attempt began; zero leaves it out.
@@ -196,7 +196,7 @@ func (r Recipient) machines(w *writer, a Action, utf8 bool) {
 // diagnostic is of type smtp only for what a server really said (RFC 3464
 // 2.3.6).
 func (r Recipient) diagnostic(utf8 bool) string {
-	if r.Code == 0 {
+	if r.Code == 0 || r.Host == "" {
 		return "x-relay; " + clean(r.Text, utf8)
 	}
 	return fmt.Sprintf("smtp; %d %s %s", r.Code, r.Status, clean(r.Text, utf8))

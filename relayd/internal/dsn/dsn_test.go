@@ -39,7 +39,7 @@ func report(a dsn.Action) dsn.Report {
 		Original: []byte(original), OriginalBytes: int64(len(original)),
 		Recipients: []dsn.Recipient{{
 			Address: address("bob@y.example"), Status: "5.1.1", Host: "mx.y.example[192.0.2.25]:25", Code: 550,
-			Text: "No such user here", LastAttempt: at.Add(time.Hour),
+			Text: "No such user here", LastAttempt: at.Add(time.Hour), RetryUntil: at.Add(5 * 24 * time.Hour),
 		}},
 	}
 }
@@ -48,7 +48,7 @@ func cases() map[string]dsn.Report {
 	failed := report(dsn.Failed)
 	failed.EnvelopeID = "QQ+2B314159"
 	failed.Recipients = append(failed.Recipients, dsn.Recipient{
-		Address: address("carol@z.example"), ORCPT: "rfc822;carol+2Bold@z.example", Status: "5.1.10",
+		Address: address("carol@z.example"), ORCPT: "rfc822;carol+2Bold@z.example", Status: "5.1.10", Code: 556,
 		Text: "z.example does not accept mail (null MX)",
 	})
 	full := report(dsn.Failed)
@@ -60,8 +60,8 @@ func cases() map[string]dsn.Report {
 	}
 	delayed := report(dsn.Delayed)
 	delayed.Recipients[0].Status, delayed.Recipients[0].Code = "4.2.0", 450
-	delayed.Recipients[0].RetryUntil = delayed.AcceptedAt.Add(5 * 24 * time.Hour)
 	relayed := report(dsn.Relayed)
+	relayed.Return = "FULL"
 	relayed.Recipients[0].Status, relayed.Recipients[0].Code, relayed.Recipients[0].Text = "2.0.0", 250, "Ok: queued"
 	international := report(dsn.Failed)
 	international.To = address("j\u00fcrgen@example.com")
@@ -221,6 +221,10 @@ func TestLargeOriginalsAreNotReturnedWhole(t *testing.T) {
 	}
 	if got := parse(t, n.Text); got.types[2] != "text/rfc822-headers" || len(n.Text) > 10_000 {
 		t.Errorf("part %s in %d bytes", got.types[2], len(n.Text))
+	}
+	r.Original, r.OriginalBytes = []byte(original), int64(len(original))+1
+	if n, err = dsn.Compose(r); err != nil || parse(t, n.Text).types[2] != "text/rfc822-headers" {
+		t.Errorf("a part of the original was returned as the whole: %v\n%s", err, n.Text)
 	}
 	r.Original = []byte("X: " + strings.Repeat("x\r\n y", 100_000))
 	if n, err = dsn.Compose(r); err != nil || len(n.Text) > 70_000 {
