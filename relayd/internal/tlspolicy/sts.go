@@ -112,7 +112,7 @@ func parsePolicy(text, id string, now time.Time) (Policy, error) {
 			first[key] = value
 		}
 	}
-	age, err := strconv.ParseUint(first["max_age"], 10, 32)
+	age, err := strconv.ParseUint(first["max_age"], 10, 64)
 	mode := Mode(first["mode"])
 	switch {
 	case first["version"] != "STSv1":
