@@ -3,6 +3,7 @@ package deliver_test
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -212,7 +213,7 @@ func TestAMessageThatTheServerSaysItCannotTakeIsNotSent(t *testing.T) {
 		utf8, requireTLS      bool
 		want                  string
 	}{
-		{name: "too big", text: mail, recipient: "b@y.test", extensions: []string{"SIZE 20"}, want: "permanent 552 5.3.4"},
+		{name: "too big", text: mail, recipient: "b@y.test", extensions: []string{"SIZE 20"}, want: "permanent 0 5.3.4"},
 		{name: "no limit", text: mail, recipient: "b@y.test", extensions: []string{"SIZE 0"}, want: "delivered 250 2.0.0"},
 		{name: "UTF-8 address", text: mail, recipient: "b\u00fc@y.test", utf8: true, want: "permanent 0 5.6.7"},
 		{
@@ -230,7 +231,26 @@ func TestAMessageThatTheServerSaysItCannotTakeIsNotSent(t *testing.T) {
 			if got := newSender(t, nil).Attempt(t.Context(), job); briefs(got) != c.want {
 				t.Errorf("got %s %q, want %s", briefs(got), got[0].Text, c.want)
 			}
+			if asked := strings.Contains(strings.Join(mx.Commands(), "\n"), "MAIL"); asked != (c.want == delivered) {
+				t.Errorf("commands %q", mx.Commands())
+			}
 		})
+	}
+}
+
+// RFC 6531 3.5: only those whose address the server cannot take are refused.
+func TestARecipientBeyondASCIIKeepsNoOtherFromHisMail(t *testing.T) {
+	for _, extensions := range [][]string{nil, {"PIPELINING"}} {
+		mx := relaytest.StartMX(t, relaytest.Script{Extensions: extensions})
+		job := jobTo(mx, mail, "b\u00fc@y.test", "b@y.test")
+		job.UTF8 = true
+		got := newSender(t, nil).Attempt(t.Context(), job)
+		if want := "permanent 0 5.6.7; delivered 250 2.0.0"; briefs(got) != want || got[0].Host == "" {
+			t.Errorf("%v: got %s at %q, want %s", extensions, briefs(got), got[0].Host, want)
+		}
+		if m := mx.Messages(); len(m) != 1 || strings.Join(m[0].Addresses(), " ") != "b@y.test" || m[0].FromParams != "" {
+			t.Errorf("%v: the server has %+v", extensions, m)
+		}
 	}
 }
 

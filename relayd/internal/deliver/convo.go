@@ -73,7 +73,7 @@ func (c *conn) transact(job *queue.Job, out *outcome) *failure {
 	}
 	defer body.Close()
 	t := &transaction{c: c, job: job, out: out}
-	if f := t.refuseUnsuited(); f != nil {
+	if f := t.refuseUnsuited(); f != nil || out.left == 0 {
 		return f
 	}
 	c.messages++
@@ -246,13 +246,13 @@ func orElse(s, otherwise string) string {
 }
 
 // refuseUnsuited says no for a server that has told in its EHLO reply that it
-// cannot take this message.
+// cannot take this message, or not for some of the recipients.
 func (t *transaction) refuseUnsuited() *failure {
 	e := &t.c.ext
 	switch {
 	case e.maxSizeBytes > 0 && t.job.SizeBytes > e.maxSizeBytes:
 		// RFC 1870 6.1.
-		return permanent(552, "5.3.4", fmt.Sprintf("the message has %d bytes, and %s takes at most %d",
+		return permanent(0, "5.3.4", fmt.Sprintf("the message has %d bytes, and %s takes at most %d",
 			t.job.SizeBytes, t.c.host, e.maxSizeBytes))
 	case demandsTLS(t.job) && (!e.requireTLS || t.c.tls == ""):
 		// RFC 8689 4.2.1: another host of the destination may promise it.
@@ -261,11 +261,19 @@ func (t *transaction) refuseUnsuited() *failure {
 		return f
 	case e.smtpUTF8 || !t.job.UTF8 && t.ascii():
 		return nil
-	case t.ascii() && headerIsASCII(t.job.Open):
-		return nil // asked for, not used
 	}
 	// RFC 6531 3.5.
-	return permanent(0, "5.6.7", t.c.host+" does not take internationalised mail")
+	f := permanent(0, "5.6.7", t.c.host+" does not take internationalised mail")
+	if !t.job.Sender.IsASCII() || !headerIsASCII(t.job.Open) {
+		return f
+	}
+	// Asked for and not used, or for some of the recipients only.
+	for i := range t.job.Recipients {
+		if !t.job.Recipients[i].Address.IsASCII() {
+			t.out.decide(i, f.at(t.c).result())
+		}
+	}
+	return nil
 }
 
 func (t *transaction) ascii() bool {

@@ -60,7 +60,7 @@ func TestEveryAttemptThatReachedAServerSaysWhatTheChannelWas(t *testing.T) {
 		},
 		{
 			name: "too big for the server", script: relaytest.Script{TLS: conf, Extensions: []string{"SIZE 10"}},
-			want: "permanent 552 5.3.4", tls: encrypted,
+			want: "permanent 0 5.3.4", tls: encrypted,
 		},
 		{
 			name: "in plain text by the route's rule", script: relaytest.Script{TLS: conf, On: on{relaytest.StageBody: relaytest.Say("554 5.7.1 spam")}},
