@@ -29,9 +29,10 @@ var errNullMX = errors.New("null MX")
 
 // target is one address that may be tried.
 type target struct {
-	host   string // the name to check a certificate against
-	addr   netip.AddrPort
-	demand demand
+	host       string // the name to check a certificate against
+	preference uint16
+	addr       netip.AddrPort
+	demand     demand
 }
 
 // String is the form for logs, results and notices.
@@ -208,19 +209,17 @@ func (s *Sender) usable(hosts []host, name string) ([]target, *failure) {
 				forbidden = true
 				continue
 			}
-			out = append(out, target{host: h.name, addr: at, demand: h.demand})
+			out = append(out, target{host: h.name, preference: h.preference, addr: at, demand: h.demand})
 		}
+	}
+	if unresolved != nil && !certain(unresolved) {
+		barred = worse(barred, lookupFailure(name, unresolved))
 	}
 	switch {
 	case len(out) > 0:
-		if barred == nil && unresolved != nil && !certain(unresolved) {
-			barred = lookupFailure(name, unresolved)
-		}
-		return spread(out), barred
+		return inOrder(out), barred
 	case barred != nil:
 		return nil, barred
-	case unresolved != nil && !certain(unresolved):
-		return nil, lookupFailure(name, unresolved)
 	case loop:
 		return nil, permanent(0, "5.4.6", "mail for "+name+" leads back to this relay")
 	case forbidden:
@@ -230,9 +229,10 @@ func (s *Sender) usable(hosts []host, name string) ([]target, *failure) {
 	}
 }
 
-// spread takes the first address of every host before the second of any, so
-// that the bound does not cut off whole hosts.
-func spread(all []target) []target {
+// inOrder bounds the addresses, and puts those of a better server before those
+// of a worse one (RFC 5321 5.1). The first address of every host is chosen before
+// the second of any, so that the bound does not cut off whole hosts.
+func inOrder(all []target) []target {
 	var out []target
 	seen := make(map[string]int)
 	rank := make([]int, len(all))
@@ -247,7 +247,9 @@ func spread(all []target) []target {
 			}
 		}
 	}
-	return out[:min(len(out), maxAddresses)]
+	out = out[:min(len(out), maxAddresses)]
+	slices.SortStableFunc(out, func(a, b target) int { return cmp.Compare(a.preference, b.preference) })
+	return out
 }
 
 // beforeOurselves keeps the hosts of better rank than this relay, which it knows

@@ -172,19 +172,50 @@ func TestMailServersAreTriedByPreferenceUntilOneTakesTheMail(t *testing.T) {
 	}
 }
 
+// RFC 5321 5.1. Only one listens, so that the addresses before its own are known to be tried in vain.
+func TestAllAddressesOfAServerAreTriedBeforeTheNextServer(t *testing.T) {
+	v6 := relaytest.StartMX(t, relaytest.Script{Listen: "[::1]:0"})
+	backup := relaytest.StartMX(t, relaytest.Script{Listen: fmt.Sprintf("127.0.0.2:%d", v6.Port())})
+	var many []string
+	for i := range 20 {
+		many = append(many, fmt.Sprintf("A 127.0.0.%d", 100+i))
+	}
+	dns := relaytest.StartDNS(t, relaytest.Zone{
+		"y.test": {"MX 20 b.y.test.", "MX 10 a.y.test."}, "a.y.test": {"A 127.0.0.9", "AAAA ::1"}, "b.y.test": {"A 127.0.0.2"},
+		// A server with more addresses than are tried keeps none from the next.
+		"z.test": {"MX 10 many.z.test.", "MX 20 b.y.test."}, "many.z.test": many,
+	})
+	s := newSender(t, func(c *deliver.Config) {
+		c.Resolvers, c.MXPort = []netip.AddrPort{dns.Addr()}, v6.Port()
+		c.AllowTargetNetworks = func() []netip.Prefix {
+			return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+		}
+	})
+	for recipient, want := range map[string]string{
+		"b@y.test": fmt.Sprintf("a.y.test[::1]:%d", v6.Port()), "b@z.test": fmt.Sprintf("b.y.test[127.0.0.2]:%d", backup.Port()),
+	} {
+		if got := s.Attempt(t.Context(), jobByMX(mail, recipient)); got[0].Class != queue.Delivered || got[0].Host != want {
+			t.Errorf("%s: got %s at %s (%v), want delivered at %s", recipient, briefs(got), got[0].Host, got[0].Err, want)
+		}
+	}
+}
+
 func TestMailBouncesOnlyWhenEveryServerRefusesForGood(t *testing.T) {
 	refusing := relaytest.StartMX(t, relaytest.Script{
 		On: map[relaytest.Stage]relaytest.Action{relaytest.StageConnect: relaytest.SayAndClose("554 5.7.1 go away")},
 	})
 	zone := relaytest.Zone{
-		"one.test": {"MX 10 a.test."}, "two.test": {"MX 10 a.test.", "MX 20 silent.test."},
+		"one.test": {"MX 10 a.test."}, "two.test": {"MX 10 a.test.", "MX 20 silent.test."}, "three.test": {"MX 10 a.test.", "MX 20 unknown.test."},
 		"a.test": {"A 127.0.0.1"}, "silent.test": {"A 127.0.0.9"},
 	}
 	dns := relaytest.StartDNS(t, zone)
+	dns.Fail("unknown.test", relaytest.ServFail)
 	s := newSender(t, func(c *deliver.Config) {
 		c.Resolvers, c.MXPort = []netip.AddrPort{dns.Addr()}, refusing.Port()
 	})
-	for recipient, want := range map[string]string{"b@one.test": "permanent 554 5.7.1", "b@two.test": "temporary 0 4.4.1"} {
+	for recipient, want := range map[string]string{
+		"b@one.test": "permanent 554 5.7.1", "b@two.test": "temporary 0 4.4.1", "b@three.test": waits,
+	} {
 		if got := s.Attempt(t.Context(), jobByMX(mail, recipient)); briefs(got) != want {
 			t.Errorf("%s: got %s %q, want %s", recipient, briefs(got), got[0].Text, want)
 		}
