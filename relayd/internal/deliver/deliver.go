@@ -240,7 +240,7 @@ func (s *Sender) reuse(ctx context.Context, job *queue.Job, out *outcome, setup 
 	if c == nil {
 		return false
 	}
-	if s.targets.judge(c.peer) != targetAllowed {
+	if s.targets.judge(c.peer) != targetAllowed || s.outdated(c, job) {
 		c.close()
 		return false
 	}

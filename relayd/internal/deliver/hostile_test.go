@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
@@ -240,6 +241,44 @@ func TestACutAfterTheFinalDotIsUncertainAndTriedAgain(t *testing.T) {
 	}
 	if n := len(mx.Messages()); n != 1 {
 		t.Errorf("the message was sent %d times in one attempt", n)
+	}
+}
+
+// Matrix row 43: whoever asks the next server then may deliver twice.
+func TestRow43AServerThatHasSeenTheTextIsTheOnlyOneInAnAttempt(t *testing.T) {
+	body := mail + strings.Repeat(strings.Repeat("x", 70)+"\r\n", 200_000)
+	at := func(a relaytest.Action) relaytest.Script {
+		return relaytest.Script{On: map[relaytest.Stage]relaytest.Action{relaytest.StageBody: a}}
+	}
+	for _, c := range []struct {
+		name, body string
+		script     relaytest.Script
+		want       string
+	}{
+		{name: "cut after the final dot", body: mail, script: at(relaytest.Close()), want: "temporary 0 4.4.2 uncertain"},
+		{name: "421 after the final dot", body: mail, script: at(relaytest.SayAndClose("421 4.3.2 bye")), want: "temporary 421 4.3.2"},
+		{name: "an unexpected reply to the final dot", body: mail, script: at(relaytest.Say("354 more")), want: "temporary 354 4.5.0 uncertain"},
+		{
+			name: "cut within the text", body: body, want: "temporary 0 4.4.2",
+			script: relaytest.Script{EarlyBody: &relaytest.EarlyBody{AfterBytes: 64 << 10, Action: relaytest.Reset()}},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			first := relaytest.StartMX(t, c.script)
+			second := relaytest.StartMX(t, relaytest.Script{Listen: fmt.Sprintf("127.0.0.2:%d", first.Port())})
+			dns := relaytest.StartDNS(t, relaytest.Zone{
+				"y.test": {"MX 10 a.y.test.", "MX 20 b.y.test."}, "a.y.test": {"A 127.0.0.1"}, "b.y.test": {"A 127.0.0.2"},
+			})
+			s := newSender(t, func(conf *deliver.Config) {
+				conf.Resolvers, conf.MXPort = []netip.AddrPort{dns.Addr()}, first.Port()
+			})
+			if got := s.Attempt(t.Context(), jobByMX(c.body, "b@y.test")); briefs(got) != c.want {
+				t.Errorf("got %s %q (%v), want %s", briefs(got), got[0].Text, got[0].Err, c.want)
+			}
+			if first.Connections() != 1 || second.Connections() != 0 {
+				t.Errorf("%d and %d connections, want 1 and 0", first.Connections(), second.Connections())
+			}
+		})
 	}
 }
 

@@ -28,6 +28,7 @@ type secured struct {
 	change func(*deliver.Config)
 	dir    string
 	store  *journal.Journal
+	memory *tlspolicy.Memory
 
 	mu  sync.Mutex
 	now time.Time
@@ -54,13 +55,13 @@ func (d *secured) start() {
 	if d.store, err = journal.Open(journal.Config{Dir: d.dir}); err != nil {
 		d.t.Fatal(err)
 	}
-	memory, err := tlspolicy.OpenMemory(tlspolicy.MemoryConfig{Journal: d.store, RememberTLS: 90 * 24 * time.Hour, Now: d.clock})
+	d.memory, err = tlspolicy.OpenMemory(tlspolicy.MemoryConfig{Journal: d.store, RememberTLS: 90 * 24 * time.Hour, Now: d.clock})
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	d.sender = newSender(d.t, func(c *deliver.Config) {
 		c.Resolvers, c.MXPort, c.PolicyPort = []netip.AddrPort{d.dns.Addr()}, d.mx.Port(), d.host.Port()
-		c.RootCAs, c.Memory, c.IdleConnections = d.ca.Pool(), memory, -1
+		c.RootCAs, c.Memory, c.IdleConnections = d.ca.Pool(), d.memory, -1
 		if d.change != nil {
 			d.change(c)
 		}
@@ -173,6 +174,21 @@ func TestRow45NoMailLeavesInPlainTextOrToAStrangerWhereTLSIsEnforced(t *testing.
 	}
 }
 
+// RFC 7672 2.2: records that cannot be used say all the same that the server speaks TLS.
+func TestRow45RecordsThatMailMustNotUseForbidPlainText(t *testing.T) {
+	ca := relaytest.NewAuthority(t, "web")
+	for _, fault := range []string{"STARTTLS stripped", "STARTTLS refused", "closed after 220"} {
+		t.Run(fault, func(t *testing.T) {
+			d := newSecured(t, faults(t, ca)[fault], nil)
+			d.tlsa(relaytest.TLSA(t, ca.Certificate, 0, 0, 1))
+			if got := d.send(); got.Class != queue.TempFail || !strings.HasPrefix(got.Enhanced, "4.7.") {
+				t.Errorf("got %s over %q (%s)", brief(got), got.TLS, got.Text)
+			}
+			d.saw(0, true)
+		})
+	}
+}
+
 // Matrix row 45: where nothing is enforced, mail arrives all the same.
 func TestRow45MailArrivesDespiteEveryFaultWhereNothingIsEnforced(t *testing.T) {
 	for fault := range faults(t, relaytest.NewAuthority(t, "names only")) {
@@ -223,6 +239,19 @@ func TestTheVerdictSaysHowTheServerProvedItself(t *testing.T) {
 		{
 			name: "DANE, usage 2", tls: conf, want: "TLS 1.3 dane",
 			publish: func(d *secured) { d.tlsa(relaytest.TLSA(t, ca.Certificate, 2, 1, 2)) },
+		},
+		{
+			name: "DANE, usage 2, a certificate for the domain", tls: ca.Issue(t, time.Hour, "y.test"), want: "TLS 1.3 dane",
+			publish: func(d *secured) { d.tlsa(relaytest.TLSA(t, ca.Certificate, 2, 1, 1)) },
+		},
+		{
+			name: "DANE, usage 2, a certificate for what the domain is an alias of", tls: ca.Issue(t, time.Hour, "z.test"), want: "TLS 1.3 dane",
+			publish: func(d *secured) {
+				d.tlsa(relaytest.TLSA(t, ca.Certificate, 2, 1, 1))
+				d.dns.Set("y.test", "CNAME z.test.")
+				d.dns.Set("z.test", "MX 10 mx.y.test.")
+				d.dns.Sign("z.test")
+			},
 		},
 		{
 			name: "MTA-STS", tls: conf, want: "TLS 1.3 sts",

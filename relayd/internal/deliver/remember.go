@@ -26,6 +26,16 @@ func (s *Sender) remember(c *conn, job *queue.Job, out *outcome) {
 	}
 }
 
+// outdated reports whether a connection that was kept is in plain text though
+// the destination took TLS since, at another of its servers.
+func (s *Sender) outdated(c *conn, job *queue.Job) bool {
+	if c.tls != "" || !job.Route.IsMX() || routeDemand(job).level == plainText {
+		return false
+	}
+	_, took, err := s.tookTLS(job.RecipientDomain)
+	return took || err != nil
+}
+
 func (s *Sender) plainTextAllowed(domain string) bool { return s.allow != nil && s.allow(domain) }
 
 // dialPolicyHost opens the connection to a policy host. Its addresses are

@@ -147,6 +147,37 @@ func TestRow45ADestinationThatTookTLSIsNotSentPlainTextAgain(t *testing.T) {
 	}
 }
 
+func TestAPlainConnectionIsNotUsedAgainOnceTheDestinationTookTLS(t *testing.T) {
+	d := newSecured(t, relaytest.Script{}, func(c *deliver.Config) { c.IdleConnections = 10 })
+	if got := d.send(); got.Class != queue.Delivered || got.TLS != "none" {
+		t.Fatalf("got %s over %q", brief(got), got.TLS)
+	}
+	if err := d.memory.NoteTLS("y.test"); err != nil { // as an attempt at another server of it does
+		t.Fatal(err)
+	}
+	if got := d.send(); got.Class != queue.TempFail || got.Enhanced != "4.7.4" {
+		t.Errorf("got %s over %q", brief(got), got.TLS)
+	}
+	d.saw(1, false)
+}
+
+// A host that lookups keep out may be the one that meets what the sender requires.
+func TestREQUIRETLSMailWaitsForAServerThatCannotBeLookedUp(t *testing.T) {
+	d := newSecured(t, relaytest.Script{}, nil)
+	d.sts("a1", "testing", "named.y.test")
+	d.dns.Set("y.test", "MX 10 mx.y.test.", "MX 20 named.y.test.")
+	d.dns.Fail("named.y.test", relaytest.ServFail)
+	job := jobByMX(mail, "b@y.test")
+	job.RequireTLS = true
+	if got := d.sender.Attempt(t.Context(), job); briefs(got) != "temporary 0 4.4.3" {
+		t.Errorf("got %s %q", briefs(got), got[0].Text)
+	}
+	d.dns.Fail("named.y.test", "")
+	if got := d.sender.Attempt(t.Context(), job); briefs(got) != "permanent 0 5.7.30" {
+		t.Errorf("once it is known not to exist: got %s %q", briefs(got), got[0].Text)
+	}
+}
+
 func TestARouteIsNotHeldToWhatADestinationTookBefore(t *testing.T) {
 	d := newSecured(t, relaytest.Script{}, nil)
 	d.mx = relaytest.StartMX(t, relaytest.Script{TLS: d.ca.Issue(t, time.Hour, "mx.y.test")})
