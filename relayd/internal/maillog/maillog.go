@@ -171,8 +171,8 @@ func (l *Log) Rejected(m Message, r Refusal) {
 	})
 }
 
-// Unlogged notes at the end of a session how many refusals were not noted by
-// Rejected, and for which reasons, because there were too many.
+// Unlogged notes, once a minute at most, how many refusals of a domain or an address
+// were not noted by Rejected, and for which reasons, because there were too many.
 func (l *Log) Unlogged(m Message, refusals string) {
 	l.write(slog.LevelInfo, "rejected too often", &m, func(w *line) { w.text(KeyUnlogged, refusals) })
 }

@@ -145,10 +145,11 @@ func New(c Config) (*Server, error) {
 	limits := c.Limits.withDefaults()
 	s := &Server{
 		Config: c, limits: limits, mailLog: c.MailLog,
-		pace:      newBuckets(limits.UserMessagesPerMinute),
-		strangers: newShare(linesOfStrangers, eventsOfStrangers), customers: newShare(linesOfCustomers, eventsOfCustomers),
+		pace:  newBuckets(limits.UserMessagesPerMinute),
 		perIP: map[netip.Addr]int{}, perPartner: map[string]int{},
 	}
+	s.strangers = newShare(linesOfStrangers, eventsOfStrangers, s.tellOfAddress)
+	s.customers = newShare(linesOfCustomers, eventsOfCustomers, s.tellOfDomain)
 	s.transactions.New = func() any { return new(transaction) }
 	var err error
 	if s.sealer, err = feedback.NewSealer(c.FeedbackKey, c.EdgeID); err != nil {
@@ -259,6 +260,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.closing = true
 	engines := s.engines
 	s.mu.Unlock()
+	defer s.customers.end()
+	defer s.strangers.end()
 	stuck := time.NewTimer(s.limits.ShutdownGrace + endGrace)
 	defer stuck.Stop()
 	ctx, cancel := context.WithTimeout(ctx, s.limits.ShutdownGrace)

@@ -260,7 +260,6 @@ func (s *session) Reset() {
 // Logout implements smtp.Session.
 func (s *session) Logout() error {
 	s.Reset()
-	s.tellLeftOut()
 	s.leavePartner()
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"activerelay/api/policy"
@@ -27,7 +28,13 @@ const (
 	tooOften = ` msg="rejected too often" `
 )
 
-func TestAStrangerThatHammersHasTwentyLinesForAReasonAndOneAtTheEnd(t *testing.T) {
+// tellSums has told what the minute that is over left out.
+func (e *edge) tellSums() {
+	e.server.strangers.tellSums()
+	e.server.customers.tellSums()
+}
+
+func TestAStrangerThatHammersHasTwentyLinesForAReasonAndOneThatSaysHowManyAreLeftOut(t *testing.T) {
 	const many = 10_000
 	e := startEdge(t, stale) // permanent refusals would end the connection soon
 	c := e.hello()
@@ -63,7 +70,7 @@ func TestAStrangerThatHammersHasTwentyLinesForAReasonAndOneAtTheEnd(t *testing.T
 	}
 	want := fmt.Sprintf(`client=127.0.0.1 unlogged="%d ip-not-allowed, 5 sender-domain-unknown"`, many-linesInSession)
 	if end := e.lines(tooOften); len(end) != 1 || !strings.Contains(end[0], want) {
-		t.Errorf("at the end %q, want one with %s", end, want)
+		t.Errorf("when the edge goes down %q, want one with %s", end, want)
 	}
 	if unlogged := e.counted("relayd_smtp_refusals_unlogged_total", ""); unlogged != many-linesInSession+5 {
 		t.Errorf("%v are counted to have no line", unlogged)
@@ -103,6 +110,7 @@ func TestAnAddressThatHammersOverManyConnectionsHasSomeLinesAMinute(t *testing.T
 			}
 			e.must(ses.Logout())
 		}
+		e.tellSums()
 	}
 	lines := func(address string) int { return len(e.lines(`client=` + address + ` `)) }
 	hammer("192.0.2.1", 10)
@@ -123,9 +131,10 @@ func TestAnAddressThatHammersOverManyConnectionsHasSomeLinesAMinute(t *testing.T
 	if got := lines("192.0.2.1") - before; got != linesInSession+1 {
 		t.Errorf("%d lines in the next minute", got)
 	}
-	// The first one was told of at once, and the last session left out one more.
-	if want := fmt.Sprintf(`unlogged="%d auth-required"`, unlogged); !strings.Contains(e.lines(tooOften)[2], want) {
-		t.Errorf("the next sum is %q, want %s", e.lines(tooOften)[2], want)
+	for i, n := range []int{unlogged, 1, 1} {
+		if sums := e.lines(tooOften); len(sums) != 3 || !strings.Contains(sums[i], fmt.Sprintf(`unlogged="%d auth-required"`, n)) {
+			t.Errorf("sums are %q, want number %d with %d", sums, i, n)
+		}
 	}
 }
 
@@ -152,11 +161,10 @@ func TestACustomerThatReconnectsForEverHasAThousandLinesAMinuteAndOneThatSaysHow
 	if lines != linesOfCustomers || events != eventsOfCustomers || told != 1 {
 		t.Errorf("%d lines, %d events and %d warnings, want %d, %d and 1", lines, events, told, linesOfCustomers, eventsOfCustomers)
 	}
-	// The first connection that has some left out says so, the others' are said together a minute later.
-	const first, later = 4*each - linesOfCustomers, 2 * each
-	sum := fmt.Sprintf(`partner=acme domain=ok.test from=<> unlogged="%d recipient-address-bad"`, first)
+	e.tellSums()
+	sum := fmt.Sprintf(`partner=acme domain=ok.test from=<> unlogged="%d recipient-address-bad"`, each*connections-linesOfCustomers)
 	if sums := e.lines(tooOften); len(sums) != 1 || !strings.Contains(sums[0], sum) {
-		t.Errorf("at the end %q, want one with %s", sums, sum)
+		t.Errorf("the sums are %q, want one with %s", sums, sum)
 	}
 	refused("other.test", 1) // has lines of its own
 	now = now.Add(time.Minute)
@@ -164,9 +172,45 @@ func TestACustomerThatReconnectsForEverHasAThousandLinesAMinuteAndOneThatSaysHow
 	if more := len(e.lines(rejected)) - lines; more != 2 {
 		t.Errorf("%d lines of another domain and of the next minute, want 2", more)
 	}
-	sum = fmt.Sprintf(`domain=ok.test from=<> unlogged="%d recipient-address-bad"`, later)
-	if sums := e.lines(tooOften); len(sums) != 2 || !strings.Contains(sums[1], sum) {
-		t.Errorf("a minute later %q, want one more with %s", sums, sum)
+	e.tellSums()
+	if sums := e.lines(tooOften); len(sums) != 1 {
+		t.Errorf("a minute later %q, want no more", sums)
+	}
+}
+
+// A burst may be followed by silence, over the connection that it came by or over any: nobody is needed for the sums to be told.
+func TestWhatABurstLeftOutIsToldWithinAMinuteWhoeverComesAfterIt(t *testing.T) {
+	e := startEdge(t, nil)
+	domain, _ := e.world.view().Table.Domain("ok.test")
+	synctest.Test(t, func(t *testing.T) {
+		customer := &session{server: e.server, peer: netip.MustParseAddr("192.0.2.1")}
+		stranger := &session{server: e.server, peer: netip.MustParseAddr("2001:db8::1")}
+		burst := func() {
+			for range linesOfCustomers + 1 {
+				_ = customer.refuse(refusal{stage: reason.StageRcpt, slug: reason.RecipientAddressBad, domain: domain, quiet: true})
+				_ = stranger.refuse(refusal{stage: reason.StageRcpt, slug: reason.IPNotAllowed, quiet: true})
+			}
+		}
+		for round := 1; round <= 2; round++ {
+			burst()
+			time.Sleep(sumEvery - time.Millisecond)
+			synctest.Wait()
+			if sums := e.lines(tooOften); len(sums) != 2*round-2 {
+				t.Errorf("before the minute of burst %d was over there were %q", round, sums)
+			}
+			time.Sleep(2 * time.Millisecond)
+			synctest.Wait()
+			sums := e.lines(tooOften)
+			if len(sums) != 2*round || !strings.Contains(sums[2*round-2]+sums[2*round-1], "domain=ok.test ") ||
+				!strings.Contains(sums[2*round-2]+sums[2*round-1], "client=2001:db8:: ") {
+				t.Errorf("after the minute of burst %d there are %q, want one more of the domain and of the address", round, sums)
+			}
+		}
+		burst()
+		e.must(e.server.Shutdown(t.Context()))
+	})
+	if sums := e.lines(tooOften); len(sums) != 6 {
+		t.Errorf("when the edge has gone down there are %q, want two more", sums)
 	}
 }
 
@@ -181,7 +225,7 @@ func TestASessionThatSendsForSeveralDomainsSaysHowManyAreLeftOutOfEach(t *testin
 			_ = ses.refuse(refusal{stage: reason.StageRcpt, slug: reason.RecipientAddressBad, domain: domain})
 		}
 	}
-	e.must(ses.Logout())
+	e.tellSums()
 	sums := strings.Join(e.lines(tooOften), "")
 	for _, want := range []string{`domain=ok.test from=<> unlogged="1 rec`, `domain=other.test from=<> unlogged="2 rec`} {
 		if strings.Count(sums, want) != 1 {
@@ -191,18 +235,17 @@ func TestASessionThatSendsForSeveralDomainsSaysHowManyAreLeftOutOfEach(t *testin
 }
 
 func TestWhatIsRememberedOfRefusalsIsBounded(t *testing.T) {
-	s, now := newShare(1, 1), time.Now()
+	told := 0
+	s := newShare(1, 1, func(string, string) { told++ })
+	defer s.end()
 	for i := range 3 * maxLeftOut {
 		s.leaveOut(fmt.Sprint(i), reason.IPNotAllowed)
 	}
 	if n := len(s.leftOut); n > maxLeftOut {
 		t.Errorf("%d sums are kept, want at most %d", n, maxLeftOut)
 	}
-	for i := range 3 * maxLeftOut {
-		s.sum(fmt.Sprint(i), now)
-	}
-	if n := len(s.leftOut); n != 0 {
-		t.Errorf("%d sums are kept after they were told", n)
+	if s.tellSums(); told == 0 || told > maxLeftOut || len(s.leftOut) != 0 {
+		t.Errorf("%d sums are told, %d are kept after that", told, len(s.leftOut))
 	}
 }
 
@@ -224,6 +267,7 @@ func TestAStrangerWhoNamesADomainHasNoMoreLinesAndEventsThanAnyOther(t *testing.
 				}
 				e.must(ses.Logout())
 			}
+			e.tellSums()
 			if lines, sums := len(e.lines(rejected)), len(e.lines(tooOften)); lines != linesOfStrangers || sums != 1 {
 				t.Errorf("%d lines and %d sums, want %d and 1", lines, sums, linesOfStrangers)
 			}
