@@ -95,6 +95,7 @@ func (s *settlement) stage(a dsn.Action, told []dsn.Recipient) (*spool.Writer, *
 	m := &spool.Message{
 		ID: id, Recipients: []spool.Recipient{{Address: s.m.From, Notify: []string{"NEVER"}, State: spool.Pending}},
 		AcceptedAt: s.now, SMTPUTF8: n.UTF8, EightBit: n.EightBit, Notice: true,
+		RequireTLS: s.m.RequireTLS, // wished for, not insisted on (RFC 8689 5)
 	}
 	return w, m, s.q.Spool.Stage(s.batch, m, w)
 }

@@ -127,6 +127,9 @@ func TestTheTextOfMailThatRequiresTLSIsNotReturned(t *testing.T) {
 			if !notice.job.Sender.IsNull() || strings.Contains(notice.text, body) == required || required && !strings.Contains(notice.text, "5.7.30") {
 				t.Errorf("TLS required: %v; notification:\n%s", required, notice.text)
 			}
+			if notice.job.RequireTLS != required {
+				t.Errorf("TLS required: %v, of the notification: %v", required, notice.job.RequireTLS)
+			}
 		}
 	})
 }
