@@ -49,6 +49,30 @@ func TestMatrixRow6AnEdgeStartsAndRelaysWhicheverTableIsDamaged(t *testing.T) {
 	}
 }
 
+// What a damaged log has lost may be a count or a policy document. The edge begins anew with those, and only once.
+func TestMatrixRow6AnEdgeWhoseLogIsDamagedBeginsAnewAndRelays(t *testing.T) {
+	w := newWorld(t)
+	e := w.addEdge(nil)
+	w.stocked(e, "first")
+	dir := filepath.Join(t.TempDir(), "edge")
+	copyDir(t, e.DataDir, dir) // as a kill leaves it
+	e.Stop()
+	logs, err := filepath.Glob(filepath.Join(dir, "journal", "*.log"))
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("logs %v: %v", logs, err)
+	}
+	flipFirst(t, logs[0])
+	damaged := edgetest.Start(t, edgetest.Config{Server: w.plane.URL, Now: w.clock, DataDir: dir})
+	defer damaged.Stop()
+	w.relaysAndReports(damaged, "damaged log")
+	if _, err := os.Stat(filepath.Join(dir, "journal", "damaged", filepath.Base(logs[0]))); err != nil {
+		t.Errorf("the log was not found damaged: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "journal", "changes-lost")); !os.IsNotExist(err) {
+		t.Errorf("the next start would begin anew again: %v", err)
+	}
+}
+
 // relaysAndReports waits until a message comes through an edge, and until another is reported.
 func (w *world) relaysAndReports(e *edgetest.Edge, what string) {
 	w.t.Helper()

@@ -112,6 +112,10 @@ func (e *edge) build() (err error) {
 	}); err != nil {
 		return err
 	}
+	// Ledger, outbox and policy, the last to open, have begun anew where they had to.
+	if err = e.journal.LossHandled(); err != nil {
+		return err
+	}
 	if e.Clamd != "" {
 		if e.scanner, err = scan.NewClamd(scan.ClamdConfig{Address: e.Clamd, Log: e.Log, Metrics: e.metrics, Now: e.Now}); err != nil {
 			return err

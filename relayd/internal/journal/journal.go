@@ -38,7 +38,7 @@
 //
 // What has been damaged on the disk is found by checksums, told (log and
 // relayd_journal_damage_total), and read around: mend.go for the logs, ScanAround
-// for the tables. Copies of what is damaged are in Dir/damaged. The next Open cuts a
+// for the tables. Whoever counts must begin anew where a log has lost a change: ChangesLost. Copies of what is damaged are in Dir/damaged. The next Open cuts a
 // damaged table out (heal.go), and what cannot be told since then stays ErrCorrupt
 // until its owner writes it anew (lost.go).
 //
@@ -135,6 +135,10 @@ type Journal struct {
 	bad     badBlocks
 	lost    bool // there are marks over lost keys: see lost.go
 
+	dir         string
+	fs          vfs.FS      // behind a guard
+	changesLost atomic.Bool // see mend.go
+
 	failure atomic.Pointer[error]
 	failed  chan struct{}
 	closing chan struct{}
@@ -200,7 +204,8 @@ func (j *Journal) start(c Config) error {
 }
 
 func (j *Journal) open(c Config) error {
-	if err := mendLogs(c, j); err != nil {
+	j.dir, j.fs = c.Dir, newGuard(j, c)
+	if err := errors.Join(mendLogs(c, j), j.findLoss()); err != nil {
 		return err
 	}
 	err := checkBooks(newGuard(j, c), c.Dir)

@@ -28,7 +28,53 @@ import (
 // synced whole), or a mark in a later batch of how far the log was synced when
 // it was written. Damage in the very last group of batches has neither, and is
 // taken for an end.
+//
+// What is lost is in the middle: later changes are there, so a count may have gone
+// back, and a position may stand behind what it stands for. That is noted (lossFile)
+// before the mended log is there, and stays so until those for whom it matters have
+// begun anew: ChangesLost.
 const damagedDir = "damaged"
+
+// lossFile is there while changes are lost.
+const lossFile = "changes-lost"
+
+// ChangesLost reports whether changes that were durable are gone though later ones are
+// there. It stays so, over restarts, until LossHandled.
+func (j *Journal) ChangesLost() bool { return j.changesLost.Load() }
+
+// LossHandled says that all whose records cannot do without a change have begun anew.
+func (j *Journal) LossHandled() error {
+	if !j.changesLost.Load() {
+		return nil
+	}
+	if err := j.gate.enter(); err != nil {
+		return err
+	}
+	defer j.gate.leave()
+	if err := errors.Join(j.fs.Remove(filepath.Join(j.dir, lossFile)), syncDirs(j.fs, j.dir)); err != nil {
+		return fmt.Errorf("remove the note of what is lost: %w", err)
+	}
+	j.changesLost.Store(false)
+	return nil
+}
+
+// findLoss reads whether changes are lost.
+func (j *Journal) findLoss() error {
+	_, err := j.fs.Stat(filepath.Join(j.dir, lossFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	j.changesLost.Store(err == nil)
+	return err
+}
+
+func noteLoss(fs vfs.FS, dir string) error {
+	f, err := fs.Create(filepath.Join(dir, lossFile), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
 
 // markByte begins a mark in the log: data that the engine passes over.
 const markByte = 's'
@@ -164,6 +210,9 @@ func (j *Journal) mendLog(fs vfs.FS, log logFile, last bool) error {
 		return err
 	}
 	if err := fs.Link(log.path, kept); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := noteLoss(fs, filepath.Dir(log.path)); err != nil {
 		return err
 	}
 	if err := syncDirs(fs, filepath.Dir(kept), filepath.Dir(log.path)); err != nil {

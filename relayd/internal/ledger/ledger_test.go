@@ -267,6 +267,27 @@ func TestMessageOnItsWayWhenTheGenerationEndsIsNotCountedInTheNew(t *testing.T) 
 	}
 }
 
+// A count of what was spent, or given back to serve another edge, may be among what a
+// damaged log has lost.
+func TestLeasesAreWorthNothingOnceTheJournalHasLostChanges(t *testing.T) {
+	e := startOne(t)
+	e.stock(t, 5)
+	e.accept(t, 1)
+	e.loseChanges(t)
+	for range 2 { // it dies once more before it could call
+		e.crash(t)
+		if d := e.ledger.Peek(domain, 1); d.Outcome == quota.Granted {
+			t.Fatal("units can be spent though what is left of them is not known")
+		}
+	}
+	e.plane.writeOff(e.name) // since the call is of an earlier generation
+	e.talk(t)
+	e.stock(t, 2)
+	if !e.accept(t, 2) {
+		t.Error("units of the new generation cannot be spent")
+	}
+}
+
 func TestLeasesOfAnEarlierBootWaitForTheControlPlane(t *testing.T) {
 	e := startOne(t)
 	e.stock(t, 2)

@@ -170,6 +170,14 @@ func (e *edge) crash(t harness) {
 	e.open(t)
 }
 
+// loseChanges makes the next start one that finds a damaged log.
+func (e *edge) loseChanges(t harness) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(e.dir, "changes-lost"), nil, 0o600); err != nil {
+		t.Fatalf("note: %v", err)
+	}
+}
+
 // copyAtOneMoment copies a directory in which the journal tidies up now and then.
 func copyAtOneMoment(t harness, from, to string) {
 	t.Helper()

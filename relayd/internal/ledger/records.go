@@ -96,11 +96,14 @@ func deleteAll(b *journal.Batch) {
 	}
 }
 
-// load reads everything back at Open. Where that cannot be done the ledger is
-// empty: the control plane, which knows of more calls than it does, writes the old
-// leases off and gives it a new generation.
+// load reads everything back at Open. Where that cannot be done, or a count may have
+// gone back, the ledger is empty: the control plane, which knows of more calls than it
+// does, writes the old leases off and gives it a new generation.
 func (l *Ledger) load() error {
 	err := l.read()
+	if err == nil && l.journal.ChangesLost() {
+		err = fmt.Errorf("what was spent and given back may be lost: %w", journal.ErrCorrupt)
+	}
 	if !errors.Is(err, journal.ErrCorrupt) {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -285,6 +286,31 @@ func TestNumbersHaveNoGapsOverDroppedBatchesRestartsAndCrashes(t *testing.T) {
 			"new generation": m.newGeneration, "restart": m.restart, "crash": m.crash, "": m.check,
 		})
 	})
+}
+
+// The last number that was given may be among what a damaged log has lost: another
+// event under it would be taken for the one that the control plane has.
+func TestWhereTheJournalHasLostChangesANewGenerationBegins(t *testing.T) {
+	d := newDesk(t)
+	d.note("a", "b")
+	d.ack(2)
+	if err := os.WriteFile(filepath.Join(d.dir, "changes-lost"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := d.outbox.Generation()
+	d.reopen()
+	if g := d.outbox.Generation(); g != before+1 {
+		t.Errorf("generation %d follows %d", g, before)
+	}
+	d.note("c")
+	d.want(d.next(10), "1: 1=a 2=b 3=c")
+	if err := d.journal.LossHandled(); err != nil {
+		t.Fatal(err)
+	}
+	d.reopen()
+	if g := d.outbox.Generation(); g != before+1 {
+		t.Errorf("after the next start generation %d, want %d", g, before+1)
+	}
 }
 
 func TestConcurrentBatchesAreNumberedOneAfterTheOther(t *testing.T) {

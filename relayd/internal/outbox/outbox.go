@@ -136,11 +136,12 @@ func Open(c Config) (*Outbox, error) {
 	return o, nil
 }
 
-// load reads the state. Without it, or without the last number, what is new could
-// be taken for what was told before: a new generation begins. Of an unreadable
+// load reads the state. Without it, or without the last number, which a damaged log
+// may have lost too, what is new could be taken for what was told before: a new
+// generation begins. Of an unreadable
 // state the generation is not known either, but the control plane knows it.
 func (o *Outbox) load() error {
-	damaged := false
+	damaged := o.journal.ChangesLost()
 	record, err := o.journal.Get(stateKey)
 	if errors.Is(err, journal.ErrCorrupt) {
 		damaged = true

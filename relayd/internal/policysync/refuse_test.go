@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -258,6 +260,27 @@ func TestDroppingDamagedPolicyLeavesNeitherItsPositionNorItsDocuments(t *testing
 			t.Errorf("%s: %v after pulling anew, want %v", prefix, got, p.names())
 		}
 		e.journal.Close()
+	}
+}
+
+// What a damaged log has lost may be a page, while the position behind a later one is there: nothing would ever bring it again.
+func TestPolicyIsPulledAnewWhereTheJournalHasLostChanges(t *testing.T) {
+	p, dir := newPlane(t), t.TempDir()
+	p.put("one.example", 1000)
+	e := open(t, p, dir)
+	e.pull(t, 1)
+	e.journal.Close()
+	if err := os.WriteFile(filepath.Join(dir, "changes-lost"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e = open(t, p, dir)
+	defer e.journal.Close()
+	if got := held(e.Table()); len(got) != 0 || e.Status().Complete || e.Status().After != "" {
+		t.Errorf("trusted a policy with a hole: %v, %+v", got, e.Status())
+	}
+	e.pull(t, 1)
+	if got := held(e.Table()); !slices.Equal(got, p.names()) {
+		t.Errorf("after pulling anew: %v", got)
 	}
 }
 

@@ -87,6 +87,9 @@ type Status struct {
 func Open(c Config) (*Syncer, error) {
 	s := &Syncer{config: c, keep: keeper{c.Journal}}
 	at, documents, err := s.keep.load()
+	if err == nil && c.Journal.ChangesLost() {
+		err = fmt.Errorf("%w: a document that was enforced may be lost, and the position behind it is not", errDamaged)
+	}
 	switch {
 	case errors.Is(err, errDamaged):
 		c.Log.Error("policy on disk is damaged; pulling it anew", "error", err)
