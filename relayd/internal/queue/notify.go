@@ -61,9 +61,26 @@ func (s *settlement) discardNotices() {
 	}
 }
 
-// stage composes a notification and puts it into the batch as a message of its
-// own, from the null sender, so that nobody ever answers it.
+// stage puts a notification into the batch. Where there is no room for one with
+// the whole message, which may need a file, it has the header only: without any
+// the outcome would not be recorded, and what was delivered go out again.
 func (s *settlement) stage(a dsn.Action, told []dsn.Recipient) (*spool.Writer, *spool.Message, error) {
+	const header = "HDRS"
+	if s.m.RequireTLS {
+		// RFC 8689 5: the way back may not be encrypted, so the text stays here.
+		return s.compose(a, told, header)
+	}
+	w, m, err := s.compose(a, told, s.m.Ret)
+	if w != nil && err != nil {
+		_ = w.Discard()
+		return s.compose(a, told, header)
+	}
+	return w, m, err
+}
+
+// compose writes a notification and puts it into the batch as a message of its
+// own, from the null sender, so that nobody ever answers it.
+func (s *settlement) compose(a dsn.Action, told []dsn.Recipient, returned string) (*spool.Writer, *spool.Message, error) {
 	id, err := s.q.newID()
 	if err != nil {
 		return nil, nil, err
@@ -71,11 +88,6 @@ func (s *settlement) stage(a dsn.Action, told []dsn.Recipient) (*spool.Writer, *
 	beginning, err := s.q.beginning(s.m)
 	if err != nil {
 		return nil, nil, err
-	}
-	returned := s.m.Ret
-	if s.m.RequireTLS {
-		// RFC 8689 5: the way back may not be encrypted, so the text stays here.
-		returned = "HDRS"
 	}
 	n, err := dsn.Compose(dsn.Report{
 		ID: id, Date: s.now, Hostname: s.q.Hostname, To: s.m.From, Action: a, Recipients: told,

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,6 +99,45 @@ func TestTheSenderIsToldOfARecipientThatIsRefused(t *testing.T) {
 		}
 		if !strings.Contains(notice, "b@y.test") || !strings.Contains(notice, "550 5.1.1 unknown") || strings.Contains(notice, "c@y.test") {
 			t.Errorf("notification:\n%s", notice)
+		}
+		if s := e.queue.Stats(); s != (queue.Stats{}) {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// Matrix row 5: a notification needs no file, and without it c would get the message again and again.
+func TestRow5WithoutRoomForTheWholeMessageItsHeaderIsReturned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEdge(t, nil)
+		e.close()
+		var full atomic.Bool
+		e.spoils = func(op, _ string) error {
+			if op == "create" && full.Load() {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+		e.open()
+		defer e.close()
+		e.courier.decide = func(_ context.Context, _ queue.Job, recipient string, _ int) queue.Result {
+			if recipient == "b@y.test" {
+				return permanent()
+			}
+			return delivered()
+		}
+		e.text = mail + strings.Repeat(strings.Repeat("x", 70)+"\r\n", 5000)
+		e.storeWith(func(m *spool.Message) { m.Ret = "FULL" }, "anna@example.com", "b@y.test", "c@y.test")
+		full.Store(true)
+		e.run()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		all := e.courier.all()
+		if tried, want := e.courier.tried(), []string{"b@y.test c@y.test", "anna@example.com"}; !slices.Equal(tried, want) {
+			t.Fatalf("attempts %q, want %q", tried, want)
+		}
+		if text := all[1].text; !strings.Contains(text, "550 5.1.1 unknown") || !strings.Contains(text, "Subject: hello") || len(text) > 10_000 {
+			t.Errorf("a notification of %d bytes:\n%.3000s", len(text), text)
 		}
 		if s := e.queue.Stats(); s != (queue.Stats{}) {
 			t.Errorf("stats %+v", s)

@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -32,6 +33,7 @@ type edge struct {
 	courier *courier
 	change  func(*queue.Config)
 	lazy    bool                        // messages are stored without a sync
+	text    string                      // of the messages that are stored; empty = mail
 	faults  func(op, path string) error // the journal's; nil = none
 	spoils  func(op, path string) error // the spool's; nil = none
 
@@ -125,7 +127,7 @@ func (e *edge) storeWith(change func(*spool.Message), from string, to ...string)
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	if _, err := io.WriteString(w, mail); err != nil {
+	if _, err := io.WriteString(w, cmp.Or(e.text, mail)); err != nil {
 		e.t.Fatal(err)
 	}
 	b := e.journal.NewBatch()
