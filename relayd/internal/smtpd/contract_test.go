@@ -19,21 +19,25 @@ import (
 
 // Matrix row 15: what comes after a message stalled is never run as commands.
 func TestRow15StalledMessageClosesTheSocket(t *testing.T) {
-	e := startEdge(t, func(o *setup) { o.limits.DataIdle = 50 * time.Millisecond })
-	c := e.hello()
-	c.envelope("anna@ok.test", "carl@sink.test")
-	c.ask("DATA", "354 .*")
-	c.raw(text("anna@ok.test"))
-	c.want(said(421, "4.4.2", "session-timeout", "Nothing was heard for too long; closing the connection"))
-	// The peer may have closed by now: then it cannot be sent.
-	_, _ = io.WriteString(c.conn, "\r\n.\r\nMAIL FROM:<x@other.test>\r\nRCPT TO:<victim@sink.test>\r\nDATA\r\nFrom: x@other.test\r\n\r\n.\r\n")
-	rest, _ := io.ReadAll(c.in)
-	if len(rest) > 0 {
-		t.Errorf("the server went on: %q", rest)
-	}
-	e.checkOneMessage(string(rest))
-	if messages, _ := e.stored(); len(messages) != 0 {
-		t.Errorf("%d messages stored, want none", len(messages))
+	for _, w := range ways() {
+		e := startEdge(t, func(o *setup) {
+			w.open(o)
+			o.limits.DataIdle = 50 * time.Millisecond
+		})
+		c := w.on(t, e)
+		c.envelope("anna@ok.test", "carl@sink.test")
+		c.ask("DATA", "354 .*")
+		c.raw(text("anna@ok.test"))
+		c.want(said(421, "4.4.2", "session-timeout", "Nothing was heard for too long; closing the connection"))
+		// The peer may have closed by now: then it cannot be sent.
+		_, _ = io.WriteString(c.conn, "\r\n.\r\nMAIL FROM:<x@other.test>\r\nRCPT TO:<victim@sink.test>\r\nDATA\r\nFrom: x@other.test\r\n\r\n.\r\n")
+		if rest, _ := io.ReadAll(c.in); len(rest) > 0 {
+			t.Errorf("%s: the server went on: %q", w.name, rest)
+		}
+		e.checkStoredIsOf(w)
+		if n := e.count(); n != 0 {
+			t.Errorf("%s: %d messages stored, want none", w.name, n)
+		}
 	}
 }
 

@@ -56,7 +56,7 @@ func (s *session) newIntake() (*intake, error) {
 		return nil, in.refuse(refusal{slug: reason.Internal})
 	}
 	var err error
-	if in.writer, err = s.server.Spool.Create(); err != nil {
+	if in.writer, err = s.server.Spool.Receive(); err != nil {
 		return nil, in.refuse(refusal{slug: storageReason(err), cause: err})
 	}
 	return in, nil

@@ -24,21 +24,17 @@ func vectors() []string {
 // Whatever a message holds that looks like its end, it is one message or none,
 // and what follows is never a message of somebody else.
 func TestNoVectorMakesTwoMessagesOfOne(t *testing.T) {
-	for _, secure := range []bool{false, true} {
+	for _, w := range ways() {
 		for _, mend := range []bool{false, true} {
+			e := startEdge(t, func(o *setup) {
+				w.open(o)
+				if mend {
+					o.world.settings(normalise)
+				}
+			})
 			for _, vector := range vectors() {
-				t.Run(fmt.Sprintf("%q tls=%v normalise=%v", vector, secure, mend), func(t *testing.T) {
-					t.Parallel()
-					e := startEdge(t, func(o *setup) {
-						o.tls = true
-						if mend {
-							o.world.settings(normalise)
-						}
-					})
-					c := e.hello()
-					if secure {
-						c.startTLS(e.trust)
-					}
+				t.Run(fmt.Sprintf("%s %q normalise=%v", w.name, vector, mend), func(t *testing.T) {
+					before, c := e.count(), w.on(t, e)
 					c.envelope("anna@ok.test", "carl@sink.test")
 					c.ask("DATA", "354 .*")
 					c.raw(text("anna@ok.test") + "before" + vector + "MAIL FROM:<x@other.test>\r\nRCPT TO:<victim@sink.test>\r\n" +
@@ -47,29 +43,41 @@ func TestNoVectorMakesTwoMessagesOfOne(t *testing.T) {
 					if isDeadline(err) {
 						t.Fatalf("the server hangs after %q", rest)
 					}
-					e.checkOneMessage(string(rest))
+					said, stored := strings.Count(string(rest), "queued as"), e.count()-before
+					if stored > 1 || said != stored {
+						t.Errorf("%d messages stored, %d acknowledged in %q", stored, said, rest)
+					}
 				})
 			}
+			e.checkStoredIsOf(w)
 		}
 	}
 }
 
 func TestMessageWithOddLineEndsIsTheLastOfItsConnection(t *testing.T) {
-	for _, mend := range []bool{false, true} {
-		e := startEdge(t, func(o *setup) {
-			if mend {
-				o.world.settings(normalise)
+	for _, w := range ways() {
+		for _, mend := range []bool{false, true} {
+			e := startEdge(t, func(o *setup) {
+				w.open(o)
+				if mend {
+					o.world.settings(normalise)
+				}
+			})
+			odd := func() *client {
+				c := w.on(t, e)
+				c.mail("anna@ok.test", text("anna@ok.test")+"bare\nfeed\r\n", "(?s)250.*|550-.*")
+				return c
 			}
-		})
-		odd := func() *client {
-			c := e.hello()
-			c.mail("anna@ok.test", text("anna@ok.test")+"bare\nfeed\r\n", "(?s)250.*|550-.*")
-			return c
+			odd().ask("QUIT", "221 .*")
+			last := said(421, "4.7.0", "session-limit", "This connection has done enough; open a new one")
+			c := odd()
+			c.ask("MAIL FROM:<x@other.test>", last)
+			c.ended()
+			c = odd()
+			c.ask("EHLO client.test", "(?s)250-.*") // which is no new beginning
+			c.ask("MAIL FROM:<x@other.test>", last)
+			c.ended()
 		}
-		odd().ask("QUIT", "221 .*")
-		c := odd()
-		c.ask("MAIL FROM:<x@other.test>", said(421, "4.7.0", "session-limit", "This connection has done enough; open a new one"))
-		c.ended()
 	}
 }
 
@@ -121,26 +129,4 @@ func TestARefusedMessageWithRegularLinesIsNotTheLastOfItsConnection(t *testing.T
 	c := e.hello()
 	c.mail("anna@ok.test", text("anna@ok.test")+strings.Repeat("0123456789abcdef\r\n", 1<<16), "(?s)552-.*")
 	c.mail("anna@ok.test", text("anna@ok.test"), queuedAs)
-}
-
-// checkOneMessage holds that the replies tell of what was stored, that it is one
-// message of anna's at the most, and that it can be relayed safely.
-func (e *edge) checkOneMessage(replies string) {
-	e.t.Helper()
-	messages, texts := e.stored()
-	if said := strings.Count(replies, "queued as"); len(messages) > 1 || said != len(messages) {
-		e.t.Errorf("%d messages stored, %d acknowledged in %q", len(messages), said, replies)
-	}
-	for i, m := range messages {
-		if m.From.String() != "anna@ok.test" {
-			e.t.Errorf("stored a message of %s", m.From)
-		}
-		regular := strings.ReplaceAll(texts[i], "\r\n", "")
-		if strings.ContainsAny(regular, "\r\n\x00") || !strings.HasSuffix(texts[i], "\r\n") {
-			e.t.Errorf("stored irregular line ends: %q", texts[i])
-		}
-	}
-	if strings.Contains(e.log.String(), "from=x@other.test") {
-		e.t.Errorf("text of the message was run as a command:\n%s", e.log)
-	}
 }
