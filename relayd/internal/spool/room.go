@@ -29,6 +29,24 @@ func (s *Spool) Room(size int64) error {
 	return nil
 }
 
+// askEveryBytes is how much clients' messages take, all together, until the disk is
+// asked again whether the reserve is untouched.
+const askEveryBytes = 1 << 20
+
+// keepReserve is asked before a message takes n bytes of the disk.
+func (w *Writer) keepReserve(n int) error {
+	s := w.spool
+	if !w.client || s.filled.Add(int64(n)) < askEveryBytes {
+		return nil
+	}
+	// After a refusal the next one asks again.
+	err := s.Room(0)
+	if err == nil {
+		s.filled.Store(0)
+	}
+	return err
+}
+
 // free is what this user may still allocate. File systems without a fixed
 // number of inodes report a large one.
 func (s *Spool) free() (bytes, inodes int64, err error) {

@@ -111,11 +111,11 @@ func TestRow5AFullDiskRefusesMessagesBeforeItHarmsThoseItHolds(t *testing.T) {
 	if n := len(good); n != 5 {
 		t.Errorf("%d messages of 1 MiB fit", n)
 	}
-	w, err := s.Create()
+	w, err := s.Create() // of our own, without measure
 	if err != nil {
 		t.Fatal(err)
 	}
-	for err == nil { // one that lied about its size
+	for err == nil {
 		_, err = w.Write(make([]byte, 100_000))
 	}
 	if !errors.Is(err, syscall.ENOSPC) {
@@ -162,5 +162,78 @@ func TestRow5ADiskWithoutInodesIsFull(t *testing.T) {
 	}
 	if err := s.Room(1000); !errors.Is(err, spool.ErrFull) {
 		t.Errorf("with 60 inodes left: %v", err)
+	}
+	w, err := s.Receive() // there was room when it asked
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(make([]byte, spool.InlineBytes+1)); !errors.Is(err, spool.ErrFull) {
+		t.Errorf("with 60 inodes left a message takes one more: %v", err)
+	}
+	if err := w.Discard(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Row 5 of the fault matrix: for each of them there was room, and one says less than it
+// sends.
+func TestRow5MessagesThatComeAtOnceLeaveTheReserveToDeliveriesAndNotifications(t *testing.T) {
+	disk := tmpfs(t, "size=16m")
+	const reserve = 6 << 20
+	s := onDisk(t, disk, reserve)
+	defer s.close(t)
+	var writers [4]*spool.Writer
+	for i := range writers {
+		if err := s.Room(4 << 20); err != nil {
+			t.Fatal(err)
+		}
+		w, err := s.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = w.Discard() }()
+		writers[i] = w
+	}
+	for refused := 0; refused < len(writers); {
+		refused = 0
+		for _, w := range writers {
+			if _, err := w.Write(make([]byte, 100_000)); err != nil {
+				if refused++; !errors.Is(err, spool.ErrFull) {
+					t.Fatalf("the disk ended with %v", err)
+				}
+			}
+		}
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(disk, &st); err != nil {
+		t.Fatal(err)
+	}
+	if free := int64(st.Bavail) * int64(st.Bsize); free < reserve-(1<<20) {
+		t.Errorf("%d bytes are left of a reserve of %d", free, reserve)
+	}
+	small, err := s.Receive() // in memory as yet
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = small.Discard() }()
+	if _, err := small.Write(make([]byte, 1000)); err != nil {
+		t.Error(err)
+	}
+	if err := s.Stage(s.journal.NewBatch(), envelope(newID(t)), small); !errors.Is(err, spool.ErrFull) {
+		t.Errorf("a small one is staged with %v", err)
+	}
+	s.put(t, 1<<20) // a notification
+	for _, w := range writers {
+		if err := w.Discard(); err != nil {
+			t.Error(err)
+		}
+	}
+	again, err := s.Receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = again.Discard() }()
+	if _, err := again.Write(make([]byte, 1<<20)); err != nil {
+		t.Errorf("with room again: %v", err)
 	}
 }

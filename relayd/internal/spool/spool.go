@@ -37,6 +37,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"activerelay/relayd/internal/journal"
@@ -97,6 +98,9 @@ type Spool struct {
 	reserve int64
 	faults  func(op, path string) error
 	metrics *metrics
+
+	// filled is what clients' messages have taken since the disk was asked last.
+	filled atomic.Int64
 
 	memory   memory
 	handover handover
