@@ -267,6 +267,40 @@ func TestMessageOnItsWayWhenTheGenerationEndsIsNotCountedInTheNew(t *testing.T) 
 	}
 }
 
+// A reply may bring another end of the running day, as where a zone was changed, while
+// a message is on its way: it is charged to the day that it was told.
+func TestAMessageOnItsWayKeepsItsDayWhateverAReplyBrings(t *testing.T) {
+	e := startOne(t)
+	e.stock(t, 2)
+	b := e.journal.NewBatch()
+	defer b.Discard()
+	spending, d := e.ledger.Spend(b, domain, 1)
+	if d.Outcome != quota.Granted {
+		t.Fatalf("spend: %s", d.Outcome)
+	}
+	defer spending.Undo()
+	want := e.plane.day()
+	call, _, err := e.ledger.Report()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, ok := e.plane.answer(e.name, call)
+	if !ok || len(reply.Leases) != 1 {
+		t.Fatalf("reply %+v", reply)
+	}
+	later := want.End.Add(time.Hour)
+	reply.Leases[0].DayEnd = &later
+	applied := make(chan error)
+	go func() { applied <- e.ledger.Apply(reply) }()
+	got := spending.Day() // meanwhile, which the race detector looks at
+	if err := <-applied; err != nil {
+		t.Fatal(err)
+	}
+	if !got.End.Equal(want.End) || !spending.Day().End.Equal(want.End) {
+		t.Errorf("the message is charged to %v, then to %v, want %v", got, spending.Day(), want)
+	}
+}
+
 // A count of what was spent, or given back to serve another edge, may be among what a
 // damaged log has lost.
 func TestLeasesAreWorthNothingOnceTheJournalHasLostChanges(t *testing.T) {

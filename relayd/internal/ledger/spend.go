@@ -47,6 +47,7 @@ func (l *Ledger) decide(domain string, n int64, since time.Time) quota.Decision 
 type Spending struct {
 	ledger *Ledger
 	lease  *lease
+	day    quota.Day // the lease's may change
 	units  int64
 	over   bool // guarded by ledger.mu
 }
@@ -55,7 +56,7 @@ type Spending struct {
 func (s *Spending) Units() int64 { return s.units }
 
 // Day is the quota day that is charged.
-func (s *Spending) Day() quota.Day { return s.lease.day }
+func (s *Spending) Day() quota.Day { return s.day }
 
 // Spend takes n units of the domain and writes that into b. With any outcome
 // but Granted nothing was taken, and the Spending is nil. Call Commit once b
@@ -73,7 +74,7 @@ func (l *Ledger) Spend(b *journal.Batch, domain string, n int64) (*Spending, quo
 	a.use.add(n, now)
 	l.restock(a, s, now)
 	b.Ordered(func(b *journal.Batch) { l.write(b, s, n) })
-	return &Spending{ledger: l, lease: s, units: n}, d
+	return &Spending{ledger: l, lease: s, day: s.day, units: n}, d
 }
 
 // write puts the count into the batch at its place in the journal.
