@@ -1474,7 +1474,7 @@ type DomainQuota struct {
 //
 // Example: {"capability_version":2,"enforced_revision":1842,"id":"edg_01KAQ7M2Z8Y3F6N5T4R1W0X9VB","joined_at":"2026-11-01T08:00:00Z","last_seen_at":"2026-11-22T09:00:00Z","name":"fra1","partners":[],"rejected_documents":0,"status":"active","version":"1.0.0"}
 type Edge struct {
-	// CapabilityVersion The edge protocols that it knows, by its last poll. One below 2 acknowledges operations on the queue and does nothing.
+	// CapabilityVersion The edge protocols that it knows, by its last poll. One below 2 acknowledges operations on the queue and does nothing: it counts among their `edges_unable`.
 	CapabilityVersion *int    `json:"capability_version,omitempty"`
 	EnforcedEpoch     *string `json:"enforced_epoch,omitempty"`
 
@@ -2171,13 +2171,13 @@ type QueueOperation struct {
 	// EdgesAcknowledged How many of them have dealt with it: carried it out, or passed over it where they are unable to.
 	EdgesAcknowledged int64 `json:"edges_acknowledged"`
 
-	// EdgesDone How many of them have told what they made of it, be it that they are unable to carry it out, or were retired.
+	// EdgesDone How many of them have told what they made of it, are unable to carry it out, or were retired.
 	EdgesDone int64 `json:"edges_done"`
 
-	// EdgesUnable How many of those cannot carry it out: they run a release that does not understand it, and changed nothing. Ask for it again once they are upgraded.
+	// EdgesUnable How many of those cannot carry it out: they run a release that does not understand it or knows no such operations, and changed nothing. Ask for it again once they are upgraded.
 	EdgesUnable int64 `json:"edges_unable"`
 
-	// FinishedAt When the last edge told, or was retired; absent before. Where no edge was told of it, because none may hold such mail, when it was asked for.
+	// FinishedAt When the last edge told, was found unable, or was retired; absent before. Where no edge was told of it, because none may hold such mail, when it was asked for.
 	FinishedAt *time.Time `json:"finished_at,omitempty"`
 	ID         string     `json:"id"`
 

@@ -63,8 +63,11 @@ func software(agent string) (version string, capability int, told bool) {
 	return version, capability, err == nil && capability > 0
 }
 
+// queueOperations is the first capability with which an edge acts on its queue and tells what came of it.
+const queueOperations = 2
+
 // acknowledge forgets the instructions that the edge has carried out. Each poll says how far it is, so most say nothing
-// new and must not cost a write.
+// new and must not cost a write. What the edge has done it did before it polled: what it runs from this poll on says nothing.
 func (a *API) acknowledge(ctx context.Context, edge Principal, number *int64) error {
 	if number == nil || *number == 0 {
 		return nil
@@ -80,7 +83,8 @@ func (a *API) acknowledge(ctx context.Context, edge Principal, number *int64) er
 	if *number <= row.InstructionAcknowledged {
 		return nil
 	}
-	return a.Store.Write(ctx, edge.Tenant(), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(*number) })
+	operates := a.newest(row).CapabilityVersion >= queueOperations
+	return a.Store.Write(ctx, edge.Tenant(), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(*number, operates) })
 }
 
 // encodedPage is the contract's PolicyPage around documents that are encoded once for many edges.

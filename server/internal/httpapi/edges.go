@@ -86,8 +86,8 @@ func (a *API) retire(ctx context.Context, tx *store.Tx, row store.Edge) (api.Edg
 	return shown, a.audit(ctx, tx, change{object: "edge/" + row.ID, before: before, after: shown})
 }
 
-// edgeToAPI shows an edge with what this process has seen of it since it was last written down.
-func (a *API) edgeToAPI(row store.Edge, rejection store.LastRejection) api.Edge {
+// newest is an edge with what this process has seen of it since it was last written down.
+func (a *API) newest(row store.Edge) store.Edge {
 	seen := a.Publisher.Sighting(row.ID)
 	if row.LastSeenAt == nil && !seen.At.IsZero() || row.LastSeenAt != nil && seen.At.After(*row.LastSeenAt) {
 		row.LastSeenAt = &seen.At
@@ -98,6 +98,11 @@ func (a *API) edgeToAPI(row store.Edge, rejection store.LastRejection) api.Edge 
 			row.SoftwareVersion, row.CapabilityVersion = seen.Version, seen.Capability
 		}
 	}
+	return row
+}
+
+func (a *API) edgeToAPI(row store.Edge, rejection store.LastRejection) api.Edge {
+	row = a.newest(row)
 	shown := api.Edge{
 		ID: row.ID, Name: row.Name, Status: api.EdgeStatus(row.Status), Partners: convert(row.Partners, same[string]),
 		Version: optional(row.SoftwareVersion), CapabilityVersion: &row.CapabilityVersion, JoinedAt: row.JoinedAt, LastSeenAt: row.LastSeenAt, RetiredAt: row.RetiredAt,

@@ -191,7 +191,7 @@ func TestInstructionsComeWithThePollAndWakeIt(t *testing.T) {
 		if err != nil || len(again.Instructions) != 1 {
 			t.Errorf("got %+v, %v, want it again until it is acknowledged", again, err)
 		}
-		if err := f.Write(t.Context(), tenant, func(tx *store.Tx) error { return tx.AcknowledgeInstructions(1) }); err != nil {
+		if err := f.Write(t.Context(), tenant, func(tx *store.Tx) error { return tx.AcknowledgeInstructions(1, true) }); err != nil {
 			t.Fatal(err)
 		}
 		if page, err := f.Poll(t.Context(), e.question()); page != nil || err != nil {

@@ -49,8 +49,9 @@ func (tx *Tx) InstructionsGiven() (given int64, err error) {
 
 // AcknowledgeInstructions forgets the instructions of the tenant's edge up to a number. One that the edge has carried out
 // and that is unknown here was given out by a database that was restored since: the next ones are numbered after it, because
-// the edge ignores those before.
-func (tx *Tx) AcknowledgeInstructions(number int64) error {
+// the edge ignores those before. Operates says whether the edge knows operations on the queue: one that does not has passed
+// over them, and will tell nothing of them.
+func (tx *Tx) AcknowledgeInstructions(number int64, operates bool) error {
 	row, err := tx.LockEdge(tx.Tenant.Edge)
 	if err != nil {
 		return err
@@ -62,7 +63,7 @@ func (tx *Tx) AcknowledgeInstructions(number int64) error {
 	if err := tx.db.Where("edge = ? AND number <= ?", row.ID, number).Delete(&Instruction{}).Error; err != nil {
 		return err
 	}
-	if err := tx.acknowledgeQueueOperations(row.ID, number); err != nil {
+	if err := tx.acknowledgeQueueOperations(row.ID, number, operates); err != nil {
 		return err
 	}
 	row.InstructionAcknowledged, row.InstructionNumber = number, max(number, row.InstructionNumber)

@@ -35,7 +35,7 @@ type queueOperationEdge struct {
 	Recipients     int64
 	AcknowledgedAt *time.Time
 	DoneAt         *time.Time
-	// Unable: the edge told that it does not understand the operation. It changed nothing.
+	// Unable: the edge does not understand the operation. It changed nothing.
 	Unable bool
 }
 
@@ -130,7 +130,7 @@ func (tx *Tx) edgesFor(op *QueueOperation) ([]string, error) {
 
 // QueueProgress is what the edges made of an operation.
 type QueueProgress struct {
-	// Edges were told; Acknowledged of them have dealt with it; Done of them have told the outcome, which is that they changed
+	// Edges were told; Acknowledged of them have dealt with it; of Done the outcome is known, which is that they changed
 	// nothing with the Unable: those do not understand it.
 	Edges, Acknowledged, Done, Unable int64
 	// Messages and Recipients were changed by those that have told.
@@ -174,10 +174,16 @@ func (tx *Tx) QueueOperation(id string) (QueueOperation, QueueProgress, error) {
 	return op, progress, err
 }
 
-// acknowledgeQueueOperations notes which of the queue operations an edge has dealt with, up to the number of an instruction.
-func (tx *Tx) acknowledgeQueueOperations(edge string, number int64) error {
-	return tx.db.Model(&queueOperationEdge{}).Where("edge = ? AND number <= ? AND acknowledged_at IS NULL", edge, number).
+// acknowledgeQueueOperations notes which of the queue operations an edge has dealt with, up to the number of an instruction. With
+// those an edge that knows no operations is done; should it turn out to know them, what it tells takes the place of this.
+func (tx *Tx) acknowledgeQueueOperations(edge string, number int64, operates bool) error {
+	err := tx.db.Model(&queueOperationEdge{}).Where("edge = ? AND number <= ? AND acknowledged_at IS NULL", edge, number).
 		UpdateColumns(map[string]any{"acknowledged_at": tx.Now}).Error
+	if err != nil || operates {
+		return err
+	}
+	return tx.db.Model(&queueOperationEdge{}).Where("edge = ? AND number <= ? AND done_at IS NULL", edge, number).
+		UpdateColumns(map[string]any{"done_at": tx.Now, "unable": true}).Error
 }
 
 // finishQueueOperation notes what an edge tells of an operation, be it that it cannot carry it out; again, the same.

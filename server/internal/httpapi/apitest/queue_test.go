@@ -160,6 +160,35 @@ func TestAnOperationThatAnEdgeDoesNotUnderstandIsFinishedAndShowsIt(t *testing.T
 	})
 }
 
+// An edge that was upgraded between two polls acknowledges in the first of them what the older release passed over.
+func TestAnOperationDoesNotWaitForAnEdgeThatKnowsNone(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, w *world) {
+		s := w.scene(t, "acme")
+		_, credential := w.joinEdge(t) // with a capability of 1
+		edge := &waitingEdge{world: w, credential: credential}
+		edge.accept(t, s.domain, "y.example")
+		for i, step := range []struct {
+			agent        string
+			done, unable float64
+		}{
+			{"", 1, 1},
+			{"relayd/1.0.1 capability/1", 1, 1},
+			{"relayd/1.1.0 capability/2", 1, 1},
+			{"relayd/1.1.0 capability/2", 0, 0},
+			{"relayd/1.0.1 capability/1", 0, 0},
+			{"", 1, 1},
+		} {
+			op := w.ask(t, "POST", "/v1/queue/hold", map[string]any{"destination": "y.example"})
+			path := fmt.Sprintf("/v1/edge/policy?acknowledged=%d", i+1)
+			w.do(t, call{method: "GET", path: path, token: credential, header: http.Header{"User-Agent": {step.agent}}}).wants(t, http.StatusOK, "")
+			op = w.ask(t, "GET", "/v1/queue/operations/"+text(op, "id"), nil)
+			if op["edges_acknowledged"] != 1.0 || op["edges_done"] != step.done || op["edges_unable"] != step.unable || (op["finished_at"] == nil) != (step.done == 0) {
+				t.Errorf("acknowledged %d as %q it stands at %v", i+1, step.agent, op)
+			}
+		}
+	})
+}
+
 func TestAPartnerActsOnItsOwnQueueOnly(t *testing.T) {
 	w := newWorld(t)
 	one, two := w.scene(t, "one"), w.scene(t, "two")

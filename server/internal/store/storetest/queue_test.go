@@ -285,7 +285,7 @@ func TestAnOperationInstructsTheEdgesAndKnowsWhatTheyMadeOfIt(t *testing.T) {
 		if p := progress(); p != (store.QueueProgress{Edges: 2}) {
 			t.Errorf("before: %+v", p)
 		}
-		f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(2) })
+		f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(2, true) })
 		done := store.Event{Kind: store.EventQueueOperation, Ref: "qop_2", Messages: 1, Recipients: 1}
 		f.tell(t, "edge_1", done)
 		if p := progress(); p != (store.QueueProgress{Edges: 2, Acknowledged: 1, Done: 1, Messages: 1, Recipients: 1}) {
@@ -349,7 +349,7 @@ func TestAnOperationThatAnEdgeDoesNotUnderstandFinishesAndCountsTheEdge(t *testi
 			return p
 		}
 		unable := store.Event{Kind: store.EventInstructionUnknown, Ref: "qop_1", Detail: "kind not known to this version"}
-		f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(1) })
+		f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(1, true) })
 		f.tell(t, "edge_1", store.Event{Kind: store.EventInstructionUnknown, Detail: "of another kind, without a reference"}, unable, unable)
 		if p := progress(); p != (store.QueueProgress{Edges: 3, Acknowledged: 1, Done: 1, Unable: 1}) {
 			t.Errorf("one is unable: %+v", p)
@@ -367,6 +367,59 @@ func TestAnOperationThatAnEdgeDoesNotUnderstandFinishesAndCountsTheEdge(t *testi
 		if p := progress(); p.Done != 3 || p.Unable != 1 || p.Messages != 3 {
 			t.Errorf("one is able now: %+v", p)
 		}
+	})
+}
+
+// Such an edge acknowledges every instruction and tells nothing of those that it passes over.
+func TestAnEdgeThatKnowsNoOperationsIsNotWaitedFor(t *testing.T) {
+	each(t, func(t *testing.T, f *fixture) {
+		f.addPartner(t, acme)
+		f.addEdge(t, "edge_1")
+		progress := func() (p store.QueueProgress) {
+			f.read(t, store.PartnerTenant(acme), func(tx *store.Tx) (err error) { _, p, err = tx.QueueOperation("qop_2"); return err })
+			return p
+		}
+		acknowledge := func(number int64, operates bool) {
+			f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(number, operates) })
+		}
+		for _, id := range []string{"qop_1", "qop_2", "qop_3"} {
+			f.write(t, store.PartnerTenant(acme), func(tx *store.Tx) error {
+				return tx.OperateQueue(&store.QueueOperation{ID: id, Action: "hold", Partner: acme, Destination: "y.example"})
+			})
+		}
+		f.tell(t, "edge_1", store.Event{Kind: store.EventQueueOperation, Ref: "qop_1", Messages: 1, Recipients: 1})
+		acknowledge(1, false)
+		if p := progress(); p != (store.QueueProgress{Edges: 1}) {
+			t.Errorf("before it has come to it: %+v", p)
+		}
+		acknowledge(2, false)
+		if p := progress(); p.Acknowledged != 1 || p.Done != 1 || p.Unable != 1 || p.FinishedAt == nil || !p.FinishedAt.Equal(noon) {
+			t.Errorf("once it has passed over it: %+v", p)
+		}
+		f.read(t, store.PartnerTenant(acme), func(tx *store.Tx) error {
+			_, told, err := tx.QueueOperation("qop_1")
+			if told.Unable != 0 || told.Messages != 1 {
+				t.Errorf("of the one that it told of there is %+v", told)
+			}
+			_, next, err2 := tx.QueueOperation("qop_3")
+			if next != (store.QueueProgress{Edges: 1}) {
+				t.Errorf("of the one after there is %+v", next)
+			}
+			return all(func() error { return err }, func() error { return err2 })
+		})
+		// It was known for older than it is.
+		f.tell(t, "edge_1", store.Event{Kind: store.EventQueueOperation, Ref: "qop_2", Messages: 2, Recipients: 3})
+		if p := progress(); p.Done != 1 || p.Unable != 0 || p.Messages != 2 || p.FinishedAt == nil {
+			t.Errorf("once it has told after all: %+v", p)
+		}
+		acknowledge(3, true)
+		f.read(t, store.PartnerTenant(acme), func(tx *store.Tx) error {
+			_, p, err := tx.QueueOperation("qop_3")
+			if p != (store.QueueProgress{Edges: 1, Acknowledged: 1}) {
+				t.Errorf("of one that knows them and is to tell: %+v", p)
+			}
+			return err
+		})
 	})
 }
 

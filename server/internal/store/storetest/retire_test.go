@@ -26,7 +26,7 @@ func TestTheNextEdgeSendsTheNoticeThatARetiredOneDidNot(t *testing.T) {
 				grant = use("edge_1", domain, *grant.Granted, *grant.Granted)
 			}
 			if domain == "sent.example" {
-				f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(100) })
+				f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(100, true) })
 			}
 		}
 		f.write(t, store.Operator(), func(tx *store.Tx) error {
