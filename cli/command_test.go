@@ -210,6 +210,8 @@ func TestCompletionKnowsChoicesAndObjects(t *testing.T) {
 	d.run(t, "domain", "put", "a.example", "--partner", "acme").expect(t, 0)
 	d.run(t, "domain", "put", "b.example", "--partner", "acme").expect(t, 0)
 	d.run(t, "partner", "put", "acme", "--name", "Acme").expect(t, 0)
+	p.objects["edges"] = map[string]map[string]any{"edg_1": {"id": "edg_1"}}
+	p.objects["queue"] = map[string]map[string]any{"01A": {"message_id": "01A"}, "02B": {"message_id": "02B"}}
 	for _, c := range []struct {
 		name string
 		args []string
@@ -220,6 +222,9 @@ func TestCompletionKnowsChoicesAndObjects(t *testing.T) {
 		{"an object", []string{"quota", "show", ""}, "a.example\nb.example\n:4\n"},
 		{"an object that begins so", []string{"domain", "delete", "b"}, "b.example\n:4\n"},
 		{"an object for a flag", []string{"domain", "list", "--partner", "a"}, "acme\n:4\n"},
+		{"an edge for a flag", []string{"queue", "list", "--edge", ""}, "edg_1\n:4\n"},
+		{"a message for a flag", []string{"queue", "hold", "--message-ids", ""}, "01A\n02B\n:4\n"},
+		{"one more message", []string{"queue", "hold", "--message-ids", "01A,02"}, "01A,02B\n:4\n"},
 		{"no more arguments", []string{"domain", "show", "a.example", ""}, ":4\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

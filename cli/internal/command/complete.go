@@ -25,13 +25,17 @@ func (a *app) completeObjects(cmd *cobra.Command, op *ops.Op) {
 		}
 		return a.names(cmd, arguments[len(args)].Name, prefix)
 	}
-	for _, name := range []string{"partner", "domain"} {
-		flag := cmd.Flags().Lookup(name)
-		if flag == nil {
+	for flag, parameter := range map[string]string{"partner": "partner", "domain": "domain", "edge": "edge_id", "message-ids": "message_id"} {
+		if cmd.Flags().Lookup(flag) == nil {
 			continue
 		}
-		_ = cmd.RegisterFlagCompletionFunc(name, func(cmd *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-			return a.names(cmd, name, prefix)
+		_ = cmd.RegisterFlagCompletionFunc(flag, func(cmd *cobra.Command, _ []string, text string) ([]string, cobra.ShellCompDirective) {
+			last := strings.LastIndexByte(text, ',') + 1 // of a flag that takes several, the last one is being typed
+			found, directive := a.names(cmd, parameter, text[last:])
+			for i := range found {
+				found[i] = text[:last] + found[i]
+			}
+			return found, directive
 		})
 	}
 }
