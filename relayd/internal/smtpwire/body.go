@@ -215,13 +215,24 @@ func (b *Body) check() {
 
 // deadline is when the message is too slow if nothing more comes.
 func (b *Body) deadline(l *Limits, now time.Time) time.Time {
-	at := now.Add(l.DataIdle)
+	idle, grace := b.conn.dataPatience()
+	at := now.Add(idle)
 	if total := b.began.Add(l.DataTotal); total.Before(at) {
 		at = total
 	}
 	paid := time.Duration(float64(b.raw) / float64(l.DataMinRate) * float64(time.Second))
-	if rate := now.Add(l.DataGrace + paid - b.waited); rate.Before(at) {
+	if rate := now.Add(grace + paid - b.waited); rate.Before(at) {
 		at = rate
 	}
 	return at
+}
+
+// dataPatience is how long a client may be silent within a message, and until its rate counts. Anybody can begin a message from
+// the null sender, so under stress who has neither logged in nor had a message accepted gets no more time than between commands.
+func (c *Conn) dataPatience() (idle, grace time.Duration) {
+	l := &c.server.limits
+	if c.authed || c.progress.After(c.began) || !c.server.config.Stressed() {
+		return l.DataIdle, l.DataGrace
+	}
+	return min(l.DataIdle, l.StressIdle), min(l.DataGrace, l.StressIdle)
 }

@@ -27,9 +27,10 @@ type Config struct {
 	RefuseEarlyTalkers bool
 	GreetDelay         time.Duration
 	Limits             Limits
-	// Stressed is asked before each command and each handshake. While it says yes, idle time,
-	// errors and junk are cut down to what Limits says for stress. See Hurry for
-	// those that are idle when it begins to.
+	// Stressed is asked before each command and each handshake, and while a message
+	// comes. While it says yes, idle time, errors and junk are cut down to what Limits
+	// says for stress; within a message for those only who have neither logged in nor
+	// brought another one. See Hurry for those that are idle when it begins to.
 	Stressed func() bool
 	// Refuse renders what the engine itself refuses: the place to count, to log
 	// and to add a reference. Nil means reason.Render. It runs on the

@@ -212,6 +212,43 @@ func TestUnderStressAClientMayBeSilentForTenSeconds(t *testing.T) {
 	}
 }
 
+// Anybody gets as far as that, with the null sender.
+func TestUnderStressAStrangerMayBeSilentWithinAMessageForTenSeconds(t *testing.T) {
+	for _, test := range []struct {
+		name, first, drip string
+		takes             time.Duration
+	}{
+		{name: "a stranger", takes: 10 * time.Second},
+		{name: "a stranger that drips", drip: "x", takes: 10 * time.Second},
+		{name: "a user", first: "EHLO c.test\r\nAUTH PLAIN AGEAcmlnaHQ=\r\n", takes: time.Minute},
+		{name: "who has brought a message", first: envelope + "x\r\n.\r\n", takes: time.Minute},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				peer := dial(t, newServer(t, &diary{}, func(c *Config) { c.Stressed = func() bool { return true } }))
+				time.Sleep(time.Millisecond) // a message is not accepted in the instant of the connection
+				peer.say(test.first)
+				peer.say(envelope)
+				time.Sleep(test.takes / 2)
+				if test.drip != "" {
+					peer.say(test.drip)
+				}
+				time.Sleep(test.takes/2 - time.Millisecond)
+				synctest.Wait()
+				if got := peer.replies(); len(got) != 0 {
+					t.Errorf("was told %q before its time", got)
+				}
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if got := strings.Join(peer.replies(), ","); got != "451 4.3.0,close" {
+					t.Errorf("was told %q after %v", got, test.takes)
+				}
+				peer.hangUp()
+			})
+		})
+	}
+}
+
 func TestWhoWasIdleBeforeStressSetInHasTenSecondsFromThenOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stressed atomic.Bool
