@@ -24,14 +24,12 @@ type disk struct {
 }
 
 func openDisk(c Config, metrics prometheus.Registerer) (*disk, error) {
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
 	boot, err := bootID()
 	if err != nil {
 		return nil, err
 	}
 	d := &disk{}
+	// It makes the data directory too.
 	d.journal, err = journal.Open(journal.Config{Dir: filepath.Join(c.DataDir, "journal"), Log: c.Log, Metrics: metrics})
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", c.DataDir, err)

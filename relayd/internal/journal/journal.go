@@ -173,7 +173,7 @@ func Open(c Config) (*Journal, error) {
 	if c.retry == 0 {
 		c.retry = retryPause
 	}
-	if err := makeDir(c.Dir); err != nil {
+	if err := makeDir(c.Dir, syncDir); err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", c.Dir, err)
 	}
 	lock, err := lockDir(c.Dir)
@@ -276,14 +276,32 @@ func (j *Journal) Close() error {
 	return j.closeErr
 }
 
-// makeDir makes dir and syncs its parent, so that the name survives too.
-func makeDir(dir string) error {
+// makeDir makes dir and those above it that are missing, and syncs where their names
+// are, so that the names survive too; that of dir always, for a process may have ended
+// before it had come to that.
+func makeDir(dir string, sync func(dir string) error) error {
+	parents := []string{filepath.Dir(dir)}
+	for at := parents[0]; ; at = filepath.Dir(at) {
+		if _, err := os.Stat(at); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		parents = append(parents, filepath.Dir(at))
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	parent, err := os.Open(filepath.Dir(dir))
+	for _, parent := range parents {
+		if err := sync(parent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(parent.Sync(), parent.Close())
+	return errors.Join(d.Sync(), d.Close())
 }

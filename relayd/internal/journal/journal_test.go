@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -203,6 +204,24 @@ func TestTheDirectoryIsPrivate(t *testing.T) {
 	}
 	if info.Mode().Perm() != 0o700 {
 		t.Errorf("mode %v", info.Mode())
+	}
+}
+
+// On its first start an edge makes its data directory too: a power cut that took that
+// name would take all below it.
+func TestEveryDirectoryThatIsMadeIsSyncedWhereItsNameIs(t *testing.T) {
+	root := t.TempDir()
+	var synced []string
+	record := func(dir string) error {
+		synced = append(synced, dir)
+		return syncDir(dir)
+	}
+	dir := filepath.Join(root, "lib", "edge", "journal")
+	for _, want := range [][]string{{filepath.Join(root, "lib", "edge"), filepath.Join(root, "lib"), root}, {filepath.Join(root, "lib", "edge")}} {
+		synced = nil
+		if err := makeDir(dir, record); err != nil || !slices.Equal(synced, want) {
+			t.Errorf("synced %v, want %v: %v", synced, want, err)
+		}
 	}
 }
 
