@@ -425,7 +425,7 @@ func TestNoticesGoOutOnceADay(t *testing.T) {
 		if left := len(notices("edge_1")); total > 0 && left != total-1 {
 			t.Errorf("%d of %d instructions are left after the first was acknowledged", left, total)
 		}
-		f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(1 << 40, true) })
+		f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error { return tx.AcknowledgeInstructions(1<<40, true) })
 		if left := len(notices("edge_1")); left != 0 {
 			t.Errorf("%d instructions are left after all were acknowledged", left)
 		}
