@@ -2123,7 +2123,7 @@ type QueueItem struct {
 	LastReply *string `json:"last_reply,omitempty"`
 	MessageID string  `json:"message_id"`
 
-	// NextAttemptAt Absent before the first attempt.
+	// NextAttemptAt Absent before the first attempt, and where it is held or quarantined.
 	NextAttemptAt *time.Time `json:"next_attempt_at,omitempty"`
 
 	// Partner The key of a partner.

@@ -111,6 +111,9 @@ func notWaiting(err error) error {
 }
 
 func queueItemToAPI(row store.QueuedMessage) api.QueueItem {
+	if row.State != store.Queued { // what is known was planned before that
+		row.NextAttemptAt = nil
+	}
 	return api.QueueItem{
 		MessageID: row.MessageID, Edge: row.Edge, Partner: row.Partner, Domain: row.Domain, Sender: optional(row.Sender),
 		Destination: row.Destination, Recipients: row.Remaining, State: api.QueueState(row.State), Attempts: row.Attempts,

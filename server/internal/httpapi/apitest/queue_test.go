@@ -104,8 +104,8 @@ func TestAnOperationOnTheQueueGoesToTheEdgesAndComesBack(t *testing.T) {
 		if told := w.askAs(t, credential, "GET", "/v1/edge/policy?acknowledged=1", nil)["instructions"]; len(told.([]any)) != 0 {
 			t.Errorf("after it was acknowledged the edge is told %v", told)
 		}
-		if why := text(w.onlyItem(t, "?state=held"), "delay_reason"); why != "held" {
-			t.Errorf("what is held waits because of %q", why)
+		if held := w.onlyItem(t, "?state=held"); text(held, "delay_reason") != "held" || held["next_attempt_at"] != nil {
+			t.Errorf("what is held is shown as %v, want that it is held and not tried", held)
 		}
 		op = w.ask(t, "GET", "/v1/queue/operations/"+text(op, "id"), nil)
 		if op["edges_done"] != 1.0 || op["edges_acknowledged"] != 1.0 || op["messages"] != 1.0 || op["finished_at"] == nil {
