@@ -63,53 +63,58 @@ const (
 	second = "01KAQ7M2Z8Y3F6N5T4R1W0X9VB"
 )
 
+// queueStep is what an edge tells, and what is in the queue then.
+type queueStep struct {
+	name   string
+	events []store.Event
+	want   []string
+}
+
+func queueSteps() []queueStep {
+	deferred := outcome(store.EventDeferred, first, "b@y.example")
+	deferred.Attempts, deferred.NextAttemptAt, deferred.Reply, deferred.RemoteHost = 3, noon.Add(time.Minute), "450 4.2.0 later", "mx.y.example"
+	deferred.TLS, deferred.DelayReason = "TLS 1.3 dane", "deferred"
+	return []queueStep{
+		{"accepted", []store.Event{accepted(first, "acme.example", "y.example", "y.example", "z.example")}, []string{
+			first + " y.example 2 queued 0", first + " z.example 1 queued 0",
+		}},
+		{"come and gone in one batch", []store.Event{
+			accepted(second, "acme.example", "y.example"), outcome(store.EventDelivered, second, "b@y.example"),
+		}, []string{first + " y.example 2 queued 0", first + " z.example 1 queued 0"}},
+		{"not served", []store.Event{accepted(second, "foreign.example", "y.example")}, []string{
+			first + " y.example 2 queued 0", first + " z.example 1 queued 0",
+		}},
+		{"deferred", []store.Event{deferred}, []string{first + " y.example 2 queued 3", first + " z.example 1 queued 0"}},
+		{"held", []store.Event{{Kind: store.EventHeld, MessageID: first, Domain: "acme.example", RecipientDomains: []string{"z.example"}}}, []string{
+			first + " y.example 2 queued 3", first + " z.example 1 held 0",
+		}},
+		{"released, one bounced", []store.Event{
+			{Kind: store.EventReleased, MessageID: first, RecipientDomains: []string{"z.example"}}, outcome(store.EventBounced, first, "b@y.example"),
+		}, []string{first + " y.example 1 queued 3", first + " z.example 1 queued 0"}},
+		{"expired, quarantined", []store.Event{
+			outcome(store.EventExpired, first, "c@y.example"), {Kind: store.EventQuarantined, MessageID: first, Detail: "a torn envelope"},
+		}, []string{first + " z.example 1 quarantined 0"}},
+		{"released", []store.Event{{Kind: store.EventReleased, MessageID: first, RecipientDomains: []string{"z.example"}}}, []string{
+			first + " z.example 1 queued 0",
+		}},
+		{"cancelled", []store.Event{outcome(store.EventCancelled, first, "d@z.example")}, []string{}},
+		{"damaged beyond reading", []store.Event{
+			accepted(second, "acme.example", "y.example", "z.example"), {Kind: store.EventQuarantined, MessageID: second},
+		}, []string{second + " y.example 1 quarantined 0", second + " z.example 1 quarantined 0"}},
+		{"cancelled whole", []store.Event{{Kind: store.EventCancelled, MessageID: second}}, []string{}},
+		{"an attempt of a message that nothing is known of", []store.Event{outcome(store.EventDeferred, second, "b@y.example")}, []string{
+			second + " y.example 1 queued 0",
+		}},
+		{"told again", []store.Event{accepted(second, "acme.example", "w.example")}, []string{second + " w.example 1 queued 0"}},
+	}
+}
+
 func TestTheQueueIsWhatTheEventsTell(t *testing.T) {
 	each(t, func(t *testing.T, f *fixture) {
 		f.addPartner(t, acme)
 		f.addDomain(t, acme, "acme.example", nil)
 		f.addEdge(t, "edge_1")
-		next := noon.Add(time.Minute)
-		deferred := outcome(store.EventDeferred, first, "b@y.example")
-		deferred.Attempts, deferred.NextAttemptAt, deferred.Reply, deferred.RemoteHost = 3, next, "450 4.2.0 later", "mx.y.example"
-		deferred.TLS, deferred.DelayReason = "TLS 1.3 dane", "deferred"
-		steps := []struct {
-			name   string
-			events []store.Event
-			want   []string
-		}{
-			{"accepted", []store.Event{accepted(first, "acme.example", "y.example", "y.example", "z.example")}, []string{
-				first + " y.example 2 queued 0", first + " z.example 1 queued 0",
-			}},
-			{"come and gone in one batch", []store.Event{
-				accepted(second, "acme.example", "y.example"), outcome(store.EventDelivered, second, "b@y.example"),
-			}, []string{first + " y.example 2 queued 0", first + " z.example 1 queued 0"}},
-			{"not served", []store.Event{accepted(second, "foreign.example", "y.example")}, []string{
-				first + " y.example 2 queued 0", first + " z.example 1 queued 0",
-			}},
-			{"deferred", []store.Event{deferred}, []string{first + " y.example 2 queued 3", first + " z.example 1 queued 0"}},
-			{"held", []store.Event{{Kind: store.EventHeld, MessageID: first, Domain: "acme.example", RecipientDomains: []string{"z.example"}}}, []string{
-				first + " y.example 2 queued 3", first + " z.example 1 held 0",
-			}},
-			{"released, one bounced", []store.Event{
-				{Kind: store.EventReleased, MessageID: first, RecipientDomains: []string{"z.example"}}, outcome(store.EventBounced, first, "b@y.example"),
-			}, []string{first + " y.example 1 queued 3", first + " z.example 1 queued 0"}},
-			{"expired, quarantined", []store.Event{
-				outcome(store.EventExpired, first, "c@y.example"), {Kind: store.EventQuarantined, MessageID: first, Detail: "a torn envelope"},
-			}, []string{first + " z.example 1 quarantined 0"}},
-			{"released", []store.Event{{Kind: store.EventReleased, MessageID: first, RecipientDomains: []string{"z.example"}}}, []string{
-				first + " z.example 1 queued 0",
-			}},
-			{"cancelled", []store.Event{outcome(store.EventCancelled, first, "d@z.example")}, []string{}},
-			{"damaged beyond reading", []store.Event{
-				accepted(second, "acme.example", "y.example", "z.example"), {Kind: store.EventQuarantined, MessageID: second},
-			}, []string{second + " y.example 1 quarantined 0", second + " z.example 1 quarantined 0"}},
-			{"cancelled whole", []store.Event{{Kind: store.EventCancelled, MessageID: second}}, []string{}},
-			{"an attempt of a message that nothing is known of", []store.Event{outcome(store.EventDeferred, second, "b@y.example")}, []string{
-				second + " y.example 1 queued 0",
-			}},
-			{"told again", []store.Event{accepted(second, "acme.example", "w.example")}, []string{second + " w.example 1 queued 0"}},
-		}
-		for _, step := range steps {
+		for _, step := range queueSteps() {
 			if step.name == "told again" { // which an edge does that was set back
 				f.write(t, store.EdgeTenant("edge_1", nil), func(tx *store.Tx) error {
 					_, err := tx.RecordEvents(store.EventBatch{Generation: 2, FirstKept: 1})
@@ -134,7 +139,7 @@ func TestTheQueueIsWhatTheEventsTell(t *testing.T) {
 					rows, err := tx.QueuedMessage(first)
 					if err == nil && (len(rows) != 2 || rows[0].LastReply != "450 4.2.0 later" || rows[0].RemoteHost != "mx.y.example" ||
 						rows[0].TLS != "TLS 1.3 dane" || rows[0].DelayReason != "deferred" || rows[1].DelayReason != "" ||
-						!rows[0].NextAttemptAt.Equal(next) || rows[0].Sender != "anna@acme.example" || rows[1].NextAttemptAt != nil) {
+						!rows[0].NextAttemptAt.Equal(noon.Add(time.Minute)) || rows[0].Sender != "anna@acme.example" || rows[1].NextAttemptAt != nil) {
 						t.Errorf("got %+v", rows)
 					}
 					return err
