@@ -180,8 +180,16 @@ func (c *clock) now() time.Time {
 	return c.base.Add(c.local().Sub(c.mark))
 }
 
-// set takes now, said by the control plane between two local instants.
+// exactEnough is how long a call may take and still correct a clock that may be right.
+const exactEnough = time.Second
+
+// set takes now, said by the control plane between two local instants. They bound what
+// is known of it: a slow call corrects only a clock that cannot be right.
 func (c *clock) set(now, asked, answered time.Time) {
-	c.base, c.mark = now, asked.Add(answered.Sub(asked)/2)
+	took := answered.Sub(asked)
+	if have := c.base.Add(answered.Sub(c.mark)); took > exactEnough && !c.mark.IsZero() && !have.Before(now) && !have.After(now.Add(took)) {
+		return
+	}
+	c.base, c.mark = now, asked.Add(took/2)
 	c.offset = c.base.Round(0).Sub(c.mark.Round(0)) // of the wall clocks
 }

@@ -377,20 +377,6 @@ func TestUnitsAreWorthlessOnceTheirDayIsOver(t *testing.T) {
 	spending.Undo()
 }
 
-func TestClockIsCorrectedByTheControlPlane(t *testing.T) {
-	e := startOne(t)
-	local := noon().Add(-3 * time.Hour) // this host is behind
-	e.ledger.clock.local = func() time.Time { return local }
-	e.stock(t, 1)
-	if got := e.ledger.Now(); !got.Equal(noon()) {
-		t.Errorf("the ledger thinks it is %s, want %s", got, noon())
-	}
-	local = local.Add(12 * time.Hour) // midnight there, 9 p.m. here
-	if d := e.ledger.Peek(domain, 1); d.Outcome != quota.Unavailable {
-		t.Errorf("by the control plane's clock the day is over, units are %s", d.Outcome)
-	}
-}
-
 func TestRecalledUnitsGoBackAndServeAnotherEdge(t *testing.T) {
 	p := newPlane()
 	one, two := newEdge(t, p, t.TempDir(), "one"), newEdge(t, p, t.TempDir(), "two")
