@@ -3,6 +3,7 @@ package deliver_test
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -233,6 +234,9 @@ func TestAMessageThatTheServerSaysItCannotTakeIsNotSent(t *testing.T) {
 			}
 			if asked := strings.Contains(strings.Join(mx.Commands(), "\n"), "MAIL"); asked != (c.want == delivered) {
 				t.Errorf("commands %q", mx.Commands())
+			}
+			if m := mx.Messages(); len(m) == 1 && strings.Contains(m[0].FromParams, "SMTPUTF8") != slices.Contains(c.extensions, "SMTPUTF8") {
+				t.Errorf("MAIL with %q", m[0].FromParams)
 			}
 		})
 	}

@@ -231,6 +231,26 @@ func TestAConnectionThatDiedInThePoolIsReplaced(t *testing.T) {
 	}
 }
 
+func TestAConnectionIsNotUsedBeyondAHundredMessagesOrA421(t *testing.T) {
+	for name, c := range map[string]struct {
+		script   relaytest.Script
+		messages int
+	}{
+		"a hundred": {messages: 101},
+		// RFC 5321 3.8: the server closes after it, if not at once.
+		"421": {messages: 2, script: relaytest.Script{On: map[relaytest.Stage]relaytest.Action{relaytest.StageBody: relaytest.Say("421 4.3.2 soon")}}},
+	} {
+		mx := relaytest.StartMX(t, c.script)
+		s := newSender(t, nil)
+		for range c.messages {
+			s.Attempt(t.Context(), jobTo(mx, mail, "b@y.test"))
+		}
+		if n := mx.Connections(); n != 2 {
+			t.Errorf("%s: %d connections for %d messages, want 2", name, n, c.messages)
+		}
+	}
+}
+
 func TestARefusedTransactionLeavesTheConnectionUsable(t *testing.T) {
 	mx := relaytest.StartMX(t, relaytest.Script{
 		Extensions: []string{"PIPELINING"},

@@ -53,6 +53,14 @@ func TestAPasswordIsNeverSentInPlainTextBeyondLoopback(t *testing.T) {
 	if f == nil || f.class != queue.TempFail || !strings.Contains(f.text, "without TLS") {
 		t.Errorf("got %v", f)
 	}
+	s, err := New(Config{Hostname: "edge1.relay.test", Resolvers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, f := s.targetsFor(t.Context(), &queue.Job{Route: queue.Route{Host: "8.8.8.8", Credentials: creds}})
+	if f != nil || len(found) != 1 || found[0].demand.level != verified {
+		t.Errorf("a route with a password leads to %+v (%v)", found, f)
+	}
 	ways := demandForSecrets([]target{
 		{addr: netip.MustParseAddrPort("192.0.2.1:587")}, {addr: netip.MustParseAddrPort("127.0.0.1:587")},
 	}, queue.Route{Host: "smart.test", Credentials: creds})

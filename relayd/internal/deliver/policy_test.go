@@ -208,6 +208,9 @@ func TestRow45MailArrivesDespiteEveryFaultWhereNothingIsEnforced(t *testing.T) {
 			if got.Class != queue.Delivered {
 				t.Errorf("got %s %q (%v)", brief(got), got.Text, got.Err)
 			}
+			if fault == "TLS 1.0" && got.TLS != "TLS 1.0 encrypted" { // old, and better than none
+				t.Errorf("over %q", got.TLS)
+			}
 			d.saw(1, false)
 		})
 	}
@@ -363,6 +366,27 @@ func TestTLSARecordsCountOnlyBehindAnUnbrokenPath(t *testing.T) {
 				t.Errorf("got %s over %q (%s: %v), want %s", brief(got), got.TLS, got.Text, got.Err, c.want)
 			}
 		})
+	}
+}
+
+// RFC 7672 8.1: a server with many names shows the certificate that the records are about.
+func TestAServerIsAskedForTheNameThatItsTLSARecordsAreAt(t *testing.T) {
+	conf := relaytest.NewAuthority(t, "web").Issue(t, time.Hour, "h.z.test")
+	fits := relaytest.TLSA(t, conf.Certificates[0].Leaf, 3, 1, 1)
+	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if hello.ServerName != "h.z.test" {
+			return nil, fmt.Errorf("no certificate for %q", hello.ServerName)
+		}
+		return nil, nil
+	}
+	d := newSecured(t, relaytest.Script{TLS: conf}, nil)
+	d.dns.Set("mx.y.test", "CNAME h.z.test.")
+	d.dns.Set("h.z.test", "A 127.0.0.1")
+	d.dns.Set(fmt.Sprintf("_%d._tcp.h.z.test", d.mx.Port()), fits)
+	d.dns.Sign("y.test")
+	d.dns.Sign("z.test")
+	if got := d.send(); got.TLS != "TLS 1.3 dane" {
+		t.Errorf("got %s over %q (%s: %v)", brief(got), got.TLS, got.Text, got.Err)
 	}
 }
 

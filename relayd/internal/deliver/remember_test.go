@@ -9,6 +9,8 @@ import (
 	"activerelay/relayd/internal/deliver"
 	"activerelay/relayd/internal/queue"
 	"activerelay/relayd/relaytest"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func TestAnMTASTSPolicyDecidesWhichServersGetMail(t *testing.T) {
@@ -20,6 +22,7 @@ func TestAnMTASTSPolicyDecidesWhichServersGetMail(t *testing.T) {
 		tls     bool
 		want    string
 		channel string
+		noted   int // failures of a policy in testing
 	}{
 		{name: "enforced, named", publish: func(d *secured) { d.sts("a1", "enforce", "mx.y.test") }, tls: true, want: "delivered 250 2.0.0", channel: "TLS 1.3 sts"},
 		{
@@ -32,8 +35,23 @@ func TestAnMTASTSPolicyDecidesWhichServersGetMail(t *testing.T) {
 				d.dns.Set("mx.evil.test", "A 127.0.0.1")
 			},
 		},
-		{name: "testing, not named", publish: func(d *secured) { d.sts("a1", "testing", "other.y.test") }, tls: true, want: "delivered 250 2.0.0", channel: "TLS 1.3 encrypted"},
-		{name: "testing, no TLS", publish: func(d *secured) { d.sts("a1", "testing", "mx.y.test") }, want: "delivered 250 2.0.0", channel: "none"},
+		{name: "testing, named", publish: func(d *secured) { d.sts("a1", "testing", "mx.y.test") }, tls: true, want: "delivered 250 2.0.0", channel: "TLS 1.3 encrypted"},
+		{
+			name: "testing, not named", publish: func(d *secured) { d.sts("a1", "testing", "other.y.test") }, tls: true,
+			want: "delivered 250 2.0.0", channel: "TLS 1.3 encrypted", noted: 1,
+		},
+		{
+			name: "testing, a certificate for another name", tls: true, want: "delivered 250 2.0.0", channel: "TLS 1.3 encrypted", noted: 1,
+			publish: func(d *secured) {
+				d.sts("a1", "testing", "third.y.test")
+				d.dns.Set("y.test", "MX 10 third.y.test.")
+				d.dns.Set("third.y.test", "A 127.0.0.1")
+			},
+		},
+		{
+			name: "testing, no TLS", publish: func(d *secured) { d.sts("a1", "testing", "mx.y.test") },
+			want: "delivered 250 2.0.0", channel: "none", noted: 1,
+		},
 		{name: "none", publish: func(d *secured) { d.sts("a1", "none", "mx.y.test") }, want: "delivered 250 2.0.0", channel: "none"},
 		{
 			name: "the record is there, the policy is not", want: "delivered 250 2.0.0", channel: "none",
@@ -50,11 +68,18 @@ func TestAnMTASTSPolicyDecidesWhichServersGetMail(t *testing.T) {
 				script.TLS = named.Clone()
 				script.TLS.Certificates = append(script.TLS.Certificates, stranger.Certificates...)
 			}
-			d := newSecured(t, script, func(conf *deliver.Config) { conf.RootCAs = ca.Pool() })
+			var registry *prometheus.Registry
+			d := newSecured(t, script, func(conf *deliver.Config) {
+				registry = prometheus.NewRegistry()
+				conf.RootCAs, conf.Metrics = ca.Pool(), registry
+			})
 			d.host = relaytest.StartPolicyHost(t, ca, "", "mta-sts.y.test")
 			d.start()
 			c.publish(d)
 			got := d.send()
+			if n := counter(t, registry, "relayd_deliver_sts_testing_failures_total"); n != c.noted {
+				t.Errorf("%d failures noted, want %d", n, c.noted)
+			}
 			if brief(got) != c.want || got.TLS != c.channel {
 				t.Errorf("got %s over %q (%s: %v), want %s over %q", brief(got), got.TLS, got.Text, got.Err, c.want, c.channel)
 			}
@@ -147,6 +172,26 @@ func TestRow45ADestinationThatTookTLSIsNotSentPlainTextAgain(t *testing.T) {
 	}
 }
 
+func TestOnlyMailThatADestinationTookByMXCountsAsTLSThatItTook(t *testing.T) {
+	refuses := map[relaytest.Stage]relaytest.Action{relaytest.StageRcpt: relaytest.Say("450 4.2.0 later")}
+	d := newSecured(t, relaytest.Script{}, nil)
+	conf := d.ca.Issue(t, time.Hour, "mx.y.test")
+	d.mx = relaytest.StartMX(t, relaytest.Script{TLS: conf, On: refuses})
+	d.start()
+	if got := d.send(); brief(got) != "temporary 450 4.2.0" || got.TLS != "TLS 1.3 encrypted" {
+		t.Fatalf("got %s over %q", brief(got), got.TLS)
+	}
+	smarthost := jobTo(relaytest.StartMX(t, relaytest.Script{TLS: conf}), mail, "b@y.test")
+	if got := d.sender.Attempt(t.Context(), smarthost); briefs(got) != "delivered 250 2.0.0" || got[0].TLS != "TLS 1.3 encrypted" {
+		t.Fatalf("got %s over %q", briefs(got), got[0].TLS)
+	}
+	d.mx = relaytest.StartMX(t, relaytest.Script{})
+	d.start()
+	if got := d.send(); got.Class != queue.Delivered || got.TLS != "none" {
+		t.Errorf("got %s over %q (%s)", brief(got), got.TLS, got.Text)
+	}
+}
+
 func TestAPlainConnectionIsNotUsedAgainOnceTheDestinationTookTLS(t *testing.T) {
 	d := newSecured(t, relaytest.Script{}, func(c *deliver.Config) { c.IdleConnections = 10 })
 	if got := d.send(); got.Class != queue.Delivered || got.TLS != "none" {
@@ -219,6 +264,7 @@ func TestREQUIRETLSMailGoesOnlyWhereItStaysEncryptedOrBack(t *testing.T) {
 			want: passed, params: "REQUIRETLS",
 		},
 		{name: "nobody vouches for the MX", script: good, want: refused},
+		{name: "MX not named by MTA-STS", script: good, publish: func(d *secured) { d.sts("a1", "testing", "other.y.test") }, want: refused},
 		{name: "not offered", script: relaytest.Script{TLS: conf}, publish: signed, want: refused},
 		{name: "offered only in plain text", script: relaytest.Script{Extensions: offered}, publish: signed, want: refused},
 		{

@@ -351,6 +351,13 @@ func TestADomainThatTookTLSIsRememberedForItsTime(t *testing.T) {
 	if !took("Y.test.") || took("z.test") {
 		t.Errorf("after a restart and 80 days: y.test %v, z.test %v", took("y.test"), took("z.test"))
 	}
+	shorter, err := tlspolicy.OpenMemory(tlspolicy.MemoryConfig{Journal: d.store, RememberTLS: 7 * 24 * time.Hour, Now: d.clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := shorter.TookTLS("y.test"); ok || err != nil {
+		t.Errorf("under a setting that was made shorter: %v, %v", ok, err)
+	}
 	note("y.test")
 	d.advance(80 * 24 * time.Hour)
 	if !took("y.test") {

@@ -62,7 +62,8 @@ func TestATextThatIsNoPolicyIsRefused(t *testing.T) {
 		"no mode": {"mode: enforce\n", ""}, "no hosts": {"mx: mx.y.test\n", ""}, "no age": {"max_age: 100\n", ""},
 		"negative age": {"100", "-1"}, "age in words": {"100", "long"}, "host with a star inside": {"mx.y.test", "mx.*.test"},
 		"only a star": {"mx.y.test", "*."}, "host with a blank": {"mx.y.test", "mx y"}, "a line without a key": {"mode", "<html>\nmode"},
-		"too many hosts": {"mx: mx.y.test\n", strings.Repeat("mx: mx.y.test\n", maxPatterns+1)},
+		"no hosts, in testing": {"mode: enforce\nmx: mx.y.test\n", "mode: testing\n"},
+		"too many hosts":       {"mx: mx.y.test\n", strings.Repeat("mx: mx.y.test\n", maxPatterns+1)},
 	} {
 		text := strings.Replace(good, change[0], change[1], 1)
 		if _, err := parsePolicy(text, "a1", time.Now()); !errors.Is(err, errPolicy) {
