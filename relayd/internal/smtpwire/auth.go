@@ -90,15 +90,10 @@ func (c *Conn) ask(challenge []byte) (response []byte, ok bool) {
 	c.authing = false
 	c.busy()
 	switch {
-	case errors.Is(err, errLineTooLong):
-		c.refuse(Refusal{
-			Stage: reason.StageAuth, Slug: reason.LineTooLong,
-			Args: reason.Args{Variant: reason.InAuth, Limit: maxAuthBytes},
-		})
-		return nil, false
 	case err != nil:
-		c.readFailed(err)
-		c.ended = true
+		if !c.readFailed(err) {
+			c.ended = true
+		}
 		return nil, false
 	case string(line) == "*":
 		c.refuse(Refusal{Stage: reason.StageAuth, Slug: reason.AuthCancelled})

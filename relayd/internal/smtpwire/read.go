@@ -30,6 +30,7 @@ type input struct {
 // Why no line could be read.
 var (
 	errLineTooLong = errors.New("line is too long")
+	errAuthTooLong = errors.New("line of AUTH is too long")
 	errEndless     = errors.New("line does not end")
 	errNotSMTP     = errors.New("not SMTP")
 	errClosing     = errors.New("server is closing")
@@ -44,17 +45,17 @@ func (c *Conn) readLine() ([]byte, error) {
 			return nil, errNotSMTP
 		}
 		line, found := c.cutLine()
-		limit := maxCommandBytes
+		limit, tooLong := maxCommandBytes, errLineTooLong
 		if c.isAuthLine(line, found) {
-			limit = maxAuthBytes
+			limit, tooLong = maxAuthBytes, errAuthTooLong
 		}
 		switch {
 		case found && len(line)+len("\r\n") <= limit:
 			return line, nil
 		case found:
-			return nil, errLineTooLong
+			return nil, tooLong
 		case c.w-c.r >= limit:
-			return nil, c.skipLine()
+			return nil, c.skipLine(tooLong)
 		}
 		if err := c.fill(); err != nil {
 			return nil, err
@@ -97,7 +98,7 @@ func (c *Conn) isAuthLine(line []byte, found bool) bool {
 }
 
 // skipLine drops the rest of a line that is too long. It always fails.
-func (c *Conn) skipLine() error {
+func (c *Conn) skipLine(tooLong error) error {
 	for skipped := 0; skipped <= maxSkippedBytes; {
 		window := c.buf[c.r:c.w]
 		if i := bytes.Index(window, []byte("\r\n")); i >= 0 {
@@ -106,7 +107,7 @@ func (c *Conn) skipLine() error {
 			}
 			c.r += i + len("\r\n")
 			c.scanned = 0
-			return errLineTooLong
+			return tooLong
 		}
 		drop := len(window)
 		if bytes.HasSuffix(window, []byte("\r")) {
@@ -273,6 +274,12 @@ func (c *Conn) readFailed(err error) bool {
 	case errors.Is(err, errLineTooLong):
 		c.refuse(Refusal{
 			Stage: stage, Slug: reason.LineTooLong, Args: reason.Args{Limit: maxCommandBytes},
+		})
+		return !c.ended
+	case errors.Is(err, errAuthTooLong):
+		c.refuse(Refusal{
+			Stage: reason.StageAuth, Slug: reason.LineTooLong,
+			Args: reason.Args{Variant: reason.InAuth, Limit: maxAuthBytes},
 		})
 		return !c.ended
 	case errors.Is(err, errEndless):

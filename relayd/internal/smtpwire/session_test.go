@@ -115,7 +115,7 @@ func TestALineMayBeSoLong(t *testing.T) {
 		{name: "longer than the buffer", lines: line("NOOP ", bigBuffer+500), want: "500 5.5.2"},
 		{name: "almost too long to skip", lines: line("NOOP ", maxSkippedBytes), want: "500 5.5.2"},
 		{name: "AUTH of 12 KiB", lines: line("AUTH NONE ", maxAuthBytes), want: "504 5.5.4"},
-		{name: "and one byte", lines: line("AUTH NONE ", maxAuthBytes+1), want: "500 5.5.2"},
+		{name: "and one byte", lines: line("AUTH NONE ", maxAuthBytes+1), want: "500 5.5.6"},
 		{name: "response of 12 KiB", lines: "AUTH PLAIN\r\n" + base64(maxAuthBytes-2), want: "334,451 4.3.0"},
 		{name: "longer response", lines: "AUTH PLAIN\r\n" + base64(maxAuthBytes+1), want: "334,500 5.5.6"},
 	}
