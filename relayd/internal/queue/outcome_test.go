@@ -80,28 +80,102 @@ func TestTheSenderIsToldOfARecipientThatIsRefused(t *testing.T) {
 		e := newEdge(t, nil)
 		defer e.close()
 		e.courier.decide = func(_ context.Context, _ queue.Job, recipient string, _ int) queue.Result {
-			if recipient == "b@y.test" {
+			if recipient == "b\u00fc@y.test" {
 				return permanent()
 			}
 			return delivered()
 		}
 		e.run()
-		e.add("anna@example.com", "b@y.test", "c@y.test")
+		e.add("anna@example.com", "b\u00fc@y.test", "c@y.test")
 		synctest.Wait()
 		var notice string
 		for _, a := range e.courier.all() {
 			if a.job.Sender.IsNull() {
 				notice = a.text
-				if a.to() != "anna@example.com" {
-					t.Errorf("the notification goes to %q", a.to())
+				if a.to() != "anna@example.com" || !slices.Equal(a.job.Recipients[0].Notify, []string{"NEVER"}) {
+					t.Errorf("the notification goes to %+v", a.job.Recipients)
+				}
+				if !a.job.UTF8 || !a.job.EightBit {
+					t.Errorf("the notification names an address beyond ASCII: UTF8 %v, EightBit %v", a.job.UTF8, a.job.EightBit)
 				}
 			}
 		}
-		if !strings.Contains(notice, "b@y.test") || !strings.Contains(notice, "550 5.1.1 unknown") || strings.Contains(notice, "c@y.test") {
+		if !strings.Contains(notice, "b\u00fc@y.test") || !strings.Contains(notice, "550 5.1.1 unknown") || strings.Contains(notice, "c@y.test") {
 			t.Errorf("notification:\n%s", notice)
 		}
 		if s := e.queue.Stats(); s != (queue.Stats{}) {
 			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// A bounce says why in a word of the registry, and whoever may get a message twice is warned.
+func TestAnEventSaysWhyMailBouncedOrMayArriveTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEdge(t, nil)
+		defer e.close()
+		e.courier.decide = func(_ context.Context, job queue.Job, recipient string, attempt int) queue.Result {
+			status, _, _ := strings.Cut(recipient, "@")
+			switch {
+			case job.Sender.IsNull():
+				return delivered()
+			case status == "twice" && attempt == 1:
+				return queue.Result{Enhanced: "4.4.2", Text: "cut", Host: "mx.test[192.0.2.1]:25", Uncertain: true}
+			case status == "twice":
+				return delivered()
+			}
+			return queue.Result{Class: queue.PermFail, Enhanced: status, Text: "no"}
+		}
+		e.run()
+		want := map[string]string{
+			"5.1.10@y.test": "recipient-null-mx", "5.1.2@y.test": "recipient-domain-unknown", "5.4.6@y.test": "routing-loop",
+			"5.7.30@y.test": "delivery-refused",
+		}
+		for to := range want {
+			e.add("anna@example.com", to)
+		}
+		e.add("anna@example.com", "twice@y.test")
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		twice := 0
+		for _, event := range e.events {
+			if reason := want[*event.Recipient]; reason != "" && (event.Reason == nil || *event.Reason != reason) {
+				t.Errorf("%s: reason %v, want %s", *event.Recipient, event.Reason, reason)
+			}
+			if event.Detail != nil && strings.Contains(*event.Detail, "may arrive twice") && *event.Recipient == "twice@y.test" {
+				twice++
+			}
+		}
+		if twice != 1 || len(e.events) != len(want)+2 {
+			t.Errorf("%d warnings in %d events", twice, len(e.events))
+		}
+	})
+}
+
+func TestTheSenderIsToldAlsoWhereTheTextIsDamagedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEdge(t, nil)
+		defer e.close()
+		e.courier.decide = func(_ context.Context, job queue.Job, _ string, _ int) queue.Result {
+			if job.Sender.IsNull() {
+				return delivered()
+			}
+			b := e.journal.NewBatch()
+			defer b.Discard()
+			b.Delete([]byte("sb" + job.MessageID))
+			if err := e.journal.Commit(b); err != nil {
+				t.Error(err)
+			}
+			return permanent()
+		}
+		e.store("anna@example.com", "b@y.test") // and found, so that its text is nowhere but on the disk
+		e.run()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if tried, want := e.courier.tried(), []string{"b@y.test", "anna@example.com"}; !slices.Equal(tried, want) {
+			t.Errorf("attempts %q, want %q", tried, want)
 		}
 	})
 }
@@ -204,6 +278,7 @@ func TestAMessageThatIsNeverTakenExpiresOnceAndItsSenderIsTold(t *testing.T) {
 			return temporary()
 		}
 		e.run()
+		began := time.Now()
 		e.add("anna@example.com", "b@y.test")
 		time.Sleep(48 * time.Hour)
 		synctest.Wait()
@@ -212,10 +287,16 @@ func TestAMessageThatIsNeverTakenExpiresOnceAndItsSenderIsTold(t *testing.T) {
 			t.Errorf("events %q", kinds)
 		}
 		var notices []string
+		var last time.Duration
 		for _, a := range e.courier.all() {
 			if a.job.Sender.IsNull() {
 				notices = append(notices, a.text)
+			} else {
+				last = a.at.Sub(began)
 			}
+		}
+		if last != 24*time.Hour {
+			t.Errorf("the last attempt was made after %v", last)
 		}
 		if len(notices) != 2 || !strings.Contains(notices[0], "Action: delayed") || !strings.Contains(notices[1], "Action: failed") {
 			t.Errorf("%d notifications, want one of the delay and one of the end: %q", len(notices), notices)
