@@ -3438,7 +3438,7 @@ type ListQueueParams struct {
 	// State Only what is in this state.
 	State *QueueState `form:"state,omitempty" json:"state,omitempty"`
 
-	// Edge Only what waits at this edge.
+	// Edge Only what waits at this edge, named by its id.
 	Edge *string `form:"edge,omitempty" json:"edge,omitempty"`
 
 	// PageSize How many items a page holds at the most; 50 when absent.
@@ -3483,7 +3483,7 @@ type SummariseQueueParams struct {
 	// State Only what is in this state.
 	State *QueueState `form:"state,omitempty" json:"state,omitempty"`
 
-	// Edge Only what waits at this edge.
+	// Edge Only what waits at this edge, named by its id.
 	Edge *string `form:"edge,omitempty" json:"edge,omitempty"`
 }
 

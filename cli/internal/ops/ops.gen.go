@@ -2495,7 +2495,7 @@ func Table() []Op {
 					In:   "query",
 					Field: Field{
 						Flag: "edge",
-						Help: "Only what waits at this edge",
+						Help: "Only what waits at this edge, named by its id",
 						Kind: "string",
 					},
 				},
@@ -2847,7 +2847,7 @@ func Table() []Op {
 					In:   "query",
 					Field: Field{
 						Flag: "edge",
-						Help: "Only what waits at this edge",
+						Help: "Only what waits at this edge, named by its id",
 						Kind: "string",
 					},
 				},

@@ -222,6 +222,17 @@ func TestAPartnerActsOnItsOwnQueueOnly(t *testing.T) {
 	}
 }
 
+// Whoever names it wrongly must not take its queue for empty, and the edge for one that can go.
+func TestTheQueueOfAnEdgeIsAskedForByItsIDAndNotByItsName(t *testing.T) {
+	w := newWorld(t)
+	id, _ := w.joinEdge(t)
+	name := text(w.ask(t, "GET", "/v1/edges/"+id, nil), "name")
+	for _, path := range []string{"/v1/queue/messages", "/v1/queue/summary"} {
+		w.do(t, call{method: "GET", path: path + "?edge=" + id, token: w.Token}).wants(t, http.StatusOK, "")
+		w.do(t, call{method: "GET", path: path + "?edge=" + name, token: w.Token}).wants(t, http.StatusBadRequest, "invalid-request")
+	}
+}
+
 func TestWhoRetiresAnEdgeIsToldWhatItLeaves(t *testing.T) {
 	w := newWorld(t)
 	s := w.scene(t, "acme")
