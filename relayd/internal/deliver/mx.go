@@ -145,7 +145,8 @@ func (s *Sender) mailHost(h host) host {
 }
 
 // resolveHost finds the host's addresses, IPv4 first. An address in place of
-// a name is taken as it is: only routes have those.
+// a name is taken as it is: routes may have those, MX records should not (RFC 5321
+// 5.1), but a slip of the pen there costs nobody his mail.
 func (s *Sender) resolveHost(ctx context.Context, h host) host {
 	if addr, err := netip.ParseAddr(strings.Trim(h.name, "[]")); err == nil {
 		h.name, h.addrs = addr.String(), []netip.Addr{addr}

@@ -39,7 +39,7 @@ type Job struct {
 	Route Route
 	// SizeBytes is the size of the message as stored, before dot-stuffing.
 	SizeBytes int64
-	// EightBit says that the client declared BODY=8BITMIME.
+	// EightBit says that the message has bytes beyond ASCII.
 	EightBit bool
 	// UTF8 says that the client declared SMTPUTF8.
 	UTF8 bool
