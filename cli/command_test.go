@@ -211,7 +211,9 @@ func TestCompletionKnowsChoicesAndObjects(t *testing.T) {
 	d.run(t, "domain", "put", "b.example", "--partner", "acme").expect(t, 0)
 	d.run(t, "partner", "put", "acme", "--name", "Acme").expect(t, 0)
 	p.objects["edges"] = map[string]map[string]any{"edg_1": {"id": "edg_1"}}
-	p.objects["queue"] = map[string]map[string]any{"01A": {"message_id": "01A"}, "02B": {"message_id": "02B"}}
+	p.objects["queue"] = map[string]map[string]any{
+		"01A": {"message_id": "01A"}, "02B": {"message_id": "02B"}, "02B for another destination": {"message_id": "02B"},
+	}
 	for _, c := range []struct {
 		name string
 		args []string

@@ -15,6 +15,9 @@ import (
 // completionTimeout bounds what a press of the tab key may wait for.
 const completionTimeout = 2 * time.Second
 
+// maxOffered is how many objects are asked for.
+const maxOffered = 1000
+
 // completeObjects completes arguments and flags that name an object of the
 // platform with the names of those that the server lists.
 func (a *app) completeObjects(cmd *cobra.Command, op *ops.Op) {
@@ -40,8 +43,9 @@ func (a *app) completeObjects(cmd *cobra.Command, op *ops.Op) {
 	}
 }
 
-// names lists the keys of the objects that a path parameter names. Whatever
-// goes wrong offers nothing: completion has no place for a complaint.
+// names lists the keys of the objects that a path parameter names. What goes
+// wrong is not said, and what had come is offered: completion has no place for a
+// complaint.
 func (a *app) names(cmd *cobra.Command, parameter, prefix string) ([]string, cobra.ShellCompDirective) {
 	const nothing = cobra.ShellCompDirectiveNoFileComp
 	list := a.lister(parameter)
@@ -60,18 +64,19 @@ func (a *app) names(cmd *cobra.Command, parameter, prefix string) ([]string, cob
 	if _, takes := list.Param(ops.Query, "prefix"); takes && prefix != "" {
 		call.Params["prefix"] = []string{prefix}
 	}
-	answer, err := s.client.Do(ctx, call)
-	if err != nil {
-		return nil, nothing
-	}
 	var found []string
-	for _, row := range invoke.Rows(answer.Value, list.Rows) {
-		object, _ := row.(map[string]any)
-		if key, _ := object[list.Columns[0]].(string); key != "" && strings.HasPrefix(key, prefix) {
-			found = append(found, key)
+	for answer, err := range s.client.Pages(ctx, call, maxOffered) {
+		if err != nil {
+			break
+		}
+		for _, row := range invoke.Rows(answer.Value, list.Rows) {
+			object, _ := row.(map[string]any)
+			if key, _ := object[list.Columns[0]].(string); key != "" && strings.HasPrefix(key, prefix) {
+				found = append(found, key)
+			}
 		}
 	}
-	return found, nothing
+	return slices.Compact(found), nothing
 }
 
 // lister is the list of the objects that the path parameter names; the first of

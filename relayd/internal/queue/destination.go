@@ -91,7 +91,8 @@ func judge(results []Result) (v verdict) {
 	for i := range results {
 		r := &results[i]
 		switch {
-		case r.Class == Delivered, r.Code != 0 && r.Code != 421:
+		case r.Class == Delivered, r.Code != 0 && r.Code != 421,
+			r.Class == PermFail && r.Host != "": // it was not asked, for what its EHLO said
 			return verdict{kind: wasReached}
 		case r.Code == 421, strings.HasPrefix(r.Enhanced, "4.4.") && r.Class == TempFail:
 			v = verdict{kind: notReached, result: *r}

@@ -423,6 +423,21 @@ func TestLanesOfDeadDestinationsAreBounded(t *testing.T) {
 	}
 }
 
+func TestAServerWhoseEHLORuledTheMessageOutWasReached(t *testing.T) {
+	for _, c := range []struct {
+		result Result
+		want   verdictKind
+	}{
+		{Result{Class: PermFail, Enhanced: "5.3.4", Host: "mx.test[192.0.2.1]:25"}, wasReached},
+		{Result{Class: PermFail, Enhanced: "5.4.6"}, saysNothing},
+		{Result{Class: TempFail, Enhanced: "4.4.1", Host: "mx.test[192.0.2.1]:25"}, notReached},
+	} {
+		if got := judge([]Result{c.result}).kind; got != c.want {
+			t.Errorf("%+v: %d, want %d", c.result, got, c.want)
+		}
+	}
+}
+
 func TestBackoffGrowsToAnHourWithJitter(t *testing.T) {
 	for _, c := range []struct {
 		attempt int

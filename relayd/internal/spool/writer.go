@@ -144,8 +144,8 @@ func (w *Writer) Prepend(fields []byte) {
 
 // Stage adds the message to b, and sets m.Size. The text of a large message is
 // on the disk when Stage returns; the message itself exists once b is
-// committed. On error b must not be committed. A text in memory is handed over
-// to Body when b is durable, if the Writer was not discarded before.
+// committed. On error b is as it was. A text in memory is handed over to Body when
+// b is durable, if the Writer was not discarded before.
 func (s *Spool) Stage(b *journal.Batch, m *Message, w *Writer) error {
 	if err := w.stageable(m.ID); err != nil {
 		return fmt.Errorf("stage message: %w", err)
