@@ -90,6 +90,11 @@ func (in *intake) abandon() {
 	if in.spending != nil && !in.stored {
 		in.spending.Undo()
 	}
+	in.drop()
+}
+
+// drop gives back the memory or file of what has come.
+func (in *intake) drop() {
 	if err := in.writer.Discard(); err != nil {
 		in.server.Log.Warn("dropping the memory or file of a message", "message_id", in.id, "err", err)
 	}

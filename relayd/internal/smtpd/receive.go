@@ -36,7 +36,9 @@ func (in *intake) receive(r io.Reader) error {
 func (in *intake) Write(p []byte) (int, error) {
 	switch {
 	case in.refused == nil:
-		in.refused = in.keep(in.lines.fix(p))
+		if in.refused = in.keep(in.lines.fix(p)); in.refused != nil {
+			in.drop() // the room is for others, however long the rest takes
+		}
 	case !in.lines.broken:
 		in.lines.fix(p)
 	}

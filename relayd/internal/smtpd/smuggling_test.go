@@ -3,10 +3,12 @@ package smtpd
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"activerelay/api"
 )
@@ -121,6 +123,38 @@ func TestOddLineEndsBehindARefusalAreNotForgotten(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestARefusedMessageTakesNoRoomWhileTheRestOfItComes(t *testing.T) {
+	e := startEdge(t, nil)
+	dirs := make(chan string, 1)
+	e.faults.Store(func(op, path string) error {
+		if op == "create" && strings.HasSuffix(path, "/spool") {
+			dirs <- path
+		}
+		return nil
+	})
+	c := e.hello()
+	c.envelope("anna@ok.test", "carl@sink.test")
+	c.ask("DATA", "354 .*")
+	c.raw(text("anna@ok.test") + strings.Repeat("0123456789abcdef\r\n", 1<<16)) // too large, and there is more to come
+	dir := <-dirs
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for tries := 0; ; tries++ {
+		files, err := os.ReadDir(dir)
+		e.must(err)
+		if len(e.lines("message-too-large")) > 0 && len(files) == 0 {
+			break
+		}
+		if tries == 500 {
+			t.Fatalf("%d files are left after the refusal", len(files))
+		}
+		<-tick.C
+	}
+	c.raw(".\r\n")
+	c.want("(?s)552-.*")
+	c.mail("anna@ok.test", text("anna@ok.test"), queuedAs)
 }
 
 // What is in order is not the last of its connection because it was refused.

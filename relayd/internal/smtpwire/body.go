@@ -227,11 +227,12 @@ func (b *Body) deadline(l *Limits, now time.Time) time.Time {
 	return at
 }
 
-// dataPatience is how long a client may be silent within a message, and until its rate counts. Anybody can begin a message from
-// the null sender, so under stress who has neither logged in nor had a message accepted gets no more time than between commands.
+// dataPatience is how long a client may be silent within a message, and until its rate counts. A message from the null sender
+// anybody can begin, so under stress one from who has neither logged in nor had a message accepted gets no more time than
+// silence between commands.
 func (c *Conn) dataPatience() (idle, grace time.Duration) {
 	l := &c.server.limits
-	if c.authed || c.progress.After(c.began) || !c.server.config.Stressed() {
+	if !c.nullSender || c.authed || c.progress.After(c.began) || !c.server.config.Stressed() {
 		return l.DataIdle, l.DataGrace
 	}
 	return min(l.DataIdle, l.StressIdle), min(l.DataGrace, l.StressIdle)

@@ -38,8 +38,10 @@ type Conn struct {
 	authed  bool
 	authing bool // a line of AUTH comes next
 	inMail  bool
-	asked   bool // for a recipient, in this transaction
-	rcpts   int
+	// nullSender is so in a transaction that began with MAIL FROM:<>.
+	nullSender bool
+	asked      bool // for a recipient, in this transaction
+	rcpts      int
 	// The options of the command in hand; lent to the session.
 	mailOptions smtp.MailOptions
 	rcptOptions smtp.RcptOptions

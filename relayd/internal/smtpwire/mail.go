@@ -39,7 +39,7 @@ func (c *Conn) mail(arg []byte) {
 		c.inMail = c.fail(stage, err)
 		return
 	}
-	c.inMail = true
+	c.inMail, c.nullSender = true, path == ""
 	c.put(sayMail)
 }
 

@@ -215,11 +215,12 @@ func TestUnderStressAClientMayBeSilentForTenSeconds(t *testing.T) {
 // Anybody gets as far as that, with the null sender.
 func TestUnderStressAStrangerMayBeSilentWithinAMessageForTenSeconds(t *testing.T) {
 	for _, test := range []struct {
-		name, first, drip string
-		takes             time.Duration
+		name, first, from, drip string
+		takes                   time.Duration
 	}{
 		{name: "a stranger", takes: 10 * time.Second},
 		{name: "a stranger that drips", drip: "x", takes: 10 * time.Second},
+		{name: "who may send from an address", from: "a@ok.test", takes: time.Minute},
 		{name: "a user", first: "EHLO c.test\r\nAUTH PLAIN AGEAcmlnaHQ=\r\n", takes: time.Minute},
 		{name: "who has brought a message", first: envelope + "x\r\n.\r\n", takes: time.Minute},
 	} {
@@ -228,7 +229,7 @@ func TestUnderStressAStrangerMayBeSilentWithinAMessageForTenSeconds(t *testing.T
 				peer := dial(t, newServer(t, &diary{}, func(c *Config) { c.Stressed = func() bool { return true } }))
 				time.Sleep(time.Millisecond) // a message is not accepted in the instant of the connection
 				peer.say(test.first)
-				peer.say(envelope)
+				peer.say(strings.Replace(envelope, "a@ok.test", test.from, 1))
 				time.Sleep(test.takes / 2)
 				if test.drip != "" {
 					peer.say(test.drip)
