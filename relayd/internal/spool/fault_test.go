@@ -275,6 +275,31 @@ func TestOpenRemovesWhatBelongsToNoMessageAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestTheTextOfAMessageThatADamagedLogHasLostStays(t *testing.T) {
+	s := open(t, t.TempDir(), nil)
+	kept, lost := s.put(t, large), newID(t)
+	bodies := filepath.Join(s.dir, "bodies")
+	for name, path := range map[string]string{lost: bodies, "123.part": bodies, "changes-lost": filepath.Join(s.dir, "journal")} {
+		if err := os.WriteFile(filepath.Join(path, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{kept.ID, lost + ".lost"}
+	slices.Sort(want)
+	s = s.reopen(t)
+	if got := s.files(t); !slices.Equal(got, want) {
+		t.Errorf("files %v, want %v", got, want)
+	}
+	if err := s.journal.LossHandled(); err != nil {
+		t.Fatal(err)
+	}
+	s = s.reopen(t)
+	defer s.close(t)
+	if got := s.files(t); !slices.Equal(got, want) {
+		t.Errorf("at the next start: files %v, want %v", got, want)
+	}
+}
+
 // A power cut may take a name whose directory was never synced, that of the
 // directory itself included.
 func TestTheDirectoryAndEveryFileAreSyncedBeforeTheRecordThatNamesThem(t *testing.T) {

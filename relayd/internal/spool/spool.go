@@ -173,6 +173,10 @@ func (s *Spool) makeDir() error {
 	return errors.Join(s.synced("syncdir", parent.Name(), parent.Sync), parent.Close())
 }
 
+// lostSuffix marks the file of a message that a damaged log has lost: it stays for
+// whoever puts the message together again by hand, from the copy of the log.
+const lostSuffix = ".lost"
+
 // sweep learns which bodies are files and removes the files of no message.
 // What is no file (lost+found of a disk of its own) is none of ours.
 func (s *Spool) sweep() error {
@@ -182,7 +186,7 @@ func (s *Spool) sweep() error {
 	}
 	for _, e := range entries {
 		id := e.Name()
-		if !e.Type().IsRegular() {
+		if !e.Type().IsRegular() || strings.HasSuffix(id, lostSuffix) {
 			continue
 		}
 		known, err := s.journal.Has(bodyKey(id))
@@ -196,8 +200,15 @@ func (s *Spool) sweep() error {
 			s.files[id] = struct{}{}
 			continue
 		}
-		s.log.Info("removing a body that belongs to no message", "file", id)
 		path := filepath.Join(s.dir, id)
+		if s.journal.ChangesLost() && !strings.HasSuffix(id, partSuffix) {
+			s.log.Warn("keeping the body of a message that a damaged log has lost, or that was delivered", "file", path+lostSuffix)
+			if err := os.Rename(path, path+lostSuffix); err != nil {
+				return err
+			}
+			continue
+		}
+		s.log.Info("removing a body that belongs to no message", "file", id)
 		if err := s.faults("remove", path); err != nil {
 			return err
 		}
