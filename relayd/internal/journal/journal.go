@@ -38,7 +38,8 @@
 //
 // What has been damaged on the disk is found by checksums, told (log and
 // relayd_journal_damage_total), and read around: mend.go for the logs, ScanAround
-// for the tables. Whoever counts must begin anew where a log has lost a change: ChangesLost. Copies of what is damaged are in Dir/damaged. The next Open cuts a
+// for the tables. Whoever counts must begin anew where a log has lost a change:
+// ChangesLost. Copies of what is damaged are in Dir/damaged. The next Open cuts a
 // damaged table out (heal.go), and what cannot be told since then stays ErrCorrupt
 // until its owner writes it anew (lost.go).
 //
@@ -208,7 +209,7 @@ func (j *Journal) open(c Config) error {
 	if err := errors.Join(mendLogs(c, j), j.findLoss()); err != nil {
 		return err
 	}
-	err := checkBooks(newGuard(j, c), c.Dir)
+	err := checkBooks(j.fs, c.Dir)
 	var db *pebble.DB
 	if err == nil {
 		db, err = openOrFail(c, j)

@@ -29,8 +29,8 @@ type Config struct {
 	Limits             Limits
 	// Stressed is asked before each command and each handshake, and while a message
 	// comes. While it says yes, idle time, errors and junk are cut down to what Limits
-	// says for stress; within a message for those only who have neither logged in nor
-	// brought another one. See Hurry for those that are idle when it begins to.
+	// says for stress; within a message for those only who send it from the null
+	// sender and have neither logged in nor brought another one. See Hurry for those that are idle when it begins to.
 	Stressed func() bool
 	// Refuse renders what the engine itself refuses: the place to count, to log
 	// and to add a reference. Nil means reason.Render. It runs on the
